@@ -1,0 +1,1 @@
+"""The contracts everything else is written against: data, randomness, objectives, bounds."""

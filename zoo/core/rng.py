@@ -1,0 +1,323 @@
+"""Randomness as a function of where you are: the one file that makes random numbers.
+
+A `Key` names a place in a run ("directions of step 7"). What is drawn under a key is a matrix whose
+row i is the same whatever slice of rows is asked for, on whichever worker, in whichever order. The
+global generators of numpy, torch and Python are never read and never touched.
+
+How: a matrix is cut into blocks of about 16384 elements (16384 // dim rows; a row longer than 65536
+into column blocks of 65536), and every block has a generator state of its own, derived from the key
+and the block's number alone. So a slice costs what it holds and at most one block more.
+
+* numpy arrays, and short or float64 torch rows on the CPU: Philox, 128 bits of the key, the block's
+  number in counter words 2 and 3 (words 0 and 1 count within the block: neighbouring blocks would overlap there).
+* long float32 torch rows on the CPU: torch's own Mersenne Twister, three times as fast, with all its
+  624 words filled: `manual_seed` keeps 32 bits only, which collide by birthday after 77,000 blocks.
+* CUDA: the device's Philox, 64 bits of the key and the block, always whole blocks, since its
+  numbers depend on the size of the launch.
+
+Values differ between the three, signs (`rademacher`) do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.core.device import NUMPY, Array, Like
+
+if TYPE_CHECKING:
+    import torch
+
+_BLOCK = 16384  # elements; below about 4000 the set-up of a block costs more than its numbers
+_LONGEST_ROW = 65536  # elements; a longer row is cut into column blocks
+_TORCH_DIM = 1024  # elements; from this length on torch's CPU generator is the faster one
+_LOCAL = threading.local()
+
+
+class Key:
+    """A place in a run, from which random numbers are drawn.
+
+    Keys are values: equal keys draw equal numbers, a key can be hashed, compared, written down with
+    `str(key)` and read back with `Key.parse`. Deriving a key does not change it.
+
+    Args:
+        seed: Any integer of at least 0.
+
+    Raises:
+        TypeError: `seed` is not an integer.
+        ValueError: `seed` is negative.
+
+    Example:
+        >>> key = Key(0).fold("directions", 7)
+        >>> whole = key.normal(0, 4, 3)
+        >>> bool((key.normal(2, 4, 3) == whole[2:]).all())
+        True
+    """
+
+    __slots__ = ("_words", "digest")
+
+    digest: bytes
+
+    def __init__(self, seed: int) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+            raise TypeError(f"`seed` must be an integer, got {seed!r}.")
+        if seed < 0:
+            raise ValueError(f"`seed` must be at least 0, got {seed!r}.")
+        self._set(hashlib.blake2b(_encode(int(seed)), digest_size=16, person=b"gradfree").digest())
+
+    def _set(self, digest: bytes) -> None:
+        self.digest = digest
+        self._words: np.ndarray[Any, Any] | None = None
+
+    @staticmethod
+    def _of(digest: bytes) -> Key:
+        key = Key.__new__(Key)
+        key._set(digest)
+        return key
+
+    @staticmethod
+    def parse(text: str) -> Key:
+        """Return the key that `str(key)` wrote down."""
+        digest = bytes.fromhex(text)
+        if len(digest) != 16:
+            raise ValueError(f"`text` must be 32 hexadecimal digits, got {text!r}.")
+        return Key._of(digest)
+
+    def fold(self, *path: str | int) -> Key:
+        """Derive the key of a place below this one; names and integers, any number of them."""
+        state = hashlib.blake2b(self.digest, digest_size=16)
+        for part in path:
+            state.update(_encode(part))
+        return Key._of(state.digest())
+
+    def seed(self, bits: int = 32) -> int:
+        """Return an integer of up to 128 bits, to seed a generator that is not ours."""
+        return int.from_bytes(self.digest, "little") >> (128 - bits)
+
+    def __str__(self) -> str:
+        return self.digest.hex()
+
+    def __repr__(self) -> str:
+        return f"Key.parse({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Key._of, (self.digest,)
+
+    def normal(self, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY) -> Array:
+        """Draw rows `start` to `stop` of a matrix of standard normal numbers.
+
+        Args:
+            start: First row.
+            stop: One past the last row.
+            dim: Length of a row.
+            like: An array, or `Like`, whose kind, dtype and device the numbers get.
+
+        Returns:
+            Array of shape (stop - start, dim).
+        """
+        return self._draw("normal", start, stop, dim, like)
+
+    def uniform(self, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY) -> Array:
+        """Draw rows `start` to `stop` of a matrix of numbers uniform in [0, 1); see `normal`."""
+        return self._draw("uniform", start, stop, dim, like)
+
+    def rademacher(self, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY) -> Array:
+        """Draw rows `start` to `stop` of a matrix of fair signs, -1 or 1; see `normal`.
+
+        The signs are the same for every kind of array and every device: their bits are drawn here,
+        and travel packed, eight to a byte.
+        """
+        like = like if isinstance(like, Like) else Like.of(like)
+        bits = np.empty((stop - start, dim), np.uint8)
+        for rows, columns, skip, size, words in _blocks(start, stop, dim):
+            raw = _philox(self, words).random_raw((skip + size + 63) // 64)
+            drawn = np.unpackbits(raw.astype("<u8", copy=False).view(np.uint8), bitorder="little")
+            bits[rows, columns] = drawn[skip : skip + size].reshape(bits[rows, columns].shape)
+        if like.kind == "numpy":
+            return bits.astype(like.dtype) * 2 - 1
+        import torch
+
+        packed = torch.from_numpy(np.packbits(bits.reshape(-1), bitorder="little")).to(like.device)
+        shifts = torch.arange(8, dtype=torch.uint8, device=like.device)
+        flat = ((packed[:, None] >> shifts) & 1).reshape(-1)[: bits.size]
+        return flat.reshape(bits.shape).to(like.torch_dtype) * 2 - 1
+
+    def integers(self, start: int, stop: int, dim: int, *, high: int) -> np.ndarray[Any, Any]:
+        """Draw rows `start` to `stop` of a matrix of integers uniform in 0, ..., high - 1."""
+        out = np.empty((stop - start, dim), np.int64)
+        for rows, columns, skip, size, words in _blocks(start, stop, dim):
+            _philox(self, words)
+            drawn = _local().generator.integers(0, high, size=skip + size)
+            out[rows, columns] = drawn[skip:].reshape(out[rows, columns].shape)
+        return out
+
+    def permutation(self, start: int, stop: int, dim: int) -> np.ndarray[Any, Any]:
+        """Draw rows `start` to `stop` of a matrix whose every row is a random order of 0, ..., dim - 1."""
+        return np.argsort(self.uniform(start, stop, dim), axis=1, kind="stable")
+
+    def _draw(self, law: str, start: int, stop: int, dim: int, like: Array | Like) -> Array:
+        like = like if isinstance(like, Like) else Like.of(like)
+        if like.kind == "numpy":
+            return _draw_numpy(self, law, start, stop, dim, like.dtype)
+        if like.device == "cpu" and (like.dtype == "float64" or dim < _TORCH_DIM):
+            import torch
+
+            drawn = _draw_numpy(self, law, start, stop, dim, like.working_dtype)
+            return torch.from_numpy(drawn).to(like.torch_dtype)
+        return _draw_torch(self, law, start, stop, dim, like)
+
+
+def _encode(part: str | int) -> bytes:
+    # Type and length go in front, so that no two paths can run together into the same bytes.
+    if isinstance(part, str):
+        data = part.encode()
+        return b"s%d:" % len(data) + data
+    if isinstance(part, (int, np.integer)) and not isinstance(part, bool):
+        return b"i%d;" % part
+    raise TypeError(f"a key is folded with names and integers, got {part!r}.")
+
+
+def _blocks(start: int, stop: int, dim: int) -> Iterator[tuple[slice, slice, int, int, tuple[int, int]]]:
+    """Yield (rows, columns, elements to skip, elements to keep, block numbers) of a slice of rows."""
+    if dim > _LONGEST_ROW:
+        for row in range(start, stop):
+            for column, first in enumerate(range(0, dim, _LONGEST_ROW)):
+                last = min(first + _LONGEST_ROW, dim)
+                here = row - start
+                yield slice(here, here + 1), slice(first, last), 0, last - first, (row, column)
+        return
+    height = max(1, _BLOCK // dim) if dim else 1
+    for block in range(start // height, -(-stop // height)):
+        first, last = max(start, block * height), min(stop, (block + 1) * height)
+        skip, size = (first - block * height) * dim, (last - first) * dim
+        yield slice(first - start, last - start), slice(0, dim), skip, size, (block, 0)
+
+
+class _Local:
+    """One bit generator per thread: setting its state is five times cheaper than making one."""
+
+    def __init__(self) -> None:
+        self.bits = np.random.Philox(key=0)
+        self.generator = np.random.Generator(self.bits)
+        self.counter = np.zeros(4, np.uint64)
+        self.state: dict[str, Any] = {
+            "bit_generator": "Philox",
+            "state": {"counter": self.counter, "key": np.zeros(2, np.uint64)},
+            "buffer": np.zeros(4, np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self.torch: dict[str, torch.Generator] = {}
+        self.twister: torch.Tensor | None = None
+
+
+def _local() -> _Local:
+    try:
+        local: _Local = _LOCAL.value
+    except AttributeError:
+        local = _LOCAL.value = _Local()
+    return local
+
+
+def _philox(key: Key, block: tuple[int, int]) -> np.random.Philox:
+    """Set this thread's Philox to the start of a block, and return it."""
+    local = _local()
+    if key._words is None:
+        key._words = np.frombuffer(key.digest, "<u8").astype(np.uint64)
+    local.counter[2], local.counter[3] = block
+    local.state["state"]["key"] = key._words
+    local.bits.state = local.state
+    return local.bits
+
+
+def _draw_numpy(key: Key, law: str, start: int, stop: int, dim: int, dtype: str) -> np.ndarray[Any, Any]:
+    out = np.empty((stop - start, dim), dtype if dtype in ("float32", "float64") else "float32")
+    for rows, columns, skip, size, words in _blocks(start, stop, dim):
+        _philox(key, words)
+        generator = _local().generator
+        fill: Any = generator.standard_normal if law == "normal" else generator.random
+        if skip:
+            drawn = fill(skip + size, dtype=out.dtype)
+            out[rows, columns] = drawn[skip:].reshape(-1, dim)
+        else:
+            fill(dtype=out.dtype, out=out[rows, columns])  # contiguous: whole rows, or a part of one
+    return out if out.dtype == dtype else out.astype(dtype)
+
+
+def _draw_torch(key: Key, law: str, start: int, stop: int, dim: int, like: Like) -> torch.Tensor:
+    import torch
+
+    dtype = getattr(torch, like.working_dtype)
+    on_cpu = like.device == "cpu"
+    out = torch.empty((stop - start, dim), dtype=dtype, device=like.device)
+    height = max(1, _BLOCK // dim)
+    for rows, columns, skip, size, words in _blocks(start, stop, dim):
+        # On the CPU, `normal_` keeps a prefix only between sizes that are multiples of 16.
+        drawn = skip + size if on_cpu else (size if dim > _LONGEST_ROW else height * dim)
+        generator = _torch_generator(key, words, like.device)
+        target = out[rows, columns]  # contiguous: whole rows, or a part of one
+        in_place = drawn == size and size % 16 == 0
+        buffer = target if in_place else torch.empty(-(-drawn // 16) * 16, dtype=dtype, device=like.device)
+        buffer.normal_(generator=generator) if law == "normal" else buffer.uniform_(generator=generator)
+        if not in_place:
+            target.copy_(buffer[skip : skip + size].view(target.shape))
+    return out.to(like.torch_dtype)
+
+
+def _torch_generator(key: Key, block: tuple[int, int], device: str) -> torch.Generator:
+    import torch
+
+    local = _local()
+    if device not in local.torch:
+        local.torch[device] = torch.Generator(device)
+    generator = local.torch[device]
+    if device != "cpu":
+        return generator.manual_seed(key.fold("cuda", *block).seed(63))
+    if local.twister is None:
+        local.twister = torch.Generator().get_state()
+    # The state's layout: seed, left, seeded and next (24 bytes), 624 words in 8 bytes each, the cached normal.
+    local.twister.numpy()[24 : 24 + 624 * 8].view(np.uint64)[:] = (
+        _philox(key, block).random_raw(312).view(np.uint32)
+    )
+    return generator.set_state(local.twister)
+
+
+@contextlib.contextmanager
+def keyed_generators(key: Key) -> Iterator[None]:
+    """Run a block with the global generators seeded from `key`, and put them back afterwards.
+
+    Numpy's legacy generator, Python's `random` and torch's default generators are covered, each only
+    where it is loaded. It is how a user's noisy function becomes a function of its place in the run.
+    """
+    python, torch = sys.modules.get("random"), sys.modules.get("torch")
+    numpy_state = np.random.get_state()
+    python_state = python.getstate() if python else None
+    np.random.set_state(("MT19937", key.fold("numpy").integers(0, 1, 624, high=2**32)[0].astype(np.uint32), 624))
+    if python:
+        python.seed(key.fold("python").seed(128))
+    try:
+        if torch is None:
+            yield
+        else:
+            with torch.random.fork_rng():
+                torch.default_generator.manual_seed(key.fold("torch").seed(32))
+                if torch.cuda.is_initialized():
+                    torch.cuda.manual_seed_all(key.fold("cuda").seed(63))
+                yield
+    finally:
+        np.random.set_state(numpy_state)
+        if python:
+            python.setstate(python_state)

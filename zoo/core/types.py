@@ -1,0 +1,158 @@
+"""The data that passes between methods, objectives and executors, and what a method is."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array
+from zoo.core.rng import Key
+
+S = TypeVar("S")
+
+
+class Candidates(abc.ABC):
+    """What a step wants evaluated: a description from which any worker rebuilds any row.
+
+    Subclasses hold as little as they can (a base, seeds, a scale) and pickle as little as that.
+    """
+
+    @property
+    @abc.abstractmethod
+    def dim(self) -> int:
+        """Length of a row."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of rows."""
+
+    @abc.abstractmethod
+    def rows(self, start: int, stop: int) -> Array:
+        """Return rows `start` to `stop`, shape (stop - start, dim).
+
+        Pure, and the same bytes for a row whatever the slice. The caller may write to the result.
+        """
+
+    def noise(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Return which noise stream each row's evaluation sees; 0, common to the whole step, by default."""
+        return np.zeros(stop - start, np.int64)
+
+
+class Rows(Candidates):
+    """Candidates that are few or short enough to be held as they are.
+
+    Args:
+        array: Shape (n, dim); not copied, so not to be written to afterwards.
+    """
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    @property
+    def dim(self) -> int:
+        return int(self.array.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def rows(self, start: int, stop: int) -> Array:
+        part = self.array[start:stop]
+        return part.copy() if isinstance(part, np.ndarray) else part.clone()
+
+
+class Failure(NamedTuple):
+    """Why one evaluation has no value.
+
+    Attributes:
+        row: Its row among the step's candidates.
+        kind: "raised" (the objective raised, or returned no number), "crashed" (it took its worker
+            along, more than once) or "returned" (NaN or an infinity).
+        message: One line.
+        details: Traceback as text, empty where there is none.
+    """
+
+    row: int
+    kind: str
+    message: str
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluations:
+    """Values of a step's candidates, lower is better, NaN is failed.
+
+    Infinities count as failed too: they are made NaN here, so that no method can take -inf for best.
+
+    Args:
+        values: Shape (n,).
+        failures: Why, for those failed entries whose reason is known.
+
+    Example:
+        >>> Evaluations([1.0, float("-inf")]).values.tolist()
+        [1.0, nan]
+    """
+
+    values: np.ndarray[Any, Any]
+    failures: tuple[Failure, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, np.float64)
+        if values.ndim != 1:
+            raise ValueError(f"`values` must have one dimension, got shape {values.shape}.")
+        if not np.isfinite(values).all():
+            values = np.where(np.isfinite(values), values, np.nan)
+        object.__setattr__(self, "values", values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Optimizer(Protocol[S]):
+    """A method: a frozen dataclass of hyper-parameters with an explicit state and pure transitions.
+
+    Class attributes tell the rest of the library what it need not find out:
+    `recommends_evaluated` is True when `recommend` returns a point that was among the candidates.
+    """
+
+    recommends_evaluated: bool
+
+    def init(
+        self, x0: Array, *, key: Key, bounds: Bounds | None = None, scale: Any = 1.0, budget: int | None = None
+    ) -> S:
+        """Return the first state.
+
+        Args:
+            x0: Start, shape (dim,); its kind, dtype and device are those of every row asked for.
+            key: Where all randomness of the run comes from.
+            bounds: Box that no candidate may leave, or None.
+            scale: How far from `x0` the first candidates go, per coordinate: a number or shape (dim,).
+            budget: Evaluations there will be, or None; a method may plan with it, and may shorten its
+                last step to it.
+        """
+        ...
+
+    def ask(self, state: S) -> Candidates:
+        """Return what this state wants evaluated; asking twice gives the same."""
+        ...
+
+    def tell(self, state: S, evaluations: Evaluations) -> S:
+        """Return the state after the values of everything asked for; `state` stays as it is."""
+        ...
+
+    def recommend(self, state: S) -> Array:
+        """Return the point to use if the run ended here, shape (dim,)."""
+        ...
+
+    def finished(self, state: S) -> str | None:
+        """Return why the method has nothing left to do, or None."""
+        ...
+
+    def diagnostics(self, state: S) -> dict[str, Any]:
+        """Return numbers worth a line in the log, by name; arrays are allowed."""
+        ...
