@@ -45,3 +45,10 @@ class CheckpointError(RunDirectoryError):
 
 class ZooWarning(UserWarning):
     """Base class of the library's warnings."""
+
+
+class Interrupt(BaseException):
+    """A signal asked the run to stop while the objective was being evaluated in this process.
+
+    Not an `Exception`, so that an objective's own `except Exception` does not swallow it.
+    """

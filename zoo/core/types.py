@@ -113,6 +113,28 @@ class Evaluations:
         return len(self.values)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reply:
+    """What came of evaluating some whole units, in the process that did it.
+
+    Attributes:
+        start: First row.
+        values: float64, NaN where the evaluation failed; row `start + i` is entry i.
+        failures: One for every NaN.
+        seconds: Time it took.
+    """
+
+    start: int
+    values: np.ndarray[Any, Any]
+    failures: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def stop(self) -> int:
+        """One past the last row."""
+        return self.start + len(self.values)
+
+
 class Optimizer(Protocol[S]):
     """A method: a frozen dataclass of hyper-parameters with an explicit state and pure transitions.
 

@@ -1,0 +1,416 @@
+"""Objectives: what is minimised, in every form a user may have it.
+
+`as_objective` adapts a function of one point, a function of many, "module:name" imported where it is
+evaluated, "module:name()" called there, and an external command. Write a subclass of `Objective` for
+everything else, for instance to evaluate a batch on a device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import math
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.core.device import Array, is_torch, to_numpy
+from zoo.core.errors import Interrupt
+from zoo.core.rng import Key, keyed_generators
+from zoo.core.types import Candidates, Evaluations, Failure, Reply
+
+_CHUNK = 2**18  # elements of candidates held at once while a function is called point by point
+
+
+class Objective:
+    """A black box of many points at a time.
+
+    Subclasses define `__call__`; the rest may stay as it is. Instances travel to workers, so they
+    should hold what is needed to build the expensive parts rather than those.
+
+    Example:
+        >>> class Sphere(Objective):
+        ...     def __call__(self, x, *, key):
+        ...         return (x**2).sum(1)
+        >>> import zoo
+        >>> zoo.minimize(Sphere(), np.ones(3), method="cma", budget=300, rng=0).fun < 1e-3
+        True
+    """
+
+    unit: int | None = None
+    """Rows per call, or None for max(64, ceil(n / 16)) of n candidates. It belongs to the experiment:
+    a batch of another size may give other last bits."""
+
+    def __call__(self, x: Array, *, key: Key) -> Any:
+        """Return the values of some points.
+
+        Args:
+            x: Points, shape (k, dim).
+            key: Randomness of this evaluation; the same for all points of one noise stream and step.
+
+        Returns:
+            Shape (k,), lower is better, NaN for failed; or `Evaluations`.
+        """
+        raise TypeError(f"{type(self).__name__} must define `__call__(self, x, *, key)`.")
+
+    def units(self, candidates: Candidates) -> Sequence[int]:
+        """Return the boundaries 0, ..., n between units: what is evaluated in one call, always whole."""
+        n = len(candidates)
+        size = self.unit or max(64, -(-n // 16))
+        return [*range(0, n, size), n]
+
+    def evaluate(self, candidates: Candidates, start: int, stop: int, *, key: Key, step: int) -> Evaluations:
+        """Evaluate one unit: its rows grouped by noise stream, one call for each stream."""
+        rows, streams = candidates.rows(start, stop), candidates.noise(start, stop)
+        values = np.empty(stop - start)
+        failures: list[Failure] = []
+        for stream in np.unique(streams):
+            chosen = np.flatnonzero(streams == stream)
+            part = rows if len(chosen) == len(streams) else rows[chosen]
+            done = _as_evaluations(self(part, key=key.fold(step, int(stream))), len(chosen))
+            values[chosen] = done.values
+            failures.extend(f._replace(row=start + int(chosen[f.row])) for f in done.failures)
+        return Evaluations(values, tuple(failures))
+
+    def evaluate_units(self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int) -> Reply:
+        """Evaluate consecutive units, a failing one not disturbing the others."""
+        began = time.perf_counter()
+        values: list[np.ndarray[Any, Any]] = []
+        failures: list[Failure] = []
+        for start, stop in zip(boundaries, boundaries[1:], strict=False):
+            try:
+                done = self.evaluate(candidates, start, stop, key=key, step=step)
+                values.append(done.values)
+                failures.extend(done.failures)
+            except Interrupt:
+                break
+            except (Exception, SystemExit) as error:
+                values.append(np.full(stop - start, np.nan))
+                failures.extend(failure_of(error, row) for row in range(start, stop))
+        return _reply(boundaries[0], np.concatenate([np.empty(0), *values]), failures, began)
+
+    def identity(self) -> dict[str, str]:
+        """Return what tells this objective from another one, as it is written to `config.json`."""
+        return {"name": _name_of(type(self))}
+
+
+class ScalarFunction(Objective):
+    """A function of one point, called as `fun(x, *args)` and returning a number.
+
+    Args:
+        fun: The function; `x` has shape (dim,) and is the function's own to write to.
+        args: Further arguments.
+        noisy: Whether to run it under forked global generators keyed by the place in the run.
+    """
+
+    unit = 1
+
+    def __init__(self, fun: Callable[..., Any], args: tuple[Any, ...] = (), noisy: bool = False) -> None:
+        self.fun, self.args, self.noisy = fun, args, noisy
+
+    def __call__(self, x: Array, *, key: Key) -> np.ndarray[Any, Any]:
+        with keyed_generators(key) if self.noisy else contextlib.nullcontext():
+            return np.array([as_number(self.fun(row, *self.args)) for row in x])
+
+    def evaluate_units(self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int) -> Reply:
+        if self.noisy:
+            return super().evaluate_units(candidates, boundaries, key=key, step=step)
+        began = time.perf_counter()
+        start, stop = boundaries[0], boundaries[-1]
+        values = np.full(stop - start, np.nan)
+        failures: list[Failure] = []
+        fun, args, height, row = self.fun, self.args, max(1, _CHUNK // candidates.dim), start
+        try:
+            for first in range(start, stop, height):
+                for x in candidates.rows(first, min(first + height, stop)):
+                    try:
+                        value = fun(x, *args)
+                        values[row - start] = value if type(value) is float else as_number(value)
+                    except (Exception, SystemExit) as error:
+                        failures.append(failure_of(error, row))
+                    row += 1
+        except Interrupt:
+            values = values[: row - start]
+        return _reply(start, values, failures, began)
+
+    def identity(self) -> dict[str, str]:
+        return _identity_of(self.fun)
+
+
+class VectorizedFunction(Objective):
+    """A function of many points at once, called as `fun(x, *args)` with x of shape (k, dim).
+
+    Args:
+        fun: Returns shape (k,).
+        args: Further arguments.
+        noisy: Whether to run it under forked global generators keyed by the place in the run.
+    """
+
+    def __init__(self, fun: Callable[..., Any], args: tuple[Any, ...] = (), noisy: bool = False) -> None:
+        self.fun, self.args, self.noisy = fun, args, noisy
+
+    def __call__(self, x: Array, *, key: Key) -> Any:
+        with keyed_generators(key) if self.noisy else contextlib.nullcontext():
+            return self.fun(x, *self.args)
+
+    def identity(self) -> dict[str, str]:
+        return _identity_of(self.fun)
+
+
+class Named(Objective):
+    """An objective known by where it is to be found; imported in the process that evaluates it.
+
+    Args:
+        spec: "module:name" for a function or an `Objective`, "module:name()" for a factory of one.
+        args: Further arguments of the function.
+        vectorized: Whether the function takes many points at once.
+        noisy: Whether to run it under forked global generators keyed by the place in the run.
+
+    Raises:
+        ValueError: `spec` has another form, or its module does not exist.
+    """
+
+    def __init__(self, spec: str, args: tuple[Any, ...] = (), vectorized: bool = False, noisy: bool = False) -> None:
+        module, _, name = spec.removesuffix("()").partition(":")
+        if not module or not name or not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f'`fun` must have the form "module:name" or "module:name()", got {spec!r}.')
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            raise ValueError(f"`fun` must name a module that can be imported, got {spec!r}: no module {module!r}.")
+        self.spec, self.args, self.vectorized, self.noisy = spec, args, vectorized, noisy
+        self._built: Objective | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_built": None}
+
+    @property
+    def built(self) -> Objective:
+        """The objective itself, imported or built at the first use in this process."""
+        if self._built is None:
+            module, _, name = self.spec.removesuffix("()").partition(":")
+            found: Any = importlib.import_module(module)
+            for part in name.split("."):
+                if not hasattr(found, part):
+                    raise AttributeError(f"module {module!r} has no {name!r}, which `fun` names.")
+                found = getattr(found, part)
+            if self.spec.endswith("()"):
+                found = found()
+            self._built = as_objective(found, self.args, vectorized=self.vectorized, noise=self.noisy)
+        return self._built
+
+    def __call__(self, x: Array, *, key: Key) -> Any:
+        return self.built(x, key=key)
+
+    def units(self, candidates: Candidates) -> Sequence[int]:
+        # Known without building it, except where only the objective itself can say.
+        if self.spec.endswith("()") or isinstance(self.built, Objective):
+            return self.built.units(candidates)
+        return super().units(candidates)
+
+    def evaluate(self, candidates: Candidates, start: int, stop: int, *, key: Key, step: int) -> Evaluations:
+        return self.built.evaluate(candidates, start, stop, key=key, step=step)
+
+    def evaluate_units(self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int) -> Reply:
+        try:
+            built = self.built
+        except (Exception, SystemExit) as error:
+            rows = range(boundaries[0], boundaries[-1])
+            failures = [failure_of(error, row) for row in rows]
+            return _reply(boundaries[0], np.full(len(rows), np.nan), failures, time.perf_counter())
+        return built.evaluate_units(candidates, boundaries, key=key, step=step)
+
+    def identity(self) -> dict[str, str]:
+        return {"name": self.spec}
+
+
+class Command(Objective):
+    """An external program, given one line per point and answering one line per point.
+
+    The program gets the coordinates on its standard input, separated by blanks, each to the last
+    bit, and prints the value. It may go on reading lines, or end after an answer and be started anew.
+    A program that goes on must not hold its answers back in a buffer: flush after each.
+
+    Args:
+        argv: Program and arguments; no shell is involved.
+
+    Example:
+        >>> square = Command([sys.executable, "-c", "print(float(input()) ** 2)"])
+        >>> square(np.array([[3.0]]), key=Key(0)).tolist()
+        [9.0]
+    """
+
+    unit = 1
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        if isinstance(argv, str) or not argv or not all(isinstance(part, str) for part in argv):
+            raise TypeError(f"`argv` must be a list of strings, program first, got {argv!r}.")
+        self.argv = tuple(argv)
+        self._process: subprocess.Popen[str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_process": None}
+
+    def __call__(self, x: Array, *, key: Key) -> np.ndarray[Any, Any]:
+        return np.array([self._ask(" ".join(map(repr, row))) for row in to_numpy(x).tolist()])
+
+    def _ask(self, line: str) -> float:
+        for attempt in (1, 2):
+            fresh = self._process is None or self._process.poll() is not None
+            if fresh:
+                self.close()
+                self._process = subprocess.Popen(
+                    self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+                )
+            answer = self._exchange(line)
+            if answer:
+                try:
+                    return float(answer)
+                except ValueError:
+                    raise ValueError(f"{self.argv[0]!r} must answer with one number, got {answer.strip()!r}.") from None
+            # It may have ended after its last answer, a moment after we looked: only a fresh one is to blame.
+            status = self._process.wait() if self._process else 0
+            if fresh or attempt == 2:
+                raise RuntimeError(f"{self.argv[0]!r} ended with status {status} and gave no answer.")
+        raise AssertionError("unreachable")
+
+    def _exchange(self, line: str) -> str:
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            return process.stdout.readline()
+        return process.stdout.readline()
+
+    def close(self) -> None:
+        """End the program, if it runs."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                if stream is not None:
+                    stream.close()
+        if process.poll() is None:
+            process.terminate()
+        process.wait()
+
+    def identity(self) -> dict[str, str]:
+        return {"name": "command " + " ".join(self.argv)}
+
+
+def as_objective(
+    fun: Any, args: tuple[Any, ...] = (), *, vectorized: bool = False, noise: bool = False
+) -> Objective:
+    """Adapt whatever the user has to an `Objective`.
+
+    Args:
+        fun: A function of one point (or of many, with `vectorized`), "module:name", "module:name()",
+            a list of strings (see `Command`), or an `Objective`.
+        args: Further arguments of the function.
+        vectorized: Whether the function takes points of shape (k, dim) and returns shape (k,).
+        noise: Whether to key the global generators around each call.
+
+    Raises:
+        TypeError: `fun` is none of these, or `args` or `vectorized` are given where they cannot be used.
+    """
+    if isinstance(fun, str):
+        return Named(fun, args, vectorized, noise)
+    ready = Command(fun) if isinstance(fun, (list, tuple)) else fun
+    if isinstance(ready, Objective):
+        if args or (vectorized and not isinstance(fun, Objective)):
+            raise TypeError(f"`args` and `vectorized` are for plain functions, and `fun` is {ready!r}.")
+        return ready
+    if not callable(fun):
+        raise TypeError(
+            f'`fun` must be a function, "module:name", a list of strings or an Objective, got {fun!r}.'
+        )
+    if not isinstance(args, tuple):
+        args = (args,)
+    return (VectorizedFunction if vectorized else ScalarFunction)(fun, args, noise)
+
+
+def as_number(value: Any) -> float:
+    """Return one value of an objective as a float.
+
+    Raises:
+        TypeError: It is None, complex, text, or more than one number.
+    """
+    if value is None:
+        raise TypeError("the objective must return a number, got None. Does it end without `return`?")
+    if isinstance(value, (complex, np.complexfloating)):
+        raise TypeError(f"the objective must return a real number, got {value!r}.")
+    shape = getattr(value, "shape", ())
+    if tuple(shape):
+        raise TypeError(
+            f"the objective must return one number, got an array of shape {tuple(shape)}. "
+            "If it takes many points at once, say vectorized=True."
+        )
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+        raise TypeError(f"the objective must return a number, got {value!r}.")
+    return float(value)
+
+
+def failure_of(error: BaseException, row: int) -> Failure:
+    """Return the failure that an exception of the objective stands for."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename != __file__]
+    lines = traceback.format_list(own) + traceback.format_exception_only(error)
+    text = str(error).strip().splitlines()
+    message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+    return Failure(row, "raised", message, "Traceback of the objective (most recent call last):\n" + "".join(lines))
+
+
+def _as_evaluations(value: Any, n: int) -> Evaluations:
+    if isinstance(value, Evaluations):
+        done = value
+    else:
+        if value is None:
+            as_number(None)
+        array = to_numpy(value) if is_torch(value) else np.asarray(value)
+        if np.iscomplexobj(array):
+            raise TypeError(f"the objective must return real numbers, got {array.dtype}.")
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"the objective must return numbers, got an array of {array.dtype}.")
+        if array.shape != (n,):
+            raise TypeError(f"the objective must return shape ({n},) for {n} points, got {array.shape}.")
+        done = Evaluations(array)
+    if len(done) != n:
+        raise TypeError(f"the objective must return {n} values for {n} points, got {len(done)}.")
+    return done
+
+
+def _reply(start: int, values: np.ndarray[Any, Any], failures: list[Failure], began: float) -> Reply:
+    if not math.isfinite(values.sum()):  # also when finite values overflow: then the search finds none
+        known = {failure.row for failure in failures}
+        for index in np.flatnonzero(~np.isfinite(values)).tolist():
+            if start + index not in known:
+                failures.append(Failure(start + index, "returned", f"returned {values[index]}"))
+        values = np.where(np.isfinite(values), values, np.nan)
+    return Reply(start, values, tuple(failures), time.perf_counter() - began)
+
+
+def _name_of(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', None) or '?'}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+
+
+def _identity_of(fun: Any) -> dict[str, str]:
+    while hasattr(fun, "func") and not hasattr(fun, "__code__"):
+        fun = fun.func  # functools.partial
+    code = getattr(fun, "__code__", None)
+    if code is None:
+        return {"name": _name_of(fun)}
+    names = repr([c for c in code.co_consts if isinstance(c, (int, float, str))]) + repr(code.co_names)
+    known = hashlib.sha256(code.co_code + names.encode() + sys.version[:4].encode())
+    return {"name": _name_of(fun), "code": known.hexdigest()[:16]}
