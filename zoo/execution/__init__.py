@@ -1,0 +1,1 @@
+"""Where objectives are evaluated: in this process, in processes beside it, or on a cluster."""

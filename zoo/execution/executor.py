@@ -1,0 +1,136 @@
+"""What an executor is, and the two that need no workers of ours."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from zoo.core.errors import Interrupt
+from zoo.core.objective import Objective
+from zoo.core.rng import Key
+from zoo.core.types import Candidates, Evaluations, Reply
+from zoo.execution import interrupts
+from zoo.execution.ledger import Ledger
+
+DISPATCH_SECONDS = 0.1
+"""What one dispatch should take: long against its overhead, short against what a death loses."""
+
+
+class Executor(abc.ABC):
+    """Evaluates candidates of one objective at a time, inside `with executor.open(objective)`.
+
+    The values depend on the objective, the candidates, the key and the step; never on the executor.
+    """
+
+    @contextlib.contextmanager
+    @abc.abstractmethod
+    def open(self, objective: Objective) -> Iterator[None]:
+        """Get ready for `evaluate` calls, and clean up behind them."""
+        yield
+
+    @abc.abstractmethod
+    def evaluate(self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None) -> Evaluations:
+        """Return the values of all candidates.
+
+        Args:
+            candidates: What to evaluate.
+            key: Where the randomness of the objective comes from.
+            step: Number of the step, folded into `key`.
+            ledger: Account of the step, holding what is known already; a fresh one by default.
+
+        Raises:
+            EvaluationError: The objective raised; see `Ledger` for when that ends a run.
+            Interrupt: A signal asked to stop; what was evaluated is in the ledger.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return what to write about this executor into `meta.json`."""
+        return {"executor": type(self).__name__}
+
+
+class Serial(Executor):
+    """Evaluates in this process, one unit after the other."""
+
+    def __init__(self) -> None:
+        self._objective: Objective | None = None
+        self._size = 1  # units a dispatch
+
+    @contextlib.contextmanager
+    def open(self, objective: Objective) -> Iterator[None]:
+        self._objective, self._size = objective, 1
+        try:
+            yield
+        finally:
+            self._objective = None
+
+    def evaluate(self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None) -> Evaluations:
+        objective = opened(self._objective)
+        ledger = ledger or Ledger(objective.units(candidates))
+        boundaries = ledger.boundaries
+        while todo := ledger.todo:
+            for first, last in todo:
+                while first < last:
+                    interrupts.check()
+                    end = min(last, first + self._size)
+                    with interrupts.interruptible():
+                        reply = objective.evaluate_units(candidates, boundaries[first : end + 1], key=key, step=step)
+                    ledger.add(reply)
+                    if reply.stop < boundaries[end]:
+                        raise Interrupt
+                    # Timing decides only how often a result is put on record, never what is evaluated.
+                    fits = DISPATCH_SECONDS / max(reply.seconds, 1e-9) * (end - first)
+                    self._size = max(1, min(int(fits), 4 * self._size))
+                    first = end
+        return ledger.evaluations()
+
+
+class Mapped(Executor):
+    """Evaluates through a map-like callable, as `pool.map` of any pool there is.
+
+    Args:
+        map: Called as `map(function, items)`; returns, in any order of evaluation, the results in order.
+    """
+
+    def __init__(self, map: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]) -> None:
+        self._map = map
+        self._objective: Objective | None = None
+
+    @contextlib.contextmanager
+    def open(self, objective: Objective) -> Iterator[None]:
+        self._objective = objective
+        try:
+            yield
+        finally:
+            self._objective = None
+
+    def evaluate(self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None) -> Evaluations:
+        objective = opened(self._objective)
+        ledger = ledger or Ledger(objective.units(candidates))
+        call = _UnitCall(objective, candidates, ledger.boundaries, key, step)
+        while todo := ledger.todo:
+            interrupts.check()
+            for reply in self._map(call, [unit for first, last in todo for unit in range(first, last)]):
+                ledger.add(reply)
+        return ledger.evaluations()
+
+
+class _UnitCall:
+    """One unit's evaluation as a function of the unit's number, which pools can send to their workers."""
+
+    def __init__(
+        self, objective: Objective, candidates: Candidates, boundaries: Sequence[int], key: Key, step: int
+    ) -> None:
+        self._arguments = objective, candidates, list(boundaries), key, step
+
+    def __call__(self, unit: int) -> Reply:
+        objective, candidates, boundaries, key, step = self._arguments
+        return objective.evaluate_units(candidates, boundaries[unit : unit + 2], key=key, step=step)
+
+
+def opened(objective: Objective | None) -> Objective:
+    """Return the objective an executor was opened with, or raise `RuntimeError`."""
+    if objective is None:
+        raise RuntimeError("`evaluate` works inside `with executor.open(objective)` only.")
+    return objective

@@ -1,0 +1,67 @@
+"""SIGINT and SIGTERM during a run: the first asks it to stop with a checkpoint, the second leaves at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from zoo.core.errors import Interrupt
+
+_requested: int | None = None
+_inside = False
+
+
+def requested() -> int | None:
+    """Return the number of the signal that asked the run to stop, or None."""
+    return _requested
+
+
+def check() -> None:
+    """Raise `Interrupt` if a signal asked the run to stop."""
+    if _requested is not None:
+        raise Interrupt
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a signal break into the block with `Interrupt`, instead of waiting for its end."""
+    global _inside
+    _inside = True
+    try:
+        yield
+    finally:
+        _inside = False
+
+
+@contextlib.contextmanager
+def handled() -> Iterator[None]:
+    """Catch SIGINT and SIGTERM inside the block; elsewhere than in the main thread, do nothing.
+
+    It must be entered after the workers are started: Ray sets handlers of its own.
+    """
+    global _requested
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _requested = None
+    before: dict[int, Any] = {number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _requested = None
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    global _requested
+    if _requested is not None:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    _requested = number
+    if _inside:
+        raise Interrupt
