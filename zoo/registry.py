@@ -1,0 +1,104 @@
+"""The methods there are, by name; a method's file is imported when it is first asked for.
+
+Other distributions add theirs through the entry point group `gradfree.methods`: a name, and
+"module:factory" of something that returns an `Optimizer`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.core.types import Optimizer
+from zoo.core.validation import check_known, hint, listed
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """An entry of the registry.
+
+    Attributes:
+        name: What users write.
+        target: "module:factory"; the factory's keyword arguments are the method's options.
+        summary: One line.
+        paper: Where it comes from, author and year, empty where there is none.
+    """
+
+    name: str
+    target: str
+    summary: str
+    paper: str = ""
+
+    @property
+    def factory(self) -> Any:
+        """The factory itself."""
+        module, _, attribute = self.target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def options(self) -> dict[str, Any]:
+        """Return the options there are, with their defaults."""
+        return {name: p.default for name, p in inspect.signature(self.factory).parameters.items()}
+
+    def build(self, options: dict[str, Any] | None = None) -> Optimizer[Any]:
+        """Return the method with some options set.
+
+        Raises:
+            TypeError: An option is unknown.
+            ValueError: An option has a value that it cannot have.
+        """
+        given = dict(options or {})
+        check_known(f"option of method {self.name!r}:", given, self.options())
+        made: Optimizer[Any] = self.factory(**given)
+        return made
+
+
+_OWN = (
+    Method("cma", "zoo.methods.cma_es:CMAES", "full covariance, for up to about 1000 variables", "Hansen 2016"),
+    Method("sep-cma", "zoo.methods.cma_es:SepCMAES", "diagonal covariance, for many variables", "Ros and Hansen 2008"),
+    Method("pycma", "zoo.methods.pycma:PyCMA", "the `cma` package, as a trusted second opinion", "Hansen 2016"),
+    Method("zo-sgd", "zoo.methods.aliases:ZOSGD", "descent along random-vector gradients", "Ghadimi and Lan 2013"),
+    Method("zo-adam", "zoo.methods.aliases:ZOAdam", "Adam on random-vector gradients", "Chen et al. 2019"),
+    Method("zo-sign", "zoo.methods.aliases:ZOSign", "descent along signs of gradients", "Liu et al. 2019"),
+    Method("spsa", "zoo.methods.aliases:SPSA", "two evaluations a step", "Spall 1992"),
+    Method(
+        "coordinate-descent",
+        "zoo.methods.aliases:CoordinateDescent",
+        "descent along coordinate-wise gradients",
+        "Chen et al. 2024",
+    ),
+    Method(
+        "random-descent",
+        "zoo.methods.aliases:RandomDescent",
+        "descent along orthonormal random directions",
+        "Nesterov and Spokoiny 2017",
+    ),
+    Method("random", "zoo.methods.random_search:RandomSearch", "no method at all, to compare with"),
+)
+
+_ALIASES = {"auto": "cma"}
+
+
+@functools.cache
+def methods() -> dict[str, Method]:
+    """Return all methods by name, those of other distributions behind our own."""
+    known = {method.name: method for method in _OWN}
+    for entry in importlib.metadata.entry_points(group="gradfree.methods"):
+        known.setdefault(entry.name, Method(entry.name, entry.value, f"from {entry.value.partition(':')[0]}"))
+    return known
+
+
+def find(name: str) -> Method:
+    """Return a method by name; "auto" stands for the one that we would take.
+
+    Raises:
+        ValueError: There is none of that name; the nearest is suggested.
+    """
+    known = methods()
+    name = _ALIASES.get(name, name)
+    if name not in known:
+        raise ValueError(f"unknown method {name!r}.{hint(name, known)} Valid: {listed(sorted([*known, *_ALIASES]))}.")
+    return known[name]
