@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from zoo.core.device import Array, is_torch
+from zoo.core.device import Array, Like, is_torch
 from zoo.core.validation import check_choice
 
 MODES = ("reflect", "clip", "smooth")
@@ -23,8 +23,12 @@ class Bounds:
     * "clip": the nearest point inside.
     * "smooth": mirrored as well, but rounded off by a parabola within a margin of each wall, so that
       the map is differentiable and a distribution near a wall is not folded onto itself. A wall's
-      margin a reaches a outside it too: u = wall - a arrives at the wall. The margin is a twentieth of
-      the width, or of 1 + |wall| where the other wall is infinite, and at most half the width.
+      margin a reaches a outside it too: u = wall - a arrives at the wall, u = wall + a stays where it
+      is, and x = wall + (u - wall + a)^2 / (4 a) in between. The margin is a twentieth of the width, or
+      of 1 + |wall| where the other wall is infinite.
+
+    Points of another dtype than float64 meet walls rounded to that dtype towards the inside, or to the
+    nearest number where none lies between the two.
 
     Args:
         lower: Shape (dim,), float64.
@@ -43,9 +47,10 @@ class Bounds:
 
     lower: np.ndarray[Any, Any]
     upper: np.ndarray[Any, Any]
+    _known: dict[tuple[Any, ...], _Walls] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        lower, upper = np.asarray(self.lower, np.float64), np.asarray(self.upper, np.float64)
+        lower, upper = np.array(self.lower, np.float64), np.array(self.upper, np.float64)
         if lower.shape != upper.shape or lower.ndim != 1:
             raise ValueError(f"`bounds` must be two rows of equal length, got shapes {lower.shape} and {upper.shape}.")
         for name, side in (("lower", lower), ("upper", upper)):
@@ -58,8 +63,12 @@ class Bounds:
                 f"`bounds` must have lower <= upper, got lower[{index}] = {lower[index]} "
                 f"and upper[{index}] = {upper[index]}."
             )
+        lower.flags.writeable = upper.flags.writeable = False
         object.__setattr__(self, "lower", lower)
         object.__setattr__(self, "upper", upper)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Bounds, (np.array(self.lower), np.array(self.upper))
 
     @property
     def dim(self) -> int:
@@ -73,57 +82,112 @@ class Bounds:
 
     def contains(self, x: Array) -> bool:
         """Whether every coordinate of every row of `x` is inside."""
-        lower, upper = self._sides(x)
-        return bool(((x >= lower) & (x <= upper)).all())
+        walls = self._walls("clip", x)
+        return bool(((x >= walls.lower) & (x <= walls.upper)).all())
 
     def map(self, x: Array, mode: str = "reflect") -> Array:
-        """Take points, shape (..., dim), into the box; see the class for the modes."""
+        """Take finite points, shape (..., dim), into the box; see the class for the modes.
+
+        Returns:
+            A new array, of the kind, dtype and device of `x`.
+        """
         check_choice("mode", mode, MODES)
-        lower, upper = self._sides(x)
+        walls = self._walls(mode, x)
         if mode == "clip":
-            return _clip(x, lower, upper)
-        inside = _reflect(x, lower, upper) if mode == "reflect" else _smooth(x, lower, upper, *self._margins(x))
-        return _clip(inside, lower, upper)  # rounding may leave a point a bit outside
+            return walls.clip(x)
+        # Numbers next to the largest there are may overflow on the way; the clip afterwards mends them.
+        with np.errstate(over="ignore"):
+            inside = walls.reflect(x) if mode == "reflect" else walls.round_off(walls.reflect(x))
+        # Rounding may have left a point a bit outside.
+        return self._walls("clip", x).clip(inside)
 
     def inverse(self, x: Array, mode: str = "reflect") -> Array:
-        """Return a point that `map` takes to `x`, which must lie inside."""
+        """Return a point that `map` takes to `x`, which must lie inside; exact but for rounding."""
         check_choice("mode", mode, MODES)
         if mode != "smooth":
+            return x.clone() if is_torch(x) else x.copy()
+        return self._walls(mode, x).sharpen(x)
+
+    def _walls(self, mode: str, x: Array) -> _Walls:
+        kind = (mode, x.dtype, x.device if is_torch(x) else None)
+        walls = self._known.get(kind)
+        if walls is None:
+            walls = self._known[kind] = _Walls(self.lower, self.upper, mode == "smooth", Like.of(x))
+        return walls
+
+
+class _Walls:
+    """Everything about a box that does not depend on the point, in the kind of array it is used with.
+
+    With margins, points are mirrored at `low` and `high`, outside the box, and then rounded off.
+    """
+
+    def __init__(self, lower: Any, upper: Any, with_margins: bool, like: Like) -> None:
+        with np.errstate(over="ignore"):
+            width = upper - lower
+        below = above = np.zeros_like(width)
+        if with_margins:
+            below, above = (_margin(wall, width) for wall in (lower, upper))
+        with np.errstate(over="ignore"):
+            low, high = lower - below, upper + above
+            period = 2 * (high - low)
+        # Coordinates without a second wall, or without any room, take one mirror; so do those whose
+        # width is too large for a number.
+        waves = np.isfinite(period) & (period > 0)
+        self.lower, self.upper = _rounded_inside(lower, upper, like)
+        if with_margins:
+            self.low, self.high = _as(low, like), _as(high, like)
+        else:
+            self.low, self.high = self.lower, self.upper
+        # Where a wall is infinite nothing is ever beyond it, and any finite number may stand in for it.
+        finite_low, finite_high = (np.where(np.isfinite(wall), wall, 0.0) for wall in (low, high))
+        self.low_mirror, self.high_mirror = _as(finite_low, like), _as(finite_high, like)
+        self.any_waves = bool(waves.any())
+        self.waves = waves if like.kind == "numpy" else _tensor(waves, like)
+        self.period = _as(np.where(waves, period, 1.0), like)
+        self.start = _as(np.where(waves, finite_low, 0.0), like)
+        if with_margins:
+            self.below, self.above = _as(below, like), _as(above, like)
+            self.low_end, self.high_start = _as(lower + below, like), _as(upper - above, like)
+            # A box without room has no parabola either: any divisor will do.
+            self.low_scale, self.high_scale = (_as(np.where(m > 0, 4 * m, 1.0), like) for m in (below, above))
+
+    def clip(self, x: Array) -> Array:
+        xp = _module(x)
+        return xp.minimum(xp.maximum(x, self.lower), self.upper)
+
+    def reflect(self, x: Array) -> Array:
+        xp = _module(x)
+        inside = (x >= self.low) & (x <= self.high)
+        if inside.all():
             return x
-        lower, upper = self._sides(x)
-        below, above = self._margins(x)
-        xp: Any = _module(x)
-        # Inverse of the parabola x = wall + (u - wall + a)^2 / (4 a) within a of a wall.
-        near_lower = lower - below + 2 * xp.sqrt(below * xp.abs(x - lower))
-        near_upper = upper + above - 2 * xp.sqrt(above * xp.abs(upper - x))
-        out = xp.where(x < lower + below, near_lower, x)
-        return xp.where(x > upper - above, near_upper, out)
+        single = xp.where(x < self.low, self.low_mirror + (self.low_mirror - x), x)
+        folded = xp.where(x > self.high, self.high_mirror + (self.high_mirror - x), single)
+        if self.any_waves:
+            offset = xp.remainder(x - self.start, self.period)
+            folded = xp.where(self.waves, self.start + xp.minimum(offset, self.period - offset), folded)
+        return xp.where(inside, x, folded)
 
-    def _sides(self, x: Array) -> tuple[Array, Array]:
-        if not is_torch(x):
-            return self.lower, self.upper
-        import torch
+    def round_off(self, u: Array) -> Array:
+        xp = _module(u)
+        near_low, near_high = u < self.low_end, u > self.high_start
+        # The distance is cut to 0 where the parabola is not used: its square must not overflow.
+        from_low = xp.where(near_low, u - self.low_mirror, 0)
+        from_high = xp.where(near_high, self.high_mirror - u, 0)
+        out = xp.where(near_low, self.lower + from_low * from_low / self.low_scale, u)
+        return xp.where(near_high, self.upper - from_high * from_high / self.high_scale, out)
 
-        # Rounded towards the inside: a float32 point on the rounded wall must not lie outside the box.
-        low, high = (torch.from_numpy(side).to(device=x.device, dtype=x.dtype) for side in (self.lower, self.upper))
-        exact_low, exact_high = (torch.from_numpy(side).to(x.device) for side in (self.lower, self.upper))
-        infinite = torch.full_like(low, float("inf"))
-        low = torch.where(low.double() < exact_low, torch.nextafter(low, infinite), low)
-        high = torch.where(high.double() > exact_high, torch.nextafter(high, -infinite), high)
-        return low, high
+    def sharpen(self, x: Array) -> Array:
+        xp = _module(x)
+        near_low, near_high = x < self.low_end, x > self.high_start
+        from_low = xp.sqrt(self.below * xp.where(near_low, x - self.lower, 0))
+        from_high = xp.sqrt(self.above * xp.where(near_high, self.upper - x, 0))
+        out = xp.where(near_low, self.low_mirror + 2 * from_low, x)
+        return xp.where(near_high, self.high_mirror - 2 * from_high, out)
 
-    def _margins(self, x: Array) -> tuple[Array, Array]:
-        width = self.upper - self.lower
-        margins = []
-        for wall in (self.lower, self.upper):
-            finite = np.where(np.isfinite(wall), wall, 0.0)
-            margin = np.where(np.isfinite(width), width / 20, (1 + np.abs(finite)) / 20)
-            margins.append(np.minimum(margin, width / 2))
-        if is_torch(x):
-            import torch
 
-            margins = [torch.from_numpy(margin).to(device=x.device, dtype=x.dtype) for margin in margins]
-        return margins[0], margins[1]
+def _margin(wall: Any, width: Any) -> Any:
+    return np.where(np.isfinite(width), width, 1 + np.abs(np.where(np.isfinite(wall), wall, 0.0))) / 20
 
 
 def _module(x: Array) -> Any:
@@ -134,31 +198,25 @@ def _module(x: Array) -> Any:
     return np
 
 
-def _clip(x: Array, lower: Array, upper: Array) -> Array:
-    xp = _module(x)
-    return xp.minimum(xp.maximum(x, lower), upper)
+def _tensor(value: Any, like: Like) -> Any:
+    import torch
+
+    return torch.from_numpy(np.require(value, requirements=["C", "W"])).to(like.device)
 
 
-def _reflect(x: Array, lower: Array, upper: Array) -> Array:
-    xp = _module(x)
-    width = upper - lower
-    bounded = xp.isfinite(width) & (width > 0)
-    period = xp.where(bounded, 2 * width, xp.ones_like(width))
-    start = xp.where(bounded, lower, xp.zeros_like(width))
-    # Two walls: a triangle wave. One wall: a single mirror. The identity inside, to the bit.
-    offset = (x - start) - period * xp.floor((x - start) / period)
-    wave = start + xp.minimum(offset, period - offset)
-    single = xp.where(x < lower, 2 * lower - x, xp.where(x > upper, 2 * upper - x, x))
-    folded = xp.where(bounded, wave, single)
-    return xp.where((x >= lower) & (x <= upper), x, folded)
+def _as(value: Any, like: Like) -> Any:
+    with np.errstate(over="ignore"):
+        return like.asarray(value)
 
 
-def _smooth(x: Array, lower: Array, upper: Array, below: Array, above: Array) -> Array:
-    xp = _module(x)
-    # Mirrored at the points that the parabolas take to the walls, then rounded off by them.
-    x = _reflect(x, lower - below, upper + above)
-    small = xp.ones_like(below) * 1e-300 if x.dtype in (np.float64, getattr(xp, "float64", None)) else 1e-37
-    low = lower + (x - lower + below) ** 2 / (4 * below + small)
-    high = upper - (x - upper - above) ** 2 / (4 * above + small)
-    out = xp.where(x < lower + below, low, x)
-    return xp.where(x > upper - above, high, out)
+def _rounded_inside(lower: Any, upper: Any, like: Like) -> tuple[Any, Any]:
+    near_lower, near_upper = _as(lower, like), _as(upper, like)
+    if like.dtype == "float64":
+        return near_lower, near_upper
+    xp = _module(near_lower)
+    infinite = xp.full_like(near_lower, float("inf"))
+    exact = [_tensor(side, like) if like.kind == "torch" else side for side in (lower, upper)]
+    low = xp.where(near_lower < exact[0], xp.nextafter(near_lower, infinite), near_lower)
+    high = xp.where(near_upper > exact[1], xp.nextafter(near_upper, -infinite), near_upper)
+    empty = low > high
+    return xp.where(empty, near_lower, low), xp.where(empty, near_lower, high)

@@ -73,7 +73,7 @@ class Like:
         import torch
 
         if not is_torch(value):
-            value = torch.from_numpy(np.ascontiguousarray(value))
+            value = torch.from_numpy(np.require(value, requirements=["C", "W"]))
         return value.to(device=self.device, dtype=self.torch_dtype)
 
 

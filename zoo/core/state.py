@@ -15,6 +15,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 import numpy as np
 
+from zoo.core.bounds import Bounds
 from zoo.core.device import Like, is_torch
 from zoo.core.rng import Key
 
@@ -27,8 +28,8 @@ _CLASSES: dict[str, type[Any]] = {}
 def state(cls: type[T]) -> type[T]:
     """Make a class a state: a frozen dataclass with slots, known to `thaw` by its module and name.
 
-    Fields may be numbers, strings, None, numpy arrays, torch tensors, `Key`, `Like`, `Log`, tuples,
-    dictionaries with string keys, and other states.
+    Fields may be numbers, strings, None, numpy arrays, torch tensors, `Key`, `Like`, `Log`, `Bounds`,
+    tuples, dictionaries with string keys, and other states.
 
     Example:
         >>> @state
@@ -123,6 +124,8 @@ def thaw(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
         if name not in arrays:
             raise ValueError(f"the array {name!r} is missing.")
         return _thaw_array(kind, body, arrays[name])
+    if kind == "bounds":
+        return Bounds(*(thaw({"array": f"{body}.{side}"}, arrays) for side in ("lower", "upper")))
     if kind == "state":
         known = _CLASSES.get(body["class"])
         if known is None:
@@ -172,6 +175,9 @@ def _freeze(value: Any, path: str, arrays: dict[str, np.ndarray[Any, Any]]) -> A
         return {"key": str(value)}
     if isinstance(value, Like):
         return {"like": dataclasses.asdict(value)}
+    if isinstance(value, Bounds):
+        arrays[f"{path}.lower"], arrays[f"{path}.upper"] = np.array(value.lower), np.array(value.upper)
+        return {"bounds": path}
     if isinstance(value, (tuple, list)):
         return [_freeze(item, f"{path}.{index}", arrays) for index, item in enumerate(value)]
     if isinstance(value, dict):
