@@ -1,0 +1,277 @@
+"""What full and separable CMA-ES share: weights and rates, boundaries, ranking, when to stop."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from zoo.core.bounds import MODES, Bounds
+from zoo.core.device import Array, Like, to_numpy
+from zoo.core.rng import Key
+from zoo.core.state import Log, state
+from zoo.core.types import Evaluations
+from zoo.core.validation import check_choice, check_count, check_number, check_positive
+
+Matrix = np.ndarray[Any, Any]
+
+CHECK_EVERY = 10  # steps between two looks at the stopping rules, which cost more than a small step
+SMALLEST, LARGEST = 1e-150, 1e150  # where sigma is held, so that a run that nobody stops stays finite
+
+
+class Rates(NamedTuple):
+    """Constants of a run, after Hansen's tutorial; `weights` sum to 1 over the first `mu`, the rest are negative."""
+
+    dim: int
+    population_size: int
+    mu: int
+    weights: Matrix
+    mass: float  # effective number of parents
+    path_sigma: float  # learning rates of the two paths
+    path_c: float
+    rank_one: float  # learning rates of the covariance
+    rank_mu: float
+    damping: float
+    expected_length: float  # of a standard normal vector
+    window: int  # steps over which values are compared for stopping
+
+
+@functools.lru_cache(maxsize=256)
+def rates(dim: int, population_size: int | None, active: bool, separable: bool) -> Rates:
+    """Return the default constants for a dimension and a population size.
+
+    Sources: N. Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772, table 1;
+    for the separable rates R. Ros and N. Hansen, A Simple Modification in CMA-ES Achieving Linear Time
+    and Space Complexity, 2008, https://inria.hal.science/inria-00287367: (dim + 2) / 3 times the full ones.
+    """
+    n = population_size or 4 + int(3 * math.log(dim))
+    raw = math.log((n + 1) / 2) - np.log(np.arange(1, n + 1))
+    mu = n // 2
+    plus, minus = raw[:mu], raw[mu:]
+    mass = float(plus.sum() ** 2 / (plus**2).sum())
+    mass_minus = float(minus.sum() ** 2 / (minus**2).sum())
+    rank_one = min(1.0, n / 6) * 2 / ((dim + 1.3) ** 2 + mass)
+    rank_mu = min(1 - rank_one, 2 * (0.25 + mass + 1 / mass - 2) / ((dim + 2) ** 2 + mass))
+    if separable:
+        faster = (dim + 2) / 3
+        rank_one = min(1.0, faster * rank_one)
+        rank_mu = min(1 - rank_one, faster * rank_mu)
+    weights = np.where(raw > 0, raw, 0.0) / plus.sum()
+    if active and rank_mu > 0:
+        most = min(1 + rank_one / rank_mu, 1 + 2 * mass_minus / (mass + 2), (1 - rank_one - rank_mu) / (dim * rank_mu))
+        weights[mu:] = most * minus / np.abs(minus).sum()
+    path_sigma = (mass + 2) / (dim + mass + 3)
+    weights.flags.writeable = False
+    return Rates(
+        dim=dim,
+        population_size=n,
+        mu=mu,
+        weights=weights,
+        mass=mass,
+        path_sigma=path_sigma,
+        path_c=(4 + mass / dim) / (dim + 4 + 2 * mass / dim),
+        rank_one=rank_one,
+        rank_mu=rank_mu,
+        damping=1 + 2 * max(0.0, math.sqrt((mass - 1) / (dim + 1)) - 1) + path_sigma,
+        expected_length=math.sqrt(dim) * (1 - 1 / (4 * dim) + 1 / (21 * dim**2)),
+        window=10 + math.ceil(30 * dim / n),
+    )
+
+
+@state
+class Frame:
+    """What a run was begun with and keeps."""
+
+    key: Key
+    like: Like
+    bounds: Bounds | None
+    scale: Matrix
+    budget: int | None
+
+
+class CMAState(Protocol):
+    """What the stopping rules read of a state."""
+
+    frame: Frame
+    step: int
+    nfev: int
+    mean: Matrix
+    sigma: float
+    path_c: Matrix
+    history: Log
+    spread: float
+    condition: float
+
+
+class Ranking(NamedTuple):
+    """A step's values in order: `order[i]` is the row of rank i, of weight `weights[i]`."""
+
+    order: Matrix
+    weights: Matrix
+    valid: int
+    best: float
+    median: float
+    spread: float  # of the values, infinite if any failed
+
+
+@dataclass(frozen=True)
+class CMABase:
+    """Hyper-parameters and rules common to the two; see `zoo.methods.cma_es.CMAES` for their meaning."""
+
+    population_size: int | None = None
+    sigma: float = 1.0
+    active: bool = True
+    boundary: str = "smooth"
+    tolx: float = 1e-11
+    tolfun: float = 1e-11
+    tolfunhist: float = 1e-12
+    tolfacupx: float = 1e10
+    tolupsigma: float = 1e20
+    tolstagnation: int | None = None
+    tolconditioncov: float = 1e14
+
+    recommends_evaluated = False
+
+    def __post_init__(self) -> None:
+        if self.population_size is not None:
+            check_count("population_size", self.population_size, minimum=2)
+        check_positive("sigma", self.sigma)
+        check_choice("boundary", self.boundary, MODES)
+        for name in ("tolx", "tolfun", "tolfunhist"):
+            if not check_number(name, getattr(self, name)) >= 0:
+                raise ValueError(f"`{name}` must be at least 0 (0 never stops), got {getattr(self, name)!r}.")
+        for name in ("tolfacupx", "tolupsigma", "tolconditioncov"):
+            if not check_number(name, getattr(self, name)) > 1:
+                raise ValueError(f"`{name}` must be above 1 (inf never stops), got {getattr(self, name)!r}.")
+        if self.tolstagnation is not None:
+            check_count("tolstagnation", self.tolstagnation, minimum=0)
+
+    def recommend(self, state: Any) -> Array:
+        """Return the mean of the distribution, taken into the box."""
+        return self._place(state.frame, state.mean)
+
+    def _frame(
+        self, x0: Array, key: Key, bounds: Bounds | None, scale: Any, budget: int | None
+    ) -> tuple[Frame, Matrix]:
+        """Return what stays, and the first mean: the point that the boundary map takes to `x0`."""
+        start = np.array(to_numpy(x0), np.float64)
+        if start.ndim != 1 or not len(start):
+            raise ValueError(f"`x0` must have shape (dim,), got {start.shape}.")
+        spread = np.array(np.broadcast_to(np.asarray(scale, np.float64), start.shape))
+        if not (np.isfinite(spread).all() and (spread > 0).all()):
+            raise ValueError(f"`scale` must be finite and above 0 everywhere, got {scale!r}.")
+        mean = start if bounds is None else bounds.inverse(start, self.boundary)
+        return Frame(key=key, like=Like.of(x0), bounds=bounds, scale=spread, budget=budget), mean
+
+    def _place(self, frame: Frame, u: Matrix) -> Array:
+        """Take points of the whole space into the box, as arrays of the user's kind."""
+        if frame.bounds is None:
+            return frame.like.asarray(u)
+        x = frame.like.asarray(frame.bounds.map(u, self.boundary))
+        # Rounding to a shorter dtype may have led outside again.
+        return x if frame.like.dtype == "float64" else frame.bounds.map(x, "clip")
+
+    def _count(self, state: CMAState, population_size: int) -> int:
+        """Return how many candidates this step has: the last one is cut to the budget."""
+        budget = state.frame.budget
+        return population_size if budget is None else max(0, min(population_size, budget - state.nfev))
+
+    def _rank(self, state: CMAState, r: Rates, evaluations: Evaluations) -> Ranking:
+        """Order a step's values.
+
+        Failed rows come last with weight 0: they vote neither for nor against their direction, as if
+        they had been at the mean. Rows that the budget left out count as failed.
+        """
+        values = evaluations.values
+        expected = self._count(state, r.population_size)
+        if len(values) != expected:
+            raise ValueError(f"`evaluations` must hold the {expected} values asked for, got {len(values)}.")
+        if expected < r.population_size:
+            values = np.concatenate([values, np.full(r.population_size - expected, np.nan)])
+        order = values.argsort(kind="stable")  # NaN last; rows of equal value in the order they were asked
+        best, worst = float(values[order[0]]), float(values[order[-1]])
+        if worst == worst:
+            median = float(values[order[r.population_size // 2]])
+            return Ranking(order, r.weights, r.population_size, best, median, worst - best)
+        valid = int(np.count_nonzero(values == values))
+        weights = np.where(np.arange(r.population_size) < valid, r.weights, 0.0)
+        median = float(values[order[valid // 2]])
+        return Ranking(order, weights, valid, best, median, math.inf)
+
+    def _next_sigma(self, r: Rates, sigma: float, length: float) -> float:
+        """Lengthen or shorten sigma by how the path compares with one of random steps."""
+        change = r.path_sigma / r.damping * (length / r.expected_length - 1)
+        return min(max(sigma * math.exp(min(1.0, change)), SMALLEST), LARGEST)
+
+    def _stalls(self, r: Rates, step: int, length: float) -> bool:
+        """Whether the path of sigma is so long that the path of the covariance had better wait for it."""
+        usual = math.sqrt(1 - (1 - r.path_sigma) ** (2 * (step + 1)))
+        return length / usual > (1.4 + 2 / (r.dim + 1)) * r.expected_length
+
+    def _why(self, state: CMAState, r: Rates, deviations: Matrix, axis: Matrix) -> str | None:
+        """Return the first stopping rule that holds.
+
+        Args:
+            state: Any state; the rules are looked at every `CHECK_EVERY` steps.
+            r: The run's constants.
+            deviations: Standard deviation of each coordinate, in units of `scale` and without sigma.
+            axis: One axis of the distribution, in units of x.
+        """
+        if state.frame.budget is not None and state.nfev >= state.frame.budget:
+            return f"the budget of {state.frame.budget} evaluations is used up"
+        if state.step == 0 or state.step % CHECK_EVERY:
+            return None
+        return self._values_say(state, r) or self._distribution_says(state, deviations, axis)
+
+    def _values_say(self, state: CMAState, r: Rates) -> str | None:
+        history = state.history.array.reshape(-1, 2)
+        if len(history) >= r.window:
+            recent = history[-r.window :, 0]
+            spread = float(recent.max()) - float(recent.min())
+            if spread == 0 and state.spread == 0:
+                return f"flat: all values of the last step and the best of the last {r.window} steps are equal"
+            if spread < self.tolfun and state.spread < self.tolfun:
+                return f"tolfun: values within the last step and over {r.window} steps differ by less than {self.tolfun}"
+            if spread < self.tolfunhist:
+                return f"tolfunhist: the best values of the last {r.window} steps differ by less than {self.tolfunhist}"
+        return self._stagnates(history, r, len(state.mean))
+
+    def _stagnates(self, history: Matrix, r: Rates, dim: int) -> str | None:
+        steps, limit = len(history), self.tolstagnation
+        if limit is None:
+            limit = int(100 + 100 * dim**1.5 / r.population_size)
+        window = max(limit // 10, steps // 10)
+        long_enough = steps > max(limit, dim * (5 + 100 / r.population_size), 2 * window)
+        if limit == 0 or steps % 50 or not long_enough or np.isnan(history[-2 * window :]).any():
+            return None
+        if steps - int(np.nanargmin(history[:, 0])) <= limit / 2:
+            return None
+        now, before = np.median(history[-window:], axis=0), np.median(history[-2 * window : -window], axis=0)
+        if (now >= before).all():
+            return f"stagnation: neither best nor median values have improved over the last {2 * window} steps"
+        return None
+
+    def _distribution_says(self, state: CMAState, deviations: Matrix, axis: Matrix) -> str | None:
+        sigma, first = state.sigma, self.sigma
+        if not math.isfinite(state.condition) or state.condition > self.tolconditioncov:
+            return f"conditioncov: the covariance has a condition number above {self.tolconditioncov:.3g}"
+        largest = float(deviations.max())
+        if sigma * max(largest, float(np.abs(state.path_c).max())) < self.tolx * first:
+            return f"tolx: steps are {self.tolx} times as long as the first ones in every coordinate"
+        if sigma * largest > self.tolfacupx * first:
+            return (
+                f"tolfacupx: steps have grown {self.tolfacupx:.3g}-fold; "
+                "is the objective unbounded below, or `scale` far too small?"
+            )
+        if sigma / first > self.tolupsigma * largest:
+            return f"tolupsigma: sigma has grown {self.tolupsigma:.3g} times as much as the longest axis"
+        half_digit = state.frame.like.epsilon / 2 * np.abs(state.mean)
+        blind = 0.2 * sigma * deviations * state.frame.scale < half_digit
+        if blind.any():
+            return f"noeffectcoord: steps of coordinate {int(blind.argmax())} vanish in rounding"
+        if (0.1 * sigma * np.abs(axis) <= half_digit).all():
+            return "noeffectaxis: steps along an axis of the distribution vanish in rounding"
+        return None

@@ -1,0 +1,295 @@
+"""CMA-ES with a full covariance matrix."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.linalg.blas import dsyrk, dtrmm
+from scipy.linalg.lapack import dpotrf, dtrcon
+
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array
+from zoo.core.rng import Key
+from zoo.core.state import Log, state
+from zoo.core.types import Evaluations, Rows
+from zoo.core.validation import check_count
+from zoo.methods.cma_base import CHECK_EVERY, LARGEST, SMALLEST, CMABase, Frame, Matrix, Rates, rates
+
+_last: tuple[Matrix, Key, int, Matrix, Matrix] | None = None  # factor, key, step, z, y of the sample drawn last
+
+
+def clear_cache() -> None:
+    """Forget the sample drawn last, which `tell` otherwise need not draw again. No result depends on it."""
+    global _last
+    _last = None
+
+
+@state
+class CMAESState:
+    """State of `CMAES`; matrices are in coordinates divided by `scale`, the mean is not.
+
+    Attributes:
+        frame: What the run was begun with.
+        step: Steps told.
+        nfev: Evaluations told.
+        mean: Shape (dim,), before the boundary map.
+        sigma: Overall standard deviation.
+        path_sigma: Path of the steps made isotropic.
+        path_c: Path of the steps.
+        covariance: Shape (dim, dim), upper triangle.
+        factor: Upper triangular, `factor.T @ factor` is the covariance of the last factorization.
+        pending: Since then, for each step: decay of the covariance, rows whose squares are to be
+            added, rows whose squares are to be taken away.
+        history: Best and median value of each step, one after the other.
+        spread: Largest minus smallest value of the last step.
+        condition: Estimated condition number of the covariance.
+    """
+
+    frame: Frame
+    step: int
+    nfev: int
+    mean: Matrix
+    sigma: float
+    path_sigma: Matrix
+    path_c: Matrix
+    covariance: Matrix
+    factor: Matrix
+    pending: tuple[tuple[float, Matrix, Matrix], ...]
+    history: Log
+    spread: float
+    condition: float
+
+
+@dataclass(frozen=True)
+class CMAES(CMABase):
+    """Covariance matrix adaptation: a normal distribution that learns the shape of the objective.
+
+    Each step draws `population_size` points x = mean + sigma * scale * y with y ~ N(0, C), ranks them by value, and
+    with the weights w (positive for the better half and summing to 1, negative for the rest) updates
+
+        mean    <-  mean + sigma * scale * sum_{w > 0} w y
+        p_sigma <-  (1 - c_s) p_sigma + sqrt(c_s (2 - c_s) mu) sum_{w > 0} w z           where y = L z, C = L L'
+        sigma   <-  sigma exp(c_s / d_s (|p_sigma| / E|N(0, I)| - 1))
+        p_c     <-  (1 - c_c) p_c + h sqrt(c_c (2 - c_c) mu) sum_{w > 0} w y
+        C       <-  (1 - c_1 - c_mu sum w) C + c_1 p_c p_c' + c_mu (sum_{w > 0} w y y' + sum_{w < 0} w (dim / |z|^2) y y')
+
+    with mu = 1 / sum_{w > 0} w^2, and h = 0 while p_sigma is very long, else 1. All that depends on values is their
+    order, so the search is the same for f and for any increasing function of f.
+
+    Departures from the tutorial: L is a Cholesky factor instead of the symmetric root, which changes p_sigma by a
+    rotation only and costs a tenth; it is taken anew every `update_period` steps; squares of failed evaluations' steps
+    are left out. Values that failed rank last, with weight 0. A step without any valid value leaves everything
+    but sigma, which shrinks by a tenth. A covariance that rounding has made indefinite is mended by raising its
+    smallest eigenvalues.
+
+    Args:
+        population_size: Candidates of a step; None for 4 + floor(3 log(dim)).
+        sigma: First standard deviation, in units of the `scale` that `init` is given.
+        active: Whether the worse half of a step makes the covariance smaller along its steps.
+        boundary: How candidates are taken into the box, see `zoo.core.bounds.Bounds.map`.
+        tolx: Stop when steps are this many times as long as the first ones; 0 for never, and so below.
+        tolfun: Stop when values within the last step, and the best ones of the last 10 + 30 dim /
+            population_size steps, differ by less.
+        tolfunhist: Stop when the best values of that many steps differ by less.
+        tolfacupx: Stop when steps are this many times as long as the first ones; inf for never, and so below.
+        tolupsigma: Stop when sigma has grown this much more than the longest axis.
+        tolstagnation: Stop when best and median values have not improved for about this many steps; None for
+            100 + 100 dim^1.5 / population_size, 0 for never.
+        tolconditioncov: Stop when the condition number of the covariance is larger.
+        update_period: Steps between two factorizations; None for the default, which keeps them from dominating.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is outside its range.
+
+    Example:
+        >>> method = CMAES()
+        >>> state = method.init(np.ones(3), key=Key(0))
+        >>> for _ in range(100):
+        ...     x = method.ask(state).rows(0, 7)
+        ...     state = method.tell(state, Evaluations((x**2).sum(1)))
+        >>> bool((method.recommend(state) ** 2).sum() < 1e-9)
+        True
+
+    Source: N. Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772; active update and
+    default constants as there. Stopping rules: N. Hansen, Benchmarking a BI-Population CMA-ES on the BBOB-2009
+    Function Testbed, 2009, https://doi.org/10.1145/1570256.1570333.
+    """
+
+    update_period: int | None = None
+
+    def __post_init__(self) -> None:
+        CMABase.__post_init__(self)
+        if self.update_period is not None:
+            check_count("update_period", self.update_period)
+
+    def init(
+        self, x0: Array, *, key: Key, bounds: Bounds | None = None, scale: Any = 1.0, budget: int | None = None
+    ) -> CMAESState:
+        """Return the first state; see `zoo.core.types.Optimizer.init`.
+
+        Raises:
+            ValueError: `x0` is no vector, or `scale` is not above 0.
+        """
+        frame, mean = self._frame(x0, key, bounds, scale, budget)
+        dim = len(mean)
+        return CMAESState(
+            frame=frame,
+            step=0,
+            nfev=0,
+            mean=mean,
+            sigma=float(self.sigma),
+            path_sigma=np.zeros(dim),
+            path_c=np.zeros(dim),
+            covariance=np.eye(dim),
+            factor=np.eye(dim),
+            pending=(),
+            history=Log(),
+            spread=math.inf,
+            condition=1.0,
+        )
+
+    def ask(self, state: CMAESState) -> Rows:
+        """Return the step's candidates; fewer where the budget ends."""
+        r = self._rates(state)
+        _, y = _sample(state, r)
+        u = y * (state.sigma * state.frame.scale)
+        u += state.mean
+        count = self._count(state, r.population_size)
+        return Rows(self._place(state.frame, u if count == len(u) else u[:count]))
+
+    def tell(self, state: CMAESState, evaluations: Evaluations) -> CMAESState:
+        """Return the state after a step's values.
+
+        Raises:
+            ValueError: There are not as many values as candidates.
+        """
+        r = self._rates(state)
+        order, weights, valid, best, median, spread = self._rank(state, r, evaluations)
+        frame, step, nfev = state.frame, state.step + 1, state.nfev + len(evaluations)
+        history = state.history.append([best, median])
+        if valid == 0:
+            return CMAESState(
+                frame, step, nfev, state.mean, max(0.9 * state.sigma, SMALLEST), state.path_sigma, state.path_c,
+                state.covariance, state.factor, state.pending, history, spread, state.condition,
+            )  # fmt: skip
+        z, y = _sample(state, r)
+        z, y = z.take(order, 0), y.take(order, 0)
+        parents, mu = weights[: r.mu], r.mu
+        y_mean = parents @ y[:mu]
+        mean = state.mean + (state.sigma * frame.scale) * y_mean
+
+        keep, gain = 1 - r.path_sigma, math.sqrt(r.path_sigma * (2 - r.path_sigma) * r.mass)
+        path_sigma = keep * state.path_sigma + gain * (parents @ z[:mu])
+        length = math.sqrt(path_sigma @ path_sigma)
+        sigma = self._next_sigma(r, state.sigma, length)
+
+        stalled = self._stalls(r, state.step, length)
+        path_c = (1 - r.path_c) * state.path_c
+        lost = r.path_c * (2 - r.path_c)
+        if not stalled:
+            path_c += math.sqrt(lost * r.mass) * y_mean
+        decay = 1 - r.rank_one - r.rank_mu * float(weights.sum()) + (r.rank_one * lost if stalled else 0.0)
+
+        plus = np.empty((mu + 1, r.dim))
+        np.multiply(y[:mu], np.sqrt(r.rank_mu * parents)[:, None], out=plus[:mu])
+        np.multiply(path_c, math.sqrt(r.rank_one), out=plus[mu])
+        if self.active:
+            against, lengths = -weights[mu:], np.einsum("ij,ij->i", z[mu:], z[mu:])
+            minus = y[mu:] * np.sqrt(r.rank_mu * r.dim * against / lengths)[:, None]
+        else:
+            minus = y[:0]
+
+        pending = (*state.pending, (decay, plus, minus))
+        covariance, factor, condition = state.covariance, state.factor, state.condition
+        period = self._period(r)
+        if step % period == 0:
+            covariance, factor = _factorize(_fold(covariance, pending))
+            pending = ()
+            if step % (CHECK_EVERY * period) == 0:
+                condition = _condition(factor, self.tolconditioncov)
+        return CMAESState(
+            frame, step, nfev, mean, sigma, path_sigma, path_c,
+            covariance, factor, pending, history, spread, condition,
+        )  # fmt: skip
+
+    def finished(self, state: CMAESState) -> str | None:
+        """Return which stopping rule holds, in words, or None."""
+        axis = state.factor[state.step // CHECK_EVERY % len(state.mean)] * state.frame.scale
+        return self._why(state, self._rates(state), np.sqrt(state.covariance.diagonal()), axis)
+
+    def diagnostics(self, state: CMAESState) -> dict[str, Any]:
+        """Return sigma, the smallest and largest standard deviation of a coordinate, and the condition number."""
+        deviations = state.sigma * np.sqrt(state.covariance.diagonal()) * state.frame.scale
+        return {
+            "sigma": state.sigma,
+            "smallest_deviation": float(deviations.min()),
+            "largest_deviation": float(deviations.max()),
+            "condition": state.condition,
+        }
+
+    def _rates(self, state: CMAESState) -> Rates:
+        return rates(len(state.mean), self.population_size, self.active, False)
+
+    def _period(self, r: Rates) -> int:
+        # Long enough for the factorization to cost no more than the rest, short enough for C to change by a tenth.
+        return self.update_period or max(1, int(0.1 / ((r.rank_one + r.rank_mu) * r.dim)))
+
+
+def _sample(state: CMAESState, r: Rates) -> tuple[Matrix, Matrix]:
+    """Return z ~ N(0, I) and y = L z, one row for each of the whole population; not to be written to."""
+    global _last
+    last = _last
+    if last is not None and last[0] is state.factor and last[2] == state.step and last[1] == state.frame.key:
+        z, y = last[3:]
+        if len(z) == r.population_size:
+            return z, y
+    z = state.frame.key.fold("cma", state.step).normal(0, r.population_size, r.dim)
+    y = dtrmm(1.0, state.factor.T, z.T, lower=1).T
+    _last = (state.factor, state.frame.key, state.step, z, y)
+    return z, y
+
+
+def _fold(covariance: Matrix, pending: tuple[tuple[float, Matrix, Matrix], ...]) -> Matrix:
+    """Return the covariance with pending updates, oldest first, carried out."""
+    decay, plus, minus = pending[-1]
+    if len(pending) > 1:
+        added, removed = [plus], [minus]
+        for earlier, plus, minus in reversed(pending[:-1]):
+            fade = math.sqrt(decay)
+            added.append(fade * plus)
+            removed.append(fade * minus)
+            decay *= earlier
+        plus, minus = np.concatenate(added), np.concatenate(removed)
+    # BLAS and LAPACK see the transposes: their lower triangle is our upper one.
+    folded = dsyrk(1.0, plus.T, decay, covariance.T, lower=1)
+    if len(minus):
+        folded = dsyrk(-1.0, minus.T, 1.0, folded, lower=1, overwrite_c=1)
+    return folded.T
+
+
+def _factorize(covariance: Matrix) -> tuple[Matrix, Matrix]:
+    """Return a covariance, mended if it has to be, and its upper triangular factor."""
+    factor, info = dpotrf(covariance.T, lower=1)
+    if info == 0:
+        return covariance, factor.T
+    upper = np.triu(covariance)
+    values, vectors = np.linalg.eigh(upper + np.triu(upper, 1).T)
+    floor = max(float(values[-1]) * 1e-14, 1 / LARGEST)
+    root = vectors * np.sqrt(np.maximum(values, floor))
+    factor = np.ascontiguousarray(np.linalg.qr(root.T, mode="r"))
+    factor *= np.where(factor.diagonal() < 0, -1.0, 1.0)[:, None]
+    return root @ root.T, factor
+
+
+def _condition(factor: Matrix, limit: float) -> float:
+    """Return an estimate of the condition number, at most dim^2 too large; exact once it comes near the limit."""
+    inverse, _ = dtrcon(factor.T, uplo="L")
+    estimate = inverse**-2 if inverse > 1e-100 else math.inf
+    if estimate > limit:
+        values = np.linalg.svd(factor, compute_uv=False)
+        estimate = float((values[0] / values[-1]) ** 2) if values[-1] > 0 else math.inf
+    return float(estimate)
