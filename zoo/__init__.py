@@ -1,3 +1,79 @@
-"""Optimization without gradients of any black box, on any number of workers, the same bytes every time."""
+"""Optimization without gradients: any black box, on any number of workers, with the same bytes as result.
+
+Start with `zoo.minimize`. What else there is: `zoo.resume`, `zoo.scipy_method`, `zoo.list_methods`, the
+executors `zoo.Processes` and `zoo.Ray`, `zoo.Objective` and `zoo.Command` for objectives that are more
+than a function, `zoo.Key` for randomness, `zoo.FiniteDifference` and its directions for gradients
+without derivatives.
+
+Names are imported when they are first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.core.bounds import Bounds as Bounds
+    from zoo.core.errors import CheckpointError as CheckpointError
+    from zoo.core.errors import EvaluationError as EvaluationError
+    from zoo.core.errors import RunDirectoryError as RunDirectoryError
+    from zoo.core.errors import TooManyFailures as TooManyFailures
+    from zoo.core.errors import WorkerError as WorkerError
+    from zoo.core.errors import ZooError as ZooError
+    from zoo.core.errors import ZooWarning as ZooWarning
+    from zoo.core.objective import Command as Command
+    from zoo.core.objective import Objective as Objective
+    from zoo.core.rng import Key as Key
+    from zoo.core.types import Candidates as Candidates
+    from zoo.core.types import Evaluations as Evaluations
+    from zoo.core.types import Optimizer as Optimizer
+    from zoo.core.types import Rows as Rows
+    from zoo.estimators.finite_difference import FiniteDifference as FiniteDifference
+    from zoo.execution.executor import Serial as Serial
+    from zoo.execution.processes import Processes as Processes
+    from zoo.execution.ray import Ray as Ray
+    from zoo.facade import Interrupted as Interrupted
+    from zoo.facade import minimize as minimize
+    from zoo.facade import resume as resume
+    from zoo.facade import scipy_method as scipy_method
+    from zoo.registry import list_methods as list_methods
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "zoo.core.bounds": ("Bounds",),
+    "zoo.core.errors": (
+        "CheckpointError",
+        "EvaluationError",
+        "RunDirectoryError",
+        "TooManyFailures",
+        "WorkerError",
+        "ZooError",
+        "ZooWarning",
+    ),
+    "zoo.core.objective": ("Command", "Objective"),
+    "zoo.core.rng": ("Key",),
+    "zoo.core.types": ("Candidates", "Evaluations", "Optimizer", "Rows"),
+    "zoo.estimators.finite_difference": ("FiniteDifference",),
+    "zoo.execution.executor": ("Serial",),
+    "zoo.execution.processes": ("Processes",),
+    "zoo.execution.ray": ("Ray",),
+    "zoo.facade": ("Interrupted", "minimize", "resume", "scipy_method"),
+    "zoo.registry": ("list_methods",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one place where names are listed
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

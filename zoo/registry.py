@@ -83,7 +83,7 @@ _ALIASES = {"auto": "cma"}
 
 
 @functools.cache
-def methods() -> dict[str, Method]:
+def list_methods() -> dict[str, Method]:
     """Return all methods by name, those of other distributions behind our own."""
     known = {method.name: method for method in _OWN}
     for entry in importlib.metadata.entry_points(group="gradfree.methods"):
@@ -97,7 +97,7 @@ def find(name: str) -> Method:
     Raises:
         ValueError: There is none of that name; the nearest is suggested.
     """
-    known = methods()
+    known = list_methods()
     name = _ALIASES.get(name, name)
     if name not in known:
         raise ValueError(f"unknown method {name!r}.{hint(name, known)} Valid: {listed(sorted([*known, *_ALIASES]))}.")

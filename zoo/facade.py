@@ -1,0 +1,448 @@
+"""`zoo.minimize` and what stands beside it: from what users have at hand to a run, and back."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array, Like, is_torch, to_numpy
+from zoo.core.errors import CheckpointError, Interrupt, RunDirectoryError
+from zoo.core.objective import Objective, as_objective
+from zoo.core.rng import Key
+from zoo.core.validation import check_choice, check_count, check_number, check_positive, listed
+from zoo.execution.executor import Executor, Mapped, Serial
+from zoo.registry import find
+from zoo.run.directory import RunDirectory, read_config
+from zoo.run.job import Report, SearchJob, SearchState
+from zoo.run.loop import Run, Stop, run
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
+
+_STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5}
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM ended a run; `result` is what it had found, `signal` the signal's number."""
+
+    def __init__(self, message: str, result: OptimizeResult, signal: int) -> None:
+        super().__init__(message)
+        self.result, self.signal = result, signal
+
+
+def minimize(
+    fun: Callable[..., Any] | Objective | str | Sequence[str],
+    x0: Any = None,
+    args: tuple[Any, ...] = (),
+    *,
+    method: str = "auto",
+    bounds: Any = None,
+    scale: Any = None,
+    budget: int | None = None,
+    target: float | None = None,
+    seconds: float | None = None,
+    rng: int | np.random.Generator | Key | None = None,
+    noise: bool = False,
+    vectorized: bool = False,
+    workers: int | Executor | Callable[..., Any] = 1,
+    on_error: str = "raise",
+    callback: Callable[..., Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    options: dict[str, Any] | None = None,
+) -> OptimizeResult:
+    """Minimise a black box.
+
+    The same arguments and the same `rng` give the same bytes, whatever the number of workers, also
+    when workers die and when the run is killed and resumed (on one model of processor and one build of
+    the numerical libraries).
+
+    Args:
+        fun: A function of one point returning a number; "module:name"; "module:name()" for a factory
+            called where it is evaluated; a program as a list of strings (see `zoo.Command`); an `Objective`.
+        x0: Start, shape (dim,): numpy array, torch tensor or sequence. The points given to `fun` are of
+            the same kind, dtype and device. Left out, it is the middle of finite bounds.
+        args: Further arguments of `fun`.
+        method: A name from `zoo.list_methods()`; "auto" lets us choose.
+        bounds: Pairs (lower, upper) with None for no limit, or `scipy.optimize.Bounds`. Nothing outside is
+            ever evaluated.
+        scale: How far from x0 the optimum may be, as a number or per coordinate: the first candidates
+            spread that far. Default: .3 of the width where bounds are finite, else 1.
+        budget: Number of evaluations at most. Default: 1000 times dim, none if `seconds` is given.
+        target: End as soon as a value is this or less.
+        seconds: End after the first step that is done later than this.
+        rng: Seed, generator (one number is drawn from it), `Key`, or None for a fresh seed.
+        noise: Say True if `fun` is random: global generators are seeded around each call by its place in
+            the run, all candidates of a step get the same seed, and the result is the method's
+            recommendation with a fresh value instead of the luckiest point.
+        vectorized: Whether `fun` takes points of shape (k, dim) and returns shape (k,).
+        workers: Number of processes (-1: one for each core), an executor such as `zoo.Ray(8)`, or a
+            map-like callable.
+        on_error: What an exception in `fun` does after the first success and one retry: "raise" ends the
+            run, with a checkpoint, "nan" makes the evaluation a failed one. NaN and infinities are failed
+            evaluations under both.
+        callback: Called after each step as `callback(intermediate_result=...)` if that is the name of its
+            argument, else with the best point so far. `StopIteration` ends the run.
+        out: Directory to keep the run in. One that holds this very run is resumed; any other is refused.
+        options: Options of the method, see `zoo.list_methods()[name].options()`.
+
+    Returns:
+        `scipy.optimize.OptimizeResult` with `x`, `fun`, `nfev`, `nit`, `success`, `status`, `message`,
+        `x_best` and `fun_best` (lowest value seen; biased under noise), `num_failed`, `retries`, `restarts`
+        and `lost` (units issued again after a worker died), `seconds`, `method`. `success` is False if no
+        evaluation had a value.
+
+    Raises:
+        ValueError: An argument has a value that it cannot have.
+        TypeError: An argument is of a type that it cannot be, or an option is unknown.
+        EvaluationError: `fun` raised; `error.result` is what was found until then.
+        TooManyFailures: More than a fifth of the last hundred evaluations raised or crashed.
+        RunDirectoryError: `out` cannot be used.
+        Interrupted: SIGINT or SIGTERM; `error.result` is what was found until then.
+
+    Example:
+        >>> import zoo
+        >>> result = zoo.minimize(lambda x: ((x - 1) ** 2).sum(), np.zeros(4), budget=800, rng=0)
+        >>> bool(result.fun < 1e-6), result.nfev <= 800
+        (True, True)
+    """
+    objective = as_objective(fun, args, vectorized=vectorized, noise=noise)
+    box = _as_bounds(bounds)
+    start = _as_start(x0, box)
+    dim = int(start.shape[0])
+    if box is not None and box.dim != dim:
+        raise ValueError(f"`bounds` must have one pair for each of the {dim} variables of `x0`, got {box.dim}.")
+    if box is not None and not box.contains(start):
+        raise ValueError(f"`x0` must lie inside `bounds`, got {to_numpy(start)!r}.")
+    if budget is not None:
+        budget = check_count("budget", budget)
+    elif seconds is None:
+        budget = 1000 * dim
+    config: dict[str, Any] = {
+        "method": find(method).name,
+        "options": dict(options or {}),
+        "objective": objective.identity(),
+        "key": str(_as_key(rng)),
+        "dim": dim,
+        "like": [Like.of(start).kind, Like.of(start).dtype, Like.of(start).device],
+        "budget": budget,
+        "target": None if target is None else check_number("target", target),
+        "noise": bool(noise),
+        "vectorized": bool(vectorized),
+        "on_error": check_choice("on_error", on_error, ("raise", "nan")),
+        "threads": 1,
+    }
+    arrays = {"x0": to_numpy(start), "scale": _as_scale(scale, dim, box)}
+    if box is not None:
+        arrays |= {"lower": box.lower, "upper": box.upper}
+    find(method).build(options)  # before anything is written: a wrong option leaves no directory behind
+    directory = None
+    if out is not None:
+        path = Path(out)
+        if (path / "config.json").exists():
+            directory = _reopened(path, config, arrays, fresh_key=rng is None)
+        else:
+            directory = RunDirectory.create(path, config, arrays, {})
+    if directory is not None:
+        config, arrays = directory.config, directory.start
+    return _run(config, arrays, objective, workers, callback, seconds, directory)
+
+
+def resume(
+    out: str | os.PathLike[str],
+    fun: Callable[..., Any] | Objective | str | Sequence[str] | None = None,
+    args: tuple[Any, ...] = (),
+    *,
+    workers: int | Executor | Callable[..., Any] = 1,
+    seconds: float | None = None,
+    callback: Callable[..., Any] | None = None,
+) -> OptimizeResult:
+    """Go on with a run that was stopped, killed, or cut short; a finished one just returns its result.
+
+    Args:
+        out: The run's directory.
+        fun: The objective, where it was not given by name: functions are never stored.
+        args: Further arguments of `fun`.
+        workers: As in `minimize`; it need not be what it was.
+        seconds: As in `minimize`.
+        callback: As in `minimize`.
+
+    Raises:
+        RunDirectoryError: The directory is missing, no run, in use, or of another objective.
+        CheckpointError: Its checkpoints are damaged or newer than this version.
+    """
+    path = Path(out)
+    config, _ = read_config(path)
+    name = config["objective"]["name"]
+    if fun is None:
+        if name.startswith("command "):
+            fun = name.removeprefix("command ").split(" ")
+        elif config["objective"].get("code") or ":" not in name:
+            raise RunDirectoryError(
+                f"{path} minimises {name!r}, which is not stored in it: call zoo.resume({str(path)!r}, fun=...) with it."
+            )
+        else:
+            fun = name
+    objective = as_objective(fun, args, vectorized=config["vectorized"], noise=config["noise"])
+    _check_objective(path, config["objective"], objective.identity())
+    directory = RunDirectory.open(path)
+    return _run(directory.config, directory.start, objective, workers, callback, seconds, directory)
+
+
+def scipy_method(name: str) -> Callable[..., OptimizeResult]:
+    """Return a method in the form that `scipy.optimize.minimize(method=...)` takes.
+
+    The options given there are those of `minimize` (`budget`, `rng`, `target`, `scale`, ...) and of
+    the method. Derivatives, if scipy passes any, are not used.
+
+    Example:
+        >>> from scipy.optimize import minimize
+        >>> result = minimize(lambda x: (x**2).sum(), np.ones(5), method=scipy_method("cma"), options={"budget": 900})
+        >>> bool(result.fun < 1e-6)
+        True
+    """
+    method = find(name)
+    facade = {p.name for p in inspect.signature(minimize).parameters.values()} - {"fun", "x0", "args", "method"}
+
+    def minimize_by_method(
+        fun: Callable[..., Any],
+        x0: Any,
+        args: tuple[Any, ...] = (),
+        *,
+        bounds: Any = None,
+        callback: Callable[..., Any] | None = None,
+        constraints: Any = (),
+        jac: Any = None,
+        hess: Any = None,
+        hessp: Any = None,
+        **options: Any,
+    ) -> OptimizeResult:
+        if constraints is not None and (not isinstance(constraints, Sequence) or len(constraints)):
+            raise ValueError(f"`constraints` are not supported by {method.name!r}, got {constraints!r}.")
+        own = {key: options.pop(key) for key in list(options) if key in facade}
+        own.setdefault("options", options)
+        return minimize(fun, x0, args, method=method.name, bounds=bounds, callback=callback, **own)
+
+    minimize_by_method.__name__ = method.name.replace("-", "_")
+    return minimize_by_method
+
+
+def _run(
+    config: dict[str, Any],
+    arrays: dict[str, np.ndarray[Any, Any]],
+    objective: Objective,
+    workers: Any,
+    callback: Callable[..., Any] | None,
+    seconds: float | None,
+    directory: RunDirectory | None,
+) -> OptimizeResult:
+    try:
+        optimizer = find(config["method"]).build(config["options"])
+        job = SearchJob(
+            optimizer,
+            objective,
+            _as_executor(workers),
+            Like(*config["like"]).asarray(arrays["x0"]),
+            key=Key.parse(config["key"]),
+            bounds=Bounds(arrays["lower"], arrays["upper"]) if "lower" in arrays else None,
+            scale=arrays["scale"],
+            budget=config["budget"],
+            noise=config["noise"],
+            on_error=config["on_error"],
+            threads=config["threads"],
+        )
+        if directory is not None:
+            job.journal, job.event = directory.journal, directory.event
+        stop = Stop(config["target"], None if seconds is None else check_positive("seconds", seconds))
+        try:
+            outcome = run(job, stop, [_adapted(callback)] if callback else [], directory)
+        except (ValueError, TypeError) as error:
+            if directory is not None and "no state of the name" in str(error):
+                raise CheckpointError(f"{directory.path}: {error}") from error
+            raise
+        result = _result(config["method"], job, outcome)
+        if directory is not None:
+            directory.finish({name: to_numpy(v) if is_torch(v) else v for name, v in result.items()})
+    finally:
+        if directory is not None:
+            directory.close()
+    if outcome.status == "interrupted":
+        where = f"; zoo.resume({str(directory.path)!r}) goes on" if directory else ""
+        raise Interrupted(outcome.reason + where, result, outcome.signal or 2)
+    if outcome.error is not None:
+        outcome.error.result = result  # type: ignore[attr-defined]
+        raise outcome.error
+    return result
+
+
+def _result(method: str, job: SearchJob, outcome: Run[SearchState]) -> OptimizeResult:
+    from scipy.optimize import OptimizeResult
+
+    state = outcome.state
+    x, fun = (state.x, state.fun) if state.x is not None else (state.x_best, state.fun_best)
+    if x is None:
+        x, fun = job.optimizer.recommend(state.optimizer), float("nan")
+    valued = state.nfev + state.num_final > state.num_failed
+    message = outcome.reason if valued or outcome.error else f"{outcome.reason}; no evaluation had a value"
+    return OptimizeResult(
+        x=x,
+        fun=fun,
+        nfev=state.nfev + state.num_final,
+        nit=state.step,
+        success=bool(valued and outcome.status not in ("interrupted", "failed")),
+        status=_STATUS[outcome.status],
+        message=message,
+        x_best=x if state.x_best is None else state.x_best,
+        fun_best=state.fun_best if np.isfinite(state.fun_best) else float("nan"),
+        num_failed=state.num_failed,
+        retries=job.account.retries,
+        restarts=job.account.restarts,
+        lost=job.account.lost,
+        seconds=outcome.seconds,
+        method=method,
+    )
+
+
+def _adapted(callback: Callable[..., Any]) -> Callable[[SearchState, Report], None]:
+    try:
+        by_name = "intermediate_result" in inspect.signature(callback).parameters
+    except (TypeError, ValueError):
+        by_name = False
+
+    def call(state: SearchState, report: Report) -> None:
+        from scipy.optimize import OptimizeResult
+
+        if state.x_best is None and not by_name:
+            return
+        x = None if state.x_best is None else state.x_best + 0
+        if not by_name:
+            callback(x)
+            return
+        callback(
+            intermediate_result=OptimizeResult(
+                x=x, fun=state.fun_best, nfev=state.nfev, nit=state.step, value=report.value
+            )
+        )
+
+    return call
+
+
+def _reopened(
+    path: Path, config: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]], *, fresh_key: bool
+) -> RunDirectory:
+    directory = RunDirectory.open(path)
+    try:
+        there = directory.config
+        _check_objective(path, there["objective"], config["objective"])
+        ignored = {"objective"} | ({"key"} if fresh_key else set())
+        differ = [name for name in config if name not in ignored and config[name] != there.get(name)]
+        differ += [
+            name
+            for name in sorted({*arrays, *directory.start})
+            if name not in arrays or not np.array_equal(arrays[name], directory.start.get(name, np.nan))
+        ]
+        if differ:
+            names = ["rng" if name == "key" else name for name in differ]
+            raise RunDirectoryError(
+                f"{path} holds another run: {listed(names)} differ. Choose another directory; "
+                "an existing run is resumed or refused, never overwritten."
+            )
+    except BaseException:
+        directory.close()
+        raise
+    return directory
+
+
+def _check_objective(path: Path, there: dict[str, str], given: dict[str, str]) -> None:
+    if there["name"] != given["name"] or ("<lambda>" in given["name"] and there != given):
+        raise RunDirectoryError(f"{path} minimises {there['name']!r}, and `fun` is {given['name']!r}, another objective.")
+
+
+def _as_start(x0: Any, box: Bounds | None) -> Array:
+    if x0 is None:
+        if box is None or not box.finite:
+            raise ValueError("`x0` must be given, or `bounds` be finite on all sides: there is nowhere to start.")
+        return (box.lower + box.upper) / 2
+    if is_torch(x0):
+        if not x0.is_floating_point():
+            raise TypeError(f"`x0` must be of a floating-point dtype, got {x0.dtype}.")
+        start = x0.detach().clone()
+    else:
+        array = np.atleast_1d(np.asarray(x0))
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"`x0` must hold real numbers, got an array of {array.dtype}.")
+        start = array.astype(array.dtype if array.dtype.kind == "f" else np.float64)
+    if start.ndim != 1 or not len(start):
+        raise ValueError(f"`x0` must have shape (dim,) with dim of at least 1, got shape {tuple(start.shape)}.")
+    if not np.isfinite(to_numpy(start)).all():
+        index = int(np.flatnonzero(~np.isfinite(to_numpy(start)))[0])
+        raise ValueError(f"`x0` must be finite, got x0[{index}] = {float(start[index])}.")
+    return start
+
+
+def _as_bounds(bounds: Any) -> Bounds | None:
+    if bounds is None or isinstance(bounds, Bounds):
+        return bounds
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
+        lower, upper = np.broadcast_arrays(np.atleast_1d(bounds.lb), np.atleast_1d(bounds.ub))
+        return Bounds(lower, upper)
+    try:
+        pairs = [(lower, upper) for lower, upper in bounds]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"`bounds` must be a sequence of (lower, upper) pairs, one for each variable, got {bounds!r}."
+        ) from None
+    lower = np.array([-np.inf if pair[0] is None else pair[0] for pair in pairs], np.float64)
+    upper = np.array([np.inf if pair[1] is None else pair[1] for pair in pairs], np.float64)
+    return Bounds(lower, upper)
+
+
+def _as_scale(scale: Any, dim: int, box: Bounds | None) -> np.ndarray[Any, Any]:
+    if scale is not None:
+        given = np.asarray(to_numpy(scale), np.float64)
+        if given.shape not in ((), (1,), (dim,)):
+            raise ValueError(f"`scale` must be a number or have shape ({dim},), got shape {given.shape}.")
+        if not (np.isfinite(given).all() and (given > 0).all()):
+            raise ValueError(f"`scale` must be finite and above 0, got {scale!r}.")
+        return np.broadcast_to(given, (dim,)).copy()
+    if box is None:
+        return np.ones(dim)
+    width = box.upper - box.lower
+    # A variable that its bounds fix keeps a scale, which nothing depends on.
+    return np.where(np.isfinite(width) & (width > 0), 0.3 * np.where(np.isfinite(width), width, 1.0), 1.0)
+
+
+def _as_key(rng: Any) -> Key:
+    if isinstance(rng, Key):
+        return rng
+    if rng is None:
+        return Key(secrets.randbits(64))
+    if isinstance(rng, np.random.Generator):
+        return Key(int(rng.integers(2**63)))
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+        return Key(int(rng))
+    raise TypeError(f"`rng` must be an integer, a numpy Generator, a Key or None, got {rng!r}.")
+
+
+def _as_executor(workers: Any) -> Executor:
+    if isinstance(workers, Executor):
+        return workers
+    if callable(workers):
+        return Mapped(workers)
+    if isinstance(workers, (int, np.integer)) and workers == -1:
+        workers = os.cpu_count() or 1
+    number = check_count("workers", workers)
+    if number == 1:
+        return Serial()
+    from zoo.execution.processes import Processes
+
+    return Processes(number)
+
+
+__all__ = ["Interrupt", "Interrupted", "minimize", "resume", "scipy_method"]

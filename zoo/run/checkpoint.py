@@ -1,0 +1,134 @@
+"""Checkpoints: `checkpoints/step_*/{state.json, arrays.safetensors}`, whole or not there.
+
+A checkpoint is written beside its place and renamed into it, so a kill leaves the one before. Both
+files are checked by sha256 on loading; the newest sound one is taken. Nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from zoo.core.errors import CheckpointError, ZooWarning
+
+SCHEMA = 1
+KEPT = 2
+
+
+def save(directory: Path, step: int, tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Path:
+    """Write a checkpoint of `step` below `directory` and remove all but the newest two.
+
+    Args:
+        directory: The run's `checkpoints` directory.
+        step: Number of steps done.
+        tree: JSON tree of the state, as `zoo.core.state.freeze` returns it.
+        arrays: The arrays of the state.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    final = directory / f"step_{step:09d}"
+    beside = directory / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    data = save_arrays(arrays)
+    content = {"schema": SCHEMA, "step": step, "arrays": hashlib.sha256(data).hexdigest(), "state": tree}
+    text = json.dumps({**content, "sha256": _checksum(content)}, allow_nan=False)
+    write_durably(beside / "arrays.safetensors", data)
+    write_durably(beside / "state.json", text.encode())
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(beside, final)
+    _sync_directory(directory)
+    for old in sorted(directory.glob("step_*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load(directory: Path) -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]] | None:
+    """Return (step, tree, arrays) of the newest sound checkpoint, or None where there is none at all.
+
+    Raises:
+        CheckpointError: All are damaged, or the newest was written by a newer version.
+    """
+    for stray in directory.glob(".step_*"):
+        shutil.rmtree(stray, ignore_errors=True)
+    found = sorted(directory.glob("step_*"), reverse=True)
+    for path in found:
+        try:
+            loaded = _load(path)
+        except _DamagedError as error:
+            warnings.warn(f"{path} is damaged ({error}); taking the one before.", ZooWarning, stacklevel=3)
+            continue
+        return loaded
+    if found:
+        raise CheckpointError(
+            f"every checkpoint in {directory} is damaged. Remove that directory and resume: the run is "
+            "then replayed from evaluations.bin, which holds everything evaluated."
+        )
+    return None
+
+
+class _DamagedError(Exception):
+    """What is wrong with a checkpoint."""
+
+
+def _load(path: Path) -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]]:
+    try:
+        content = json.loads((path / "state.json").read_text())
+        data = (path / "arrays.safetensors").read_bytes()
+    except (OSError, ValueError) as error:
+        raise _DamagedError(str(error)) from error
+    if not isinstance(content, dict):
+        raise _DamagedError("state.json holds no object")
+    schema = content.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise CheckpointError(
+            f"{path} was written by a newer version of gradfree (its format is {schema}, this one reads "
+            f"up to {SCHEMA}). Update gradfree to resume it."
+        )
+    checksum = content.pop("sha256", None)
+    if checksum != _checksum(content):
+        raise _DamagedError("state.json does not have its checksum")
+    if hashlib.sha256(data).hexdigest() != content["arrays"]:
+        raise _DamagedError("arrays.safetensors does not have its checksum")
+    try:
+        arrays = load_arrays(data)
+    except SafetensorError as error:
+        raise _DamagedError(str(error)) from error
+    return content["step"], content["state"], arrays
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a kill, finds the old content or the new."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    write_durably(beside, data)
+    os.replace(beside, path)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,293 @@
+"""Jobs: what the loop drives. A search is an optimizer, an objective and an executor."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array, Like
+from zoo.core.errors import TooManyFailures
+from zoo.core.objective import Objective
+from zoo.core.rng import Key
+from zoo.core.state import freeze, state, thaw
+from zoo.core.types import Candidates, Evaluations, Optimizer, Rows
+from zoo.execution.executor import Executor
+from zoo.execution.ledger import Account, Ledger
+from zoo.execution.threads import limited
+from zoo.run.journal import FINAL, SEARCH, Journal
+
+S = TypeVar("S")
+
+_WINDOW, _WINDOW_START, _MOST_FAILURES = 100, 50, 0.2
+_HARD = ("raised", "crashed", "hung")
+
+
+class Report(NamedTuple):
+    """What one step did.
+
+    Attributes:
+        nfev: Evaluations the step took.
+        value: Lowest value of the step, NaN if all failed.
+        evaluations: All of them.
+    """
+
+    nfev: int
+    value: float
+    evaluations: Evaluations
+
+
+class Job(Protocol[S]):
+    """Something that goes step by step and can be stopped and resumed between any two.
+
+    Its state has at least `step` (steps done), `nfev` (evaluations told) and `fun_best` (lowest value).
+    """
+
+    def open(self) -> contextlib.AbstractContextManager[None]:
+        """Get ready for `step`, and clean up behind it."""
+        ...
+
+    def init(self) -> S:
+        """Return the state before the first step."""
+        ...
+
+    def step(self, state: S) -> tuple[S, Report]:
+        """Do one step; `state` may not be used afterwards."""
+        ...
+
+    def finished(self, state: S) -> str | None:
+        """Return why no further step is to be done, or None."""
+        ...
+
+    def finish(self, state: S) -> S:
+        """Do what comes after the last step; no further step follows on the state returned."""
+        ...
+
+    def metrics(self, state: S, report: Report) -> dict[str, Any]:
+        """Return a step's line for the log: exact, so without times or anything that depends on workers."""
+        ...
+
+    def snapshot(self, state: S) -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:
+        """Return the state as a JSON tree and arrays."""
+        ...
+
+    def restore(self, tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> S:
+        """Return the state that a snapshot was taken of."""
+        ...
+
+
+@state
+class SearchState:
+    """Where a search is.
+
+    Attributes:
+        optimizer: The method's own state.
+        step: Steps done.
+        nfev: Evaluations told.
+        num_failed: How many of them failed.
+        failures: Ids of those among the last hundred that raised, crashed or hung.
+        x_best: Point of the lowest value evaluated, None before there is one.
+        fun_best: That value, infinite before there is one.
+        x: After the end: the point to use.
+        fun: Its value.
+        num_final: After the end: evaluations that took, 0 or 1, on top of `nfev`.
+    """
+
+    optimizer: Any
+    step: int = 0
+    nfev: int = 0
+    num_failed: int = 0
+    failures: tuple[int, ...] = ()
+    x_best: Any = None
+    fun_best: float = float("inf")
+    x: Any = None
+    fun: float = float("nan")
+    num_final: int = 0
+
+
+class SearchJob:
+    """Minimise an objective with a method, on an executor.
+
+    Args:
+        optimizer: The method.
+        objective: What is minimised.
+        executor: Where it is evaluated.
+        x0: Start, shape (dim,).
+        key: Where all randomness comes from.
+        bounds: Box of the candidates, or None.
+        scale: How far from `x0` the first candidates go, per coordinate.
+        budget: Evaluations there may be, or None. One is kept for the method's recommendation, unless
+            the method recommends points it has evaluated.
+        noise: Whether equal points may have different values: the recommendation is then the result,
+            and evaluated afresh.
+        on_error: "raise" or "nan", for evaluations that raise.
+        threads: Threads of numerical libraries during the run.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer[Any],
+        objective: Objective,
+        executor: Executor,
+        x0: Array,
+        *,
+        key: Key,
+        bounds: Bounds | None = None,
+        scale: Any = 1.0,
+        budget: int | None = None,
+        noise: bool = False,
+        on_error: str = "raise",
+        threads: int = 1,
+    ) -> None:
+        self.optimizer, self.objective, self.executor = optimizer, objective, executor
+        self.journal: Journal | None = None
+        self.event: Callable[[dict[str, Any]], None] | None = None
+        self.account = Account()
+        self._x0, self._bounds, self._scale, self._budget = x0, bounds, scale, budget
+        self._noise, self._on_error, self._threads = noise, on_error, threads
+        self._kept = 1 if noise or not optimizer.recommends_evaluated else 0
+        self._search_key, self._evaluation_key = key.fold("search"), key.fold("evaluation")
+        self._asked: tuple[Any, Candidates] | None = None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Hold the threads and open the executor."""
+        with limited(self._threads), self.executor.open(self.objective):
+            yield
+
+    def init(self) -> SearchState:
+        """Return the state before the first step."""
+        budget = None if self._budget is None else self._budget - self._kept
+        return SearchState(
+            self.optimizer.init(
+                self._x0, key=self._search_key, bounds=self._bounds, scale=self._scale, budget=budget
+            )
+        )
+
+    def finished(self, state: SearchState) -> str | None:
+        """Return why the search is at its end: the method's own reason, or the budget."""
+        left = None if self._budget is None else self._budget - self._kept - state.nfev
+        if left is None or left > 0:
+            reason = self.optimizer.finished(state.optimizer)
+            if reason is not None or left is None or len(self._ask(state.optimizer)) <= left:
+                return reason
+        return f"the budget of {self._budget} evaluations is used up"
+
+    def step(self, state: SearchState) -> tuple[SearchState, Report]:
+        """Ask, evaluate, tell.
+
+        Raises:
+            EvaluationError: The objective raised, and the policy says that this ends the run.
+            TooManyFailures: More than a fifth of the last hundred evaluations raised, crashed or hung.
+            Interrupt: A signal asked to stop.
+        """
+        candidates = self._ask(state.optimizer)
+        evaluations = self._evaluate(candidates, state, SEARCH)
+        told = self.optimizer.tell(state.optimizer, evaluations)
+        values, nfev = evaluations.values, state.nfev + len(evaluations)
+        x_best, fun_best, num_failed, failures = state.x_best, state.fun_best, state.num_failed, state.failures
+        if evaluations.failures:
+            num_failed += len(evaluations.failures)
+            failures += tuple(state.nfev + f.row for f in evaluations.failures if f.kind in _HARD)
+        if failures:
+            failures = tuple(number for number in failures if number >= nfev - _WINDOW)
+        index = int(values.argmin())
+        value = float(values[index])
+        if value != value and num_failed - state.num_failed < len(values):
+            index = int(np.nanargmin(values))
+            value = float(values[index])
+        if value < fun_best:
+            x_best, fun_best = candidates.rows(index, index + 1)[0], value
+        after = SearchState(told, state.step + 1, nfev, num_failed, failures, x_best, fun_best)
+        if nfev >= _WINDOW_START and len(failures) > _MOST_FAILURES * min(nfev, _WINDOW):
+            raise _StepFailed(after, failures, min(nfev, _WINDOW))
+        return after, Report(len(values), value, evaluations)
+
+    def finish(self, state: SearchState) -> SearchState:
+        """Settle `x` and `fun`: the better of the recommendation and the best point evaluated.
+
+        With noise it is the recommendation, with a value of its own: the best value seen was lucky.
+        """
+        if state.x is not None:
+            return state
+        x, fun, num_failed, num_final = state.x_best, state.fun_best, state.num_failed, 0
+        x_best, fun_best = x, fun
+        if self._kept and (self._budget is None or state.nfev < self._budget):
+            recommended = self.optimizer.recommend(state.optimizer)
+            evaluations = self._evaluate(Rows(recommended[None]), state, FINAL)
+            value = float(evaluations.values[0])
+            num_final, num_failed = 1, num_failed + len(evaluations.failures)
+            if value < fun_best:
+                x_best, fun_best = recommended, value
+            if self._noise or value < fun:
+                x, fun = recommended, value
+        if x is None:
+            x, fun = self.optimizer.recommend(state.optimizer), float("nan")
+        return SearchState(
+            state.optimizer, state.step, state.nfev, num_failed, state.failures, x_best, fun_best, x, fun, num_final
+        )
+
+    def metrics(self, state: SearchState, report: Report) -> dict[str, Any]:
+        """Return the step's numbers and the method's own diagnostics."""
+        values = report.evaluations.values
+        finite = values[np.isfinite(values)]
+        return {
+            "step": state.step,
+            "nfev": state.nfev,
+            "best": state.fun_best,
+            "value": report.value,
+            "median": float(np.median(finite)) if len(finite) else None,
+            "failed": state.num_failed,
+            **self.optimizer.diagnostics(state.optimizer),
+        }
+
+    def snapshot(self, state: SearchState) -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:
+        """Return the state as a JSON tree and arrays."""
+        return freeze(state)
+
+    def restore(self, tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> SearchState:
+        """Return the state that a snapshot was taken of."""
+        restored = thaw(tree, arrays)
+        if not isinstance(restored, SearchState):
+            raise ValueError(f"it holds a {type(restored).__name__}, not the state of a search")
+        return restored
+
+    @property
+    def like(self) -> Like:
+        """Kind of the arrays of this search."""
+        return Like.of(self._x0)
+
+    def _ask(self, state: Any) -> Candidates:
+        # `finished` has to look at the candidates as well, and a state is told only once.
+        if self._asked is None or self._asked[0] is not state:
+            self._asked = state, self.optimizer.ask(state)
+        return self._asked[1]
+
+    def _evaluate(self, candidates: Candidates, state: SearchState, kind: int) -> Evaluations:
+        journal, first_id = self.journal, state.nfev
+        ledger = Ledger(
+            self.objective.units(candidates),
+            known=journal.known(kind, state.step) if journal else (),
+            record=(lambda reply: journal.append(state.step, first_id, kind, reply)) if journal else None,
+            event=self.event,
+            on_error=self._on_error if kind == SEARCH else "nan",
+            succeeded=state.num_failed < state.nfev,
+            first_id=first_id,
+            account=self.account,
+        )
+        key = self._evaluation_key if kind == SEARCH else self._evaluation_key.fold("final")
+        return self.executor.evaluate(candidates, key, state.step, ledger)
+
+
+class _StepFailed(TooManyFailures):
+    """Too many failures; the step itself is done, and its state worth a checkpoint."""
+
+    def __init__(self, state: SearchState, failures: tuple[int, ...], window: int) -> None:
+        super().__init__(
+            f"{len(failures)} of the last {window} evaluations raised, crashed or hung, the last one being "
+            f"evaluation {failures[-1]}; a run stops when more than a fifth do."
+        )
+        self.state = state

@@ -1,0 +1,147 @@
+"""`evaluations.bin`: every finished dispatch, appended before anything is made of it.
+
+It is what makes a kill cost nothing: a resumed run starts at its last checkpoint, asks for the same
+candidates again, and finds their values here.
+
+Layout: a first line, then records of
+    length, checksum      two 32-bit unsigned numbers, of what follows
+    step, first id        two 64-bit numbers; the id of row 0 of the step
+    kind, start, count    three 32-bit numbers; kind 0 is a step of the search, 1 the last evaluation
+    values                count float64 numbers, NaN where failed
+    failures              JSON, a list of [row, kind, message]; empty where there are none
+all little-endian. A torn last record is cut off; a damaged one elsewhere is skipped and made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.core.errors import RunDirectoryError, ZooWarning
+from zoo.core.types import Failure, Reply
+
+_HEADER = b"gradfree evaluations 1\n"
+_FRAME = struct.Struct("<II")
+_HEAD = struct.Struct("<qqiii")
+
+SEARCH, FINAL = 0, 1
+
+
+class Record(NamedTuple):
+    """One dispatch as it stands in the journal."""
+
+    step: int
+    first_id: int
+    kind: int
+    reply: Reply
+
+
+class Journal:
+    """The journal of one run, open for appending.
+
+    Args:
+        path: The file; made where there is none, read and mended where there is one.
+
+    Raises:
+        RunDirectoryError: The file is not a journal, or of a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._known: dict[tuple[int, int], list[Reply]] = {}
+        end = 0
+        if path.exists() and path.stat().st_size:
+            for record, end in _scan(path):
+                self._known.setdefault((record.kind, record.step), []).append(record.reply)
+            end = end or len(_HEADER)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        os.ftruncate(self._file, end)
+        os.lseek(self._file, end, os.SEEK_SET)
+        if not end:
+            _write(self._file, _HEADER)
+
+    def known(self, kind: int, step: int) -> list[Reply]:
+        """Hand out what an earlier process evaluated of a step; each step is asked for once."""
+        return self._known.pop((kind, step), []) if self._known else []
+
+    def forget_before(self, step: int) -> None:
+        """Drop what is known of steps that the checkpoint has behind it."""
+        self._known = {key: replies for key, replies in self._known.items() if key[0] == FINAL or key[1] >= step}
+
+    def append(self, step: int, first_id: int, kind: int, reply: Reply) -> None:
+        """Put a reply on record; when this returns, a kill of this process cannot lose it."""
+        failures = json.dumps([f[:3] for f in reply.failures]).encode() if reply.failures else b""
+        head = _HEAD.pack(step, first_id, kind, reply.start, len(reply.values))
+        body = head + np.ascontiguousarray(reply.values, "<f8").tobytes() + failures
+        _write(self._file, _FRAME.pack(len(body), zlib.crc32(body)) + body)
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(OSError):
+            os.close(self._file)
+
+
+def read(path: Path) -> Iterator[Record]:
+    """Yield the records of a journal that may be open elsewhere; nothing is written."""
+    for record, _ in _scan(path):
+        yield record
+
+
+def values_by_id(path: Path, num_evaluations: int) -> np.ndarray[Any, Any]:
+    """Return the values of the search's evaluations 0 to `num_evaluations`, NaN where failed.
+
+    Raises:
+        RunDirectoryError: One of them is not on record.
+    """
+    values, have = np.full(num_evaluations, np.nan), np.zeros(num_evaluations, bool)
+    for record in read(path):
+        if record.kind != SEARCH:
+            continue
+        first = record.first_id + record.reply.start
+        part = slice(first, min(first + len(record.reply.values), num_evaluations))
+        count = max(0, part.stop - first)
+        fresh = ~have[part]
+        values[part][fresh] = record.reply.values[:count][fresh]
+        have[part] = True
+    if not have.all():
+        raise RunDirectoryError(f"{path} has no record of evaluation {int(have.argmin())}.")
+    return values
+
+
+def _scan(path: Path) -> Iterator[tuple[Record, int]]:
+    """Yield (record, position behind it)."""
+    data = path.read_bytes()
+    if not data.startswith(_HEADER):
+        if _HEADER.startswith(data):
+            return  # killed while the first line was written
+        raise RunDirectoryError(f"{path} is not a journal of this version of gradfree.")
+    position, damaged = len(_HEADER), 0
+    while position + _FRAME.size <= len(data):
+        length, checksum = _FRAME.unpack_from(data, position)
+        body = data[position + _FRAME.size : position + _FRAME.size + length]
+        if len(body) < length or length < _HEAD.size:
+            break
+        position += _FRAME.size + length
+        if zlib.crc32(body) != checksum:
+            damaged += 1
+            continue
+        step, first_id, kind, start, count = _HEAD.unpack_from(body)
+        values = np.frombuffer(body, "<f8", count, _HEAD.size).astype(np.float64)
+        rest = body[_HEAD.size + 8 * count :]
+        failures = tuple(Failure(*entry) for entry in json.loads(rest)) if rest else ()
+        yield Record(step, first_id, kind, Reply(start, values, failures)), position
+    if damaged:
+        warnings.warn(f"{path}: {damaged} damaged records are left out and evaluated again.", ZooWarning, stacklevel=2)
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]

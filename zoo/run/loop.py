@@ -1,0 +1,134 @@
+"""The loop: every run of every job goes through here."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from zoo.core.errors import EvaluationError, Interrupt, TooManyFailures
+from zoo.execution import interrupts
+from zoo.run.directory import RunDirectory
+from zoo.run.job import Job, Report
+
+S = TypeVar("S")
+
+CHECKPOINT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """When a run ends before its job does.
+
+    Attributes:
+        target: As soon as the job's best value is this or less.
+        seconds: At the end of the first step after this time, counted by this process.
+    """
+
+    target: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Generic[S]):
+    """How a run ended.
+
+    Attributes:
+        state: The job's last state.
+        reason: Why it ended, as a sentence without its full stop.
+        status: "finished" (the job itself), "target", "seconds", "callback", "interrupted" or "failed".
+        error: What ended it, for "failed".
+        signal: What ended it, for "interrupted".
+        seconds: Time this process spent on it.
+    """
+
+    state: S
+    reason: str
+    status: str
+    error: Exception | None = None
+    signal: int | None = None
+    seconds: float = 0.0
+
+
+def run(
+    job: Job[Any],
+    stop: Stop | None = None,
+    callbacks: Sequence[Callable[[Any, Report], None]] = (),
+    out: RunDirectory | None = None,
+) -> Run[Any]:
+    """Drive a job to its end.
+
+    With a directory, the job goes on from the newest checkpoint there, a checkpoint is written every
+    ten seconds and at the end, and what is evaluated is journalled. Signals and errors of the
+    objective end the run, with a checkpoint, and are returned rather than raised.
+
+    Args:
+        job: What to run.
+        stop: When to end before the job does.
+        callbacks: Called after every step with (state, report); one that raises `StopIteration` ends the run.
+        out: Where to keep it.
+    """
+    stop = stop or Stop()
+    began = time.monotonic()
+    with job.open(), interrupts.handled():
+        saved = out.restore() if out else None
+        state = job.restore(*saved[1:]) if saved else job.init()
+        saved_at = time.monotonic()
+        if out and not saved:
+            out.save(state.step, *job.snapshot(state))
+        error: Exception | None = None
+        try:
+            while (ended := _ended(job, state, stop, began)) is None:
+                state, report = job.step(state)
+                if out is not None:
+                    out.log("metrics.jsonl", job.metrics(state, report))
+                    out.log("timings.jsonl", {"step": state.step, "seconds": round(time.monotonic() - began, 6)})
+                    if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                        out.save(state.step, *job.snapshot(state))
+                        saved_at = time.monotonic()
+                if (ended := _called(callbacks, state, report)) is not None:
+                    break
+                interrupts.check()
+            status, reason = ended
+            resumable = state
+            if status != "target":
+                state = job.finish(state)
+            if status == "finished":
+                resumable = state
+        except Interrupt:
+            status, resumable = "interrupted", state
+            reason = "stopped by Ctrl-C" if interrupts.requested() == signal.SIGINT else "stopped by SIGTERM"
+        except (EvaluationError, TooManyFailures) as caught:
+            state = resumable = getattr(caught, "state", state)
+            status, reason, error = "failed", str(caught), caught
+        except BaseException:
+            if out is not None:
+                out.save(state.step, *job.snapshot(state))
+            raise
+        if out is not None:
+            # Where a later process can go on: the last evaluation of a run cut short is not part of the search.
+            out.save(resumable.step, *job.snapshot(resumable))
+            out.event({"event": "ended", "status": status, "reason": reason})
+        return Run(state, reason, status, error, interrupts.requested(), time.monotonic() - began)
+
+
+def _ended(job: Job[Any], state: Any, stop: Stop, began: float) -> tuple[str, str] | None:
+    if stop.target is not None and state.fun_best <= stop.target:
+        return "target", f"the target {stop.target:g} is reached"
+    reason = job.finished(state)
+    if reason is not None:
+        return "finished", reason
+    if stop.seconds is not None and time.monotonic() - began > stop.seconds:
+        return "seconds", f"the {stop.seconds:g} seconds are over"
+    return None
+
+
+def _called(callbacks: Sequence[Callable[[Any, Report], None]], state: Any, report: Report) -> tuple[str, str] | None:
+    try:
+        for callback in callbacks:
+            callback(state, report)
+    except StopIteration:
+        return "callback", "the callback asked to stop"
+    return None
