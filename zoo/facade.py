@@ -112,6 +112,9 @@ def minimize(
         >>> bool(result.fun < 1e-6), result.nfev <= 800
         (True, True)
     """
+    find(method).build(options)
+    executor = _as_executor(workers)
+    stop_after = None if seconds is None else check_positive("seconds", seconds)
     objective = as_objective(fun, args, vectorized=vectorized, noise=noise)
     box = _as_bounds(bounds)
     start = _as_start(x0, box)
@@ -141,7 +144,6 @@ def minimize(
     arrays = {"x0": to_numpy(start), "scale": _as_scale(scale, dim, box)}
     if box is not None:
         arrays |= {"lower": box.lower, "upper": box.upper}
-    find(method).build(options)  # before anything is written: a wrong option leaves no directory behind
     directory = None
     if out is not None:
         path = Path(out)
@@ -151,7 +153,7 @@ def minimize(
             directory = RunDirectory.create(path, config, arrays, {})
     if directory is not None:
         config, arrays = directory.config, directory.start
-    return _run(config, arrays, objective, workers, callback, seconds, directory)
+    return _run(config, arrays, objective, executor, callback, stop_after, directory)
 
 
 def resume(
@@ -189,10 +191,12 @@ def resume(
             )
         else:
             fun = name
+    executor = _as_executor(workers)
+    stop_after = None if seconds is None else check_positive("seconds", seconds)
     objective = as_objective(fun, args, vectorized=config["vectorized"], noise=config["noise"])
     _check_objective(path, config["objective"], objective.identity())
     directory = RunDirectory.open(path)
-    return _run(directory.config, directory.start, objective, workers, callback, seconds, directory)
+    return _run(directory.config, directory.start, objective, executor, callback, stop_after, directory)
 
 
 def scipy_method(name: str) -> Callable[..., OptimizeResult]:
@@ -237,7 +241,7 @@ def _run(
     config: dict[str, Any],
     arrays: dict[str, np.ndarray[Any, Any]],
     objective: Objective,
-    workers: Any,
+    executor: Executor,
     callback: Callable[..., Any] | None,
     seconds: float | None,
     directory: RunDirectory | None,
@@ -247,7 +251,7 @@ def _run(
         job = SearchJob(
             optimizer,
             objective,
-            _as_executor(workers),
+            executor,
             Like(*config["like"]).asarray(arrays["x0"]),
             key=Key.parse(config["key"]),
             bounds=Bounds(arrays["lower"], arrays["upper"]) if "lower" in arrays else None,
@@ -259,7 +263,7 @@ def _run(
         )
         if directory is not None:
             job.journal, job.event = directory.journal, directory.event
-        stop = Stop(config["target"], None if seconds is None else check_positive("seconds", seconds))
+        stop = Stop(config["target"], seconds)
         try:
             outcome = run(job, stop, [_adapted(callback)] if callback else [], directory)
         except (ValueError, TypeError) as error:
