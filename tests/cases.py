@@ -1,0 +1,80 @@
+"""The table of methods: one row each, and the row buys every test of `tests/contracts`.
+
+A new method needs its file, its entry in `zoo.registry`, and its row here.
+
+Traits, each a promise that is tested:
+
+* "translation": moving the problem moves the search along.
+* "scaling": the search is the same for a f + b, a > 0, up to rounding.
+* "monotone": the search is the same, to the last bit, for any increasing function of f."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from zoo.core.types import Optimizer
+from zoo.registry import find
+
+Function = Callable[[np.ndarray[Any, Any]], float]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something on which a method has to do better than chance.
+
+    Attributes:
+        fun: Name of a function in `zoo.problems`.
+        x0: Start.
+        budget: Evaluations.
+    """
+
+    fun: str
+    x0: tuple[float, ...]
+    budget: int
+
+
+SPHERE = Problem("sphere", (1.0, -2.0, 1.5, 0.5, -1.0, 2.0, 1.0, -0.5), 400)
+ELLIPSOID = Problem("ellipsoid", (1.0, -2.0, 1.5, 0.5, -1.0), 600)
+ROSENBROCK = Problem("rosenbrock", (-1.2, 1.0, -0.5, 0.5), 800)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method.
+
+    Attributes:
+        method: Its name in the registry.
+        traits: What it promises beyond the contract, see above.
+        problem: Where it has to beat random search; None for random search itself.
+        options: Options that the tests build it with.
+    """
+
+    method: str
+    traits: frozenset[str]
+    problem: Problem | None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Optimizer[Any]:
+        """Return the method."""
+        return find(self.method).build(self.options)
+
+
+_RANKS = frozenset({"translation", "scaling", "monotone"})
+_DESCENT = frozenset({"translation"})
+
+CASES = (
+    Case("cma", _RANKS, ROSENBROCK),
+    Case("sep-cma", _RANKS, ELLIPSOID),
+    Case("pycma", _RANKS, ROSENBROCK),
+    Case("zo-sgd", _DESCENT, SPHERE),
+    Case("zo-adam", _DESCENT, SPHERE),
+    Case("zo-sign", _DESCENT, SPHERE),
+    Case("spsa", _DESCENT, SPHERE),
+    Case("coordinate-descent", _DESCENT, SPHERE),
+    Case("random-descent", _DESCENT, SPHERE),
+    Case("random", _RANKS, None),
+)
