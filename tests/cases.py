@@ -6,7 +6,8 @@ Traits, each a promise that is tested:
 
 * "translation": moving the problem moves the search along.
 * "scaling": the search is the same for a f + b, a > 0, up to rounding.
-* "monotone": the search is the same, to the last bit, for any increasing function of f."""
+* "monotone": the search is the same, to the last bit, for any increasing function of f.
+"""
 
 from __future__ import annotations
 

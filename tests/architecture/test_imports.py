@@ -78,8 +78,10 @@ def test_imports_point_upwards(path: Path) -> None:
         if top not in PACKAGES:
             continue
         if here.startswith("zoo"):
-            assert top == "zoo", f"{here} imports {name}, but the foundation knows nothing of what stands on it"
-            assert ROWS.index(row_of(name)) <= ROWS.index(row_of(here)), f"{here} imports {name} from a row below"
+            assert top == "zoo", f"{here} imports {name}, which stands on it"
+            assert ROWS.index(row_of(name)) <= ROWS.index(row_of(here)), (
+                f"{here} imports {name} from a row below"
+            )
         else:
             assert top in ("zoo", here.split(".")[0]), f"{here} imports {name}"
 
@@ -90,7 +92,9 @@ def test_one_file_imports_ray() -> None:
 
 def test_one_file_pickles() -> None:
     # What travels to workers is pickled in one place; what is written to files never is.
-    assert importers("pickle", "cloudpickle", "marshal", "shelve", "dill", "joblib") == ["zoo/execution/worker.py"]
+    assert importers("pickle", "cloudpickle", "marshal", "shelve", "dill", "joblib") == [
+        "zoo/execution/worker.py"
+    ]
 
 
 def test_nobody_imports_python_random() -> None:
@@ -122,8 +126,8 @@ import sys
 
 class OnlyFour:
     # The four, and what torch itself requires.
-    allowed = {"numpy", "torch", "torchgen", "scipy", "safetensors", "zoo",
-               "typing_extensions", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "filelock", "fsspec"}
+    allowed = {"numpy", "torch", "torchgen", "scipy", "safetensors", "zoo", "sympy", "mpmath",
+               "networkx", "jinja2", "markupsafe", "filelock", "fsspec", "typing_extensions"}
 
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
@@ -138,7 +142,9 @@ import zoo
 
 
 def test_source_tree_works_with_four_libraries(tmp_path: Path) -> None:
-    code = ONLY_FOUR + """
+    code = (
+        ONLY_FOUR
+        + """
 def sphere(x):
     return float((x ** 2).sum())
 
@@ -152,13 +158,18 @@ try:
 except ImportError as error:
     print("cma" in str(error))
 """
+    )
     assert python(code, str(tmp_path / "run")).split() == [*["True"] * 5, "Tensor", "True", "True"]
 
 
 def python(code: str, *arguments: str) -> str:
     """Run some code in a fresh interpreter at the root of the source tree, and return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -36,9 +36,28 @@ def test_only_the_command_line_prints(path: Path) -> None:
 
 
 # What draws from, or seeds, a generator that is not keyed.
-DRAWS = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli"}
+DRAWS = {
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "rand_like",
+    "randn_like",
+    "randint_like",
+    "normal",
+    "bernoulli",
+}
 SEEDS = {"seed", "manual_seed", "manual_seed_all", "set_rng_state", "set_state", "fork_rng"}
-IN_PLACE = {"normal_", "uniform_", "random_", "bernoulli_", "exponential_", "cauchy_", "geometric_", "log_normal_"}
+IN_PLACE = {
+    "normal_",
+    "uniform_",
+    "random_",
+    "bernoulli_",
+    "exponential_",
+    "cauchy_",
+    "geometric_",
+    "log_normal_",
+}
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
@@ -60,7 +79,8 @@ def test_randomness_has_one_file(path: Path) -> None:
 
 def test_no_file_names_a_place_on_a_machine() -> None:
     # The pattern is in pieces so that this file passes its own test.
-    places = re.compile("(?<![\\w.])/(" + "|".join(["wo" + "rk", "ho" + "me", "ro" + "ot", "t" + "mp", "Us" + "ers"]) + ")/")
+    names_of_places = "|".join(["wo" + "rk", "ho" + "me", "ro" + "ot", "t" + "mp", "Us" + "ers"])
+    places = re.compile(rf"(?<![\w.])/({names_of_places})/")
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     names = listed.stdout.split("\n") if listed.returncode == 0 else [str(path) for path in FILES]
     for path in (ROOT / name for name in names if name):
@@ -77,7 +97,11 @@ def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
         if inspect.isclass(thing):
             yield name, thing
             for attribute, member in vars(thing).items():
-                if not attribute.startswith("_") and callable(getattr(thing, attribute)) and inspect.isroutine(member):
+                if (
+                    not attribute.startswith("_")
+                    and callable(getattr(thing, attribute))
+                    and inspect.isroutine(member)
+                ):
                     yield f"{name}.{attribute}", getattr(thing, attribute)
                 elif not attribute.startswith("_") and isinstance(member, property):
                     yield f"{name}.{attribute}", member

@@ -48,7 +48,9 @@ def values_of(fun: Function, candidates: Candidates) -> np.ndarray[Any, Any]:
 class Search:
     """A method, and the states it goes through on a function."""
 
-    def __init__(self, case: Case, fun: Function = bowl, x0: Any = START, *, seed: int = 0, **options: Any) -> None:
+    def __init__(
+        self, case: Case, fun: Function = bowl, x0: Any = START, *, seed: int = 0, **options: Any
+    ) -> None:
         self.method, self.fun = case.build(), fun
         self.state = self.method.init(x0, key=Key(seed), **options)
         self.asked: list[np.ndarray[Any, Any]] = []
@@ -92,7 +94,9 @@ all_methods = pytest.mark.parametrize("case", CASES, ids=lambda case: case.metho
 
 
 def having(trait: str) -> Any:
-    return pytest.mark.parametrize("case", [c for c in CASES if trait in c.traits], ids=lambda case: case.method)
+    return pytest.mark.parametrize(
+        "case", [c for c in CASES if trait in c.traits], ids=lambda case: case.method
+    )
 
 
 def test_every_method_has_a_case() -> None:
@@ -103,9 +107,9 @@ def test_every_method_has_a_case() -> None:
 def test_unknown_options_are_refused(case: Case) -> None:
     method = find(case.method)
     for name in method.options():
-        with pytest.raises(TypeError, match=f"unknown option .*{name + 'x'!r}.*Did you mean {name!r}.*Valid: "):
+        with pytest.raises(TypeError, match=f"{name + 'x'!r}.* Did you mean {name!r}.* Valid: "):
             method.build({name + "x": 1})
-    with pytest.raises(TypeError, match="unknown option .*'no_such_thing'"):
+    with pytest.raises(TypeError, match="unknown option of method"):
         method.build({"no_such_thing": 1})
 
 
@@ -261,7 +265,7 @@ def test_a_step_that_fails_altogether(case: Case, when: int) -> None:
     before = search.x
     for _ in range(3):
         search.step(np.full(len(search.method.ask(search.state)), np.nan))
-        assert search.x.tobytes() == before.tobytes(), "nothing was learnt, so nothing may be recommended anew"
+        assert search.x.tobytes() == before.tobytes(), "nothing was learnt, so nothing new may be recommended"
     search.run(2 * STEPS)
     assert np.isfinite(search.rows).all()
     assert bowl(search.x) < bowl(before)

@@ -29,7 +29,7 @@ def same(first: Any, second: Any) -> bool:
     """Whether two results are equal to the last bit."""
     return bool(
         first.x.tobytes() == second.x.tobytes()
-        and (first.fun == second.fun or first.fun != first.fun and second.fun != second.fun)
+        and (first.fun == second.fun or (first.fun != first.fun and second.fun != second.fun))
         and (first.nfev, first.nit, first.message) == (second.nfev, second.nit, second.message)
     )
 
@@ -100,7 +100,9 @@ def test_minus_infinity_is_a_failure(case: Case) -> None:
 def test_bounds(case: Case) -> None:
     fun = Counted()
     bounds = [(0.0, 0.9), (-2.0, None), (None, 2.0), (0.25, 0.25)]
-    result = zoo.minimize(fun, START, method=case.method, options=case.options, bounds=bounds, budget=120, rng=0)
+    result = zoo.minimize(
+        fun, START, method=case.method, options=case.options, bounds=bounds, budget=120, rng=0
+    )
     points = np.array([*fun.points, result.x])
     assert (points >= [0.0, -2.0, -np.inf, 0.25]).all()
     assert (points <= [0.9, np.inf, 2.0, 0.25]).all()
@@ -116,7 +118,9 @@ def test_callback_ends_the_run(case: Case) -> None:
         if len(seen) == 3:
             raise StopIteration
 
-    result = zoo.minimize(bowl, START, method=case.method, options=case.options, budget=500, rng=0, callback=callback)
+    result = zoo.minimize(
+        bowl, START, method=case.method, options=case.options, budget=500, rng=0, callback=callback
+    )
     assert result.nit == len(seen) == 3
     assert "callback" in result.message
 
