@@ -65,7 +65,8 @@ import numpy as np
 import zoo, zoo.run.loop
 zoo.run.loop.CHECKPOINT_SECONDS = 0.05
 method, budget, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-zoo.minimize("benchmarks.faults:slow_rosenbrock", np.zeros({dim}), method=method, budget=budget, rng=1, out=out)
+fun = "benchmarks.faults:slow_rosenbrock"
+zoo.minimize(fun, np.zeros({dim}), method=method, budget=budget, rng=1, out=out)
 """
 
 
@@ -132,7 +133,7 @@ def worker_kills(executor: Any, name: str, kills: int, budget: int = 500, seed: 
                 rng=1,
                 out=out,
                 workers=executor,
-                callback=lambda x: begun.set(),
+                callback=lambda _: begun.set(),
             )
         finally:
             over.set()
@@ -200,7 +201,9 @@ def _evaluated_twice(out: Path) -> int:
 def main() -> int:
     """Run everything and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--kills", type=int, default=None, help="kills of each kind, instead of 20, 40 and 10")
+    parser.add_argument(
+        "--kills", type=int, default=None, help="kills of each kind, instead of 20, 40 and 10"
+    )
     parser.add_argument("--ray", action="store_true", help="kill Ray workers as well")
     given = parser.parse_args()
     rows = [driver_kills(method, given.kills or 20, 400) for method in ("cma", "zo-adam", "pycma")]

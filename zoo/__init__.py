@@ -64,7 +64,7 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME)  # noqa: PLE0605 - the table above is the one place where names are listed
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -120,7 +120,9 @@ def minimize(
     start = _as_start(x0, box)
     dim = int(start.shape[0])
     if box is not None and box.dim != dim:
-        raise ValueError(f"`bounds` must have one pair for each of the {dim} variables of `x0`, got {box.dim}.")
+        raise ValueError(
+            f"`bounds` must have one pair for each of the {dim} variables of `x0`, got {box.dim}."
+        )
     if box is not None and not box.contains(start):
         raise ValueError(f"`x0` must lie inside `bounds`, got {to_numpy(start)!r}.")
     if budget is not None:
@@ -187,7 +189,8 @@ def resume(
             fun = name.removeprefix("command ").split(" ")
         elif config["objective"].get("code") or ":" not in name:
             raise RunDirectoryError(
-                f"{path} minimises {name!r}, which is not stored in it: call zoo.resume({str(path)!r}, fun=...) with it."
+                f"{path} minimises {name!r}, a function that no directory can hold: "
+                f"give it again, as in zoo.resume({str(path)!r}, fun)."
             )
         else:
             fun = name
@@ -207,12 +210,18 @@ def scipy_method(name: str) -> Callable[..., OptimizeResult]:
 
     Example:
         >>> from scipy.optimize import minimize
-        >>> result = minimize(lambda x: (x**2).sum(), np.ones(5), method=scipy_method("cma"), options={"budget": 900})
+        >>> cma = scipy_method("cma")
+        >>> result = minimize(lambda x: (x**2).sum(), np.ones(5), method=cma, options={"budget": 900})
         >>> bool(result.fun < 1e-6)
         True
     """
     method = find(name)
-    facade = {p.name for p in inspect.signature(minimize).parameters.values()} - {"fun", "x0", "args", "method"}
+    facade = {p.name for p in inspect.signature(minimize).parameters.values()} - {
+        "fun",
+        "x0",
+        "args",
+        "method",
+    }
 
     def minimize_by_method(
         fun: Callable[..., Any],
@@ -227,6 +236,7 @@ def scipy_method(name: str) -> Callable[..., OptimizeResult]:
         hessp: Any = None,
         **options: Any,
     ) -> OptimizeResult:
+        del jac, hess, hessp  # scipy hands them to every method
         if constraints is not None and (not isinstance(constraints, Sequence) or len(constraints)):
             raise ValueError(f"`constraints` are not supported by {method.name!r}, got {constraints!r}.")
         own = {key: options.pop(key) for key in list(options) if key in facade}
@@ -365,13 +375,17 @@ def _reopened(
 
 def _check_objective(path: Path, there: dict[str, str], given: dict[str, str]) -> None:
     if there["name"] != given["name"] or ("<lambda>" in given["name"] and there != given):
-        raise RunDirectoryError(f"{path} minimises {there['name']!r}, and `fun` is {given['name']!r}, another objective.")
+        raise RunDirectoryError(
+            f"{path} minimises {there['name']!r}, and `fun` is {given['name']!r}, another objective."
+        )
 
 
 def _as_start(x0: Any, box: Bounds | None) -> Array:
     if x0 is None:
         if box is None or not box.finite:
-            raise ValueError("`x0` must be given, or `bounds` be finite on all sides: there is nowhere to start.")
+            raise ValueError(
+                "`x0` must be given, or `bounds` be finite on all sides: there is nowhere to start."
+            )
         return (box.lower + box.upper) / 2
     if is_torch(x0):
         if not x0.is_floating_point():
@@ -383,7 +397,9 @@ def _as_start(x0: Any, box: Bounds | None) -> Array:
             raise TypeError(f"`x0` must hold real numbers, got an array of {array.dtype}.")
         start = array.astype(array.dtype if array.dtype.kind == "f" else np.float64)
     if start.ndim != 1 or not len(start):
-        raise ValueError(f"`x0` must have shape (dim,) with dim of at least 1, got shape {tuple(start.shape)}.")
+        raise ValueError(
+            f"`x0` must have shape (dim,) with dim of at least 1, got shape {tuple(start.shape)}."
+        )
     if not np.isfinite(to_numpy(start)).all():
         index = int(np.flatnonzero(~np.isfinite(to_numpy(start)))[0])
         raise ValueError(f"`x0` must be finite, got x0[{index}] = {float(start[index])}.")

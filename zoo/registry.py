@@ -57,10 +57,21 @@ class Method:
 
 
 _OWN = (
-    Method("cma", "zoo.methods.cma_es:CMAES", "full covariance, for up to about 1000 variables", "Hansen 2016"),
-    Method("sep-cma", "zoo.methods.cma_es:SepCMAES", "diagonal covariance, for many variables", "Ros and Hansen 2008"),
-    Method("pycma", "zoo.methods.pycma:PyCMA", "the `cma` package, as a trusted second opinion", "Hansen 2016"),
-    Method("zo-sgd", "zoo.methods.aliases:ZOSGD", "descent along random-vector gradients", "Ghadimi and Lan 2013"),
+    Method(
+        "cma", "zoo.methods.cma_es:CMAES", "full covariance, for up to about 1000 variables", "Hansen 2016"
+    ),
+    Method(
+        "sep-cma",
+        "zoo.methods.cma_es:SepCMAES",
+        "diagonal covariance, for many variables",
+        "Ros and Hansen 2008",
+    ),
+    Method(
+        "pycma", "zoo.methods.pycma:PyCMA", "the `cma` package, as a trusted second opinion", "Hansen 2016"
+    ),
+    Method(
+        "zo-sgd", "zoo.methods.aliases:ZOSGD", "descent along random-vector gradients", "Ghadimi and Lan 2013"
+    ),
     Method("zo-adam", "zoo.methods.aliases:ZOAdam", "Adam on random-vector gradients", "Chen et al. 2019"),
     Method("zo-sign", "zoo.methods.aliases:ZOSign", "descent along signs of gradients", "Liu et al. 2019"),
     Method("spsa", "zoo.methods.aliases:SPSA", "two evaluations a step", "Spall 1992"),
@@ -100,5 +111,7 @@ def find(name: str) -> Method:
     known = list_methods()
     name = _ALIASES.get(name, name)
     if name not in known:
-        raise ValueError(f"unknown method {name!r}.{hint(name, known)} Valid: {listed(sorted([*known, *_ALIASES]))}.")
+        raise ValueError(
+            f"unknown method {name!r}.{hint(name, known)} Valid: {listed(sorted([*known, *_ALIASES]))}."
+        )
     return known[name]

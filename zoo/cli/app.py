@@ -45,16 +45,22 @@ def main() -> None:
 @app.command()
 def minimize(
     objective: Annotated[
-        str, typer.Argument(help='module:function, or "module:factory()"; with --command, a program and its arguments.')
+        str,
+        typer.Argument(
+            help='module:function, or "module:factory()"; with --command, a program and its arguments.'
+        ),
     ],
     x0: Annotated[
         str | None, typer.Option(help="Start: numbers separated by commas, or VALUExDIM, as in 0x10.")
     ] = None,
     bounds: Annotated[
-        str | None, typer.Option(help="LOWER:UPPER for all variables, or one pair for each, separated by commas.")
+        str | None,
+        typer.Option(help="LOWER:UPPER for all variables, or one pair for each, separated by commas."),
     ] = None,
     method: Annotated[str, typer.Option(help="Name of the method.")] = "auto",
-    budget: Annotated[int | None, typer.Option(help="Evaluations at most; 1000 times the dimension by default.")] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Evaluations at most; 1000 times the dimension by default.")
+    ] = None,
     target: Annotated[float | None, typer.Option(help="End as soon as a value is this or less.")] = None,
     seconds: Annotated[float | None, typer.Option(help="End after this time.")] = None,
     scale: Annotated[float | None, typer.Option(help="How far from x0 the optimum may be.")] = None,
@@ -62,12 +68,18 @@ def minimize(
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE, an option of the method; may be given again.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory to keep the run in; one that holds it is resumed.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory to keep the run in; one that holds it is resumed.")
+    ] = None,
     workers: Workers = 1,
     ray: Ray = False,
-    vectorized: Annotated[bool, typer.Option("--vectorized", help="The function takes many points at once.")] = False,
+    vectorized: Annotated[
+        bool, typer.Option("--vectorized", help="The function takes many points at once.")
+    ] = False,
     noise: Annotated[bool, typer.Option("--noise", help="The function is random.")] = False,
-    on_error: Annotated[str, typer.Option(help="raise or nan: what an exception in the function does.")] = "raise",
+    on_error: Annotated[
+        str, typer.Option(help="raise or nan: what an exception in the function does.")
+    ] = "raise",
     command: Annotated[
         bool, typer.Option("--command", help="OBJECTIVE is a program, given one line per point.")
     ] = False,
@@ -125,7 +137,9 @@ def resume(
 @app.command()
 def report(
     directory: Annotated[Path, typer.Argument(help="Directory of the run.")],
-    digest: Annotated[bool, typer.Option("--digest", help="Print sha256 digests of state, values and counters.")] = False,
+    digest: Annotated[
+        bool, typer.Option("--digest", help="Print sha256 digests of state, values and counters.")
+    ] = False,
 ) -> None:
     """Say where a run is.
 
@@ -144,7 +158,9 @@ def report(
             typer.echo(f"digest    {found.total}")
             return
         ended = directory / "result.json"
-        content: dict[str, Any] = json.loads(ended.read_text()) if ended.exists() else {"message": "not finished"}
+        content: dict[str, Any] = (
+            json.loads(ended.read_text()) if ended.exists() else {"message": "not finished"}
+        )
         typer.echo(json.dumps({"directory": str(directory), **found.counters, **content}, indent=2))
 
 
@@ -199,8 +215,12 @@ def _progress() -> Iterator[Callable[..., None] | None]:
 
 
 def _print(result: Any) -> None:
-    content = {name: to_numpy(value).tolist() if name.startswith("x") else value for name, value in result.items()}
-    typer.echo(json.dumps({name: None if value != value else value for name, value in content.items()}, indent=2))
+    content = {
+        name: to_numpy(value).tolist() if name.startswith("x") else value for name, value in result.items()
+    }
+    typer.echo(
+        json.dumps({name: None if value != value else value for name, value in content.items()}, indent=2)
+    )
 
 
 def _workers(number: int, ray: bool) -> Any:

@@ -130,7 +130,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
         schema = config.pop("schema")
         start = load_arrays((path / "start.safetensors").read_bytes())
     except FileNotFoundError as error:
-        raise RunDirectoryError(f"{path} is no run directory: it has no {Path(error.filename).name}.") from None
+        raise RunDirectoryError(
+            f"{path} is no run directory: it has no {Path(error.filename).name}."
+        ) from None
     except Exception as error:
         raise RunDirectoryError(f"{path} is damaged: its configuration cannot be read ({error}).") from error
     if schema > SCHEMA:
@@ -173,7 +175,9 @@ def _machine() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
     processor = ""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        processor = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+        processor = next(
+            (line.partition(":")[2].strip() for line in file if line.startswith("model name")), ""
+        )
     return {
         "started": _now(),
         "argv": sys.argv,

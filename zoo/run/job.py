@@ -188,7 +188,12 @@ class SearchJob:
         evaluations = self._evaluate(candidates, state, SEARCH)
         told = self.optimizer.tell(state.optimizer, evaluations)
         values, nfev = evaluations.values, state.nfev + len(evaluations)
-        x_best, fun_best, num_failed, failures = state.x_best, state.fun_best, state.num_failed, state.failures
+        x_best, fun_best, num_failed, failures = (
+            state.x_best,
+            state.fun_best,
+            state.num_failed,
+            state.failures,
+        )
         if evaluations.failures:
             num_failed += len(evaluations.failures)
             failures += tuple(state.nfev + f.row for f in evaluations.failures if f.kind in _HARD)
@@ -227,7 +232,16 @@ class SearchJob:
         if x is None:
             x, fun = self.optimizer.recommend(state.optimizer), float("nan")
         return SearchState(
-            state.optimizer, state.step, state.nfev, num_failed, state.failures, x_best, fun_best, x, fun, num_final
+            state.optimizer,
+            state.step,
+            state.nfev,
+            num_failed,
+            state.failures,
+            x_best,
+            fun_best,
+            x,
+            fun,
+            num_final,
         )
 
     def metrics(self, state: SearchState, report: Report) -> dict[str, Any]:

@@ -59,9 +59,10 @@ class Journal:
         self._known: dict[tuple[int, int], list[Reply]] = {}
         end = 0
         if path.exists() and path.stat().st_size:
-            for record, end in _scan(path):
+            end = len(_HEADER)
+            for record, behind in _scan(path):
                 self._known.setdefault((record.kind, record.step), []).append(record.reply)
-            end = end or len(_HEADER)
+                end = behind
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         os.ftruncate(self._file, end)
         os.lseek(self._file, end, os.SEEK_SET)
@@ -74,7 +75,9 @@ class Journal:
 
     def forget_before(self, step: int) -> None:
         """Drop what is known of steps that the checkpoint has behind it."""
-        self._known = {key: replies for key, replies in self._known.items() if key[0] == FINAL or key[1] >= step}
+        self._known = {
+            key: replies for key, replies in self._known.items() if key[0] == FINAL or key[1] >= step
+        }
 
     def append(self, step: int, first_id: int, kind: int, reply: Reply) -> None:
         """Put a reply on record; when this returns, a kill of this process cannot lose it."""
@@ -139,7 +142,9 @@ def _scan(path: Path) -> Iterator[tuple[Record, int]]:
         failures = tuple(Failure(*entry) for entry in json.loads(rest)) if rest else ()
         yield Record(step, first_id, kind, Reply(start, values, failures)), position
     if damaged:
-        warnings.warn(f"{path}: {damaged} damaged records are left out and evaluated again.", ZooWarning, stacklevel=2)
+        warnings.warn(
+            f"{path}: {damaged} damaged records are left out and evaluated again.", ZooWarning, stacklevel=2
+        )
 
 
 def _write(file: int, data: bytes) -> None:

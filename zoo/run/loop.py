@@ -84,7 +84,9 @@ def run(
                 state, report = job.step(state)
                 if out is not None:
                     out.log("metrics.jsonl", job.metrics(state, report))
-                    out.log("timings.jsonl", {"step": state.step, "seconds": round(time.monotonic() - began, 6)})
+                    out.log(
+                        "timings.jsonl", {"step": state.step, "seconds": round(time.monotonic() - began, 6)}
+                    )
                     if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                         out.save(state.step, *job.snapshot(state))
                         saved_at = time.monotonic()
@@ -108,7 +110,7 @@ def run(
                 out.save(state.step, *job.snapshot(state))
             raise
         if out is not None:
-            # Where a later process can go on: the last evaluation of a run cut short is not part of the search.
+            # Where a later process goes on: the last evaluation of a run cut short is not part of the search.
             out.save(resumable.step, *job.snapshot(resumable))
             out.event({"event": "ended", "status": status, "reason": reason})
         return Run(state, reason, status, error, interrupts.requested(), time.monotonic() - began)
@@ -125,7 +127,9 @@ def _ended(job: Job[Any], state: Any, stop: Stop, began: float) -> tuple[str, st
     return None
 
 
-def _called(callbacks: Sequence[Callable[[Any, Report], None]], state: Any, report: Report) -> tuple[str, str] | None:
+def _called(
+    callbacks: Sequence[Callable[[Any, Report], None]], state: Any, report: Report
+) -> tuple[str, str] | None:
     try:
         for callback in callbacks:
             callback(state, report)
