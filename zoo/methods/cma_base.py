@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,14 +92,29 @@ class Frame:
     budget: int | None
 
 
-class CMAState(Protocol):
-    """What the stopping rules read of a state."""
+@state
+class CMAState:
+    """The part of a state that both kinds have.
+
+    Attributes:
+        frame: What the run was begun with.
+        step: Steps told.
+        nfev: Evaluations told.
+        mean: Shape (dim,), before the boundary map.
+        sigma: Overall standard deviation; the two paths and the covariance are in coordinates divided by `scale`.
+        path_sigma: Path of the steps made isotropic.
+        path_c: Path of the steps.
+        history: Best and median value of each step, one after the other.
+        spread: Largest minus smallest value of the last step.
+        condition: Condition number of the covariance, estimated every few steps.
+    """
 
     frame: Frame
     step: int
     nfev: int
     mean: Matrix
     sigma: float
+    path_sigma: Matrix
     path_c: Matrix
     history: Log
     spread: float
@@ -163,7 +178,7 @@ class CMABase:
         spread = np.array(np.broadcast_to(np.asarray(scale, np.float64), start.shape))
         if not (np.isfinite(spread).all() and (spread > 0).all()):
             raise ValueError(f"`scale` must be finite and above 0 everywhere, got {scale!r}.")
-        mean = start if bounds is None else bounds.inverse(start, self.boundary)
+        mean: Matrix = start if bounds is None else to_numpy(bounds.inverse(start, self.boundary))
         return Frame(key=key, like=Like.of(x0), bounds=bounds, scale=spread, budget=budget), mean
 
     def _place(self, frame: Frame, u: Matrix) -> Array:

@@ -11,12 +11,12 @@ from scipy.linalg.blas import dsyrk, dtrmm
 from scipy.linalg.lapack import dpotrf, dtrcon
 
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array
+from zoo.core.device import Array, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import Log, state
 from zoo.core.types import Evaluations, Rows
 from zoo.core.validation import check_count
-from zoo.methods.cma_base import CHECK_EVERY, LARGEST, SMALLEST, CMABase, Frame, Matrix, Rates, rates
+from zoo.methods.cma_base import CHECK_EVERY, LARGEST, SMALLEST, CMABase, CMAState, Matrix, Rates, rates
 
 _last: tuple[Matrix, Key, int, Matrix, Matrix] | None = None  # factor, key, step, z, y of the sample drawn last
 
@@ -28,39 +28,19 @@ def clear_cache() -> None:
 
 
 @state
-class CMAESState:
-    """State of `CMAES`; matrices are in coordinates divided by `scale`, the mean is not.
+class CMAESState(CMAState):
+    """State of `CMAES`.
 
     Attributes:
-        frame: What the run was begun with.
-        step: Steps told.
-        nfev: Evaluations told.
-        mean: Shape (dim,), before the boundary map.
-        sigma: Overall standard deviation.
-        path_sigma: Path of the steps made isotropic.
-        path_c: Path of the steps.
         covariance: Shape (dim, dim), upper triangle.
         factor: Upper triangular, `factor.T @ factor` is the covariance of the last factorization.
         pending: Since then, for each step: decay of the covariance, rows whose squares are to be
             added, rows whose squares are to be taken away.
-        history: Best and median value of each step, one after the other.
-        spread: Largest minus smallest value of the last step.
-        condition: Estimated condition number of the covariance.
     """
 
-    frame: Frame
-    step: int
-    nfev: int
-    mean: Matrix
-    sigma: float
-    path_sigma: Matrix
-    path_c: Matrix
     covariance: Matrix
     factor: Matrix
     pending: tuple[tuple[float, Matrix, Matrix], ...]
-    history: Log
-    spread: float
-    condition: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +102,7 @@ class CMAES(CMABase):
     update_period: int | None = None
 
     def __post_init__(self) -> None:
-        CMABase.__post_init__(self)
+        super().__post_init__()
         if self.update_period is not None:
             check_count("update_period", self.update_period)
 
@@ -144,12 +124,12 @@ class CMAES(CMABase):
             sigma=float(self.sigma),
             path_sigma=np.zeros(dim),
             path_c=np.zeros(dim),
-            covariance=np.eye(dim),
-            factor=np.eye(dim),
-            pending=(),
             history=Log(),
             spread=math.inf,
             condition=1.0,
+            covariance=np.eye(dim),
+            factor=np.eye(dim),
+            pending=(),
         )
 
     def ask(self, state: CMAESState) -> Rows:
@@ -174,7 +154,7 @@ class CMAES(CMABase):
         if valid == 0:
             return CMAESState(
                 frame, step, nfev, state.mean, max(0.9 * state.sigma, SMALLEST), state.path_sigma, state.path_c,
-                state.covariance, state.factor, state.pending, history, spread, state.condition,
+                history, spread, state.condition, state.covariance, state.factor, state.pending,
             )  # fmt: skip
         z, y = _sample(state, r)
         z, y = z.take(order, 0), y.take(order, 0)
@@ -213,7 +193,7 @@ class CMAES(CMABase):
                 condition = _condition(factor, self.tolconditioncov)
         return CMAESState(
             frame, step, nfev, mean, sigma, path_sigma, path_c,
-            covariance, factor, pending, history, spread, condition,
+            history, spread, condition, covariance, factor, pending,
         )  # fmt: skip
 
     def finished(self, state: CMAESState) -> str | None:
@@ -247,7 +227,7 @@ def _sample(state: CMAESState, r: Rates) -> tuple[Matrix, Matrix]:
         z, y = last[3:]
         if len(z) == r.population_size:
             return z, y
-    z = state.frame.key.fold("cma", state.step).normal(0, r.population_size, r.dim)
+    z = to_numpy(state.frame.key.fold("cma", state.step).normal(0, r.population_size, r.dim))
     y = dtrmm(1.0, state.factor.T, z.T, lower=1).T
     _last = (state.factor, state.frame.key, state.step, z, y)
     return z, y
@@ -268,7 +248,8 @@ def _fold(covariance: Matrix, pending: tuple[tuple[float, Matrix, Matrix], ...])
     folded = dsyrk(1.0, plus.T, decay, covariance.T, lower=1)
     if len(minus):
         folded = dsyrk(-1.0, minus.T, 1.0, folded, lower=1, overwrite_c=1)
-    return folded.T
+    upper: Matrix = folded.T
+    return upper
 
 
 def _factorize(covariance: Matrix) -> tuple[Matrix, Matrix]:
