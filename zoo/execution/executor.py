@@ -31,7 +31,9 @@ class Executor(abc.ABC):
         yield
 
     @abc.abstractmethod
-    def evaluate(self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None) -> Evaluations:
+    def evaluate(
+        self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None
+    ) -> Evaluations:
         """Return the values of all candidates.
 
         Args:
@@ -65,7 +67,9 @@ class Serial(Executor):
         finally:
             self._objective = None
 
-    def evaluate(self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None) -> Evaluations:
+    def evaluate(
+        self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None
+    ) -> Evaluations:
         objective = opened(self._objective)
         ledger = ledger or Ledger(objective.units(candidates))
         boundaries = ledger.boundaries
@@ -74,8 +78,9 @@ class Serial(Executor):
                 while first < last:
                     interrupts.check()
                     end = min(last, first + self._size)
+                    part = boundaries[first : end + 1]
                     with interrupts.interruptible():
-                        reply = objective.evaluate_units(candidates, boundaries[first : end + 1], key=key, step=step)
+                        reply = objective.evaluate_units(candidates, part, key=key, step=step)
                     ledger.add(reply)
                     if reply.stop < boundaries[end]:
                         raise Interrupt
@@ -90,11 +95,12 @@ class Mapped(Executor):
     """Evaluates through a map-like callable, as `pool.map` of any pool there is.
 
     Args:
-        map: Called as `map(function, items)`; returns, in any order of evaluation, the results in order.
+        mapper: Called as `mapper(function, items)` with a list of items, one for each unit; returns the
+            function's results in any order.
     """
 
-    def __init__(self, map: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]) -> None:
-        self._map = map
+    def __init__(self, mapper: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]) -> None:
+        self._map = mapper
         self._objective: Objective | None = None
 
     @contextlib.contextmanager
@@ -105,14 +111,30 @@ class Mapped(Executor):
         finally:
             self._objective = None
 
-    def evaluate(self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None) -> Evaluations:
+    def evaluate(
+        self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None
+    ) -> Evaluations:
         objective = opened(self._objective)
         ledger = ledger or Ledger(objective.units(candidates))
         call = _UnitCall(objective, candidates, ledger.boundaries, key, step)
         while todo := ledger.todo:
             interrupts.check()
-            for reply in self._map(call, [unit for first, last in todo for unit in range(first, last)]):
+            units = [unit for first, last in todo for unit in range(first, last)]
+            answers = 0
+            for reply in self._map(call, units):
+                if not isinstance(reply, Reply):
+                    raise TypeError(
+                        "`workers` must return the function's results, as `map` does; one of them is "
+                        f"{reply!r}."
+                    )
                 ledger.add(reply)
+                answers += 1
+                interrupts.check()
+            if answers != len(units):
+                raise RuntimeError(
+                    "`workers` must return one result per item, as `map` does, "
+                    f"got {answers} for {len(units)}."
+                )
         return ledger.evaluations()
 
 

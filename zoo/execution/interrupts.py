@@ -32,6 +32,7 @@ def interruptible() -> Iterator[None]:
     global _inside
     _inside = True
     try:
+        check()  # one that came just before would find nobody to break into
         yield
     finally:
         _inside = False
@@ -48,7 +49,8 @@ def handled() -> Iterator[None]:
         yield
         return
     _requested = None
-    before: dict[int, Any] = {number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = signal.SIGINT, signal.SIGTERM
+    before: dict[int, Any] = {number: signal.signal(number, _handle) for number in numbers}
     try:
         yield
     finally:
@@ -57,7 +59,7 @@ def handled() -> Iterator[None]:
         _requested = None
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, _frame: FrameType | None) -> None:
     global _requested
     if _requested is not None:
         signal.signal(number, signal.SIG_DFL)

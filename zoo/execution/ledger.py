@@ -6,7 +6,8 @@ is decided here, from rows and replies alone, so that it is the same under every
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,8 @@ class Ledger:
         self._failures: list[Failure] = []
         self._record, self._event, self._on_error = record, event, on_error
         self._succeeded, self._first_id = succeeded, first_id
-        self._raised: dict[int, Failure] = {}  # by row: raised once, to be tried again
+        self._raised: dict[int, Failure] = {}  # by unit: its first exception
+        self._hopeless: dict[int, Failure] = {}  # by unit: its second one, where that ends the run
         for reply in known:
             self._accept(reply, recorded=True)
 
@@ -76,44 +78,46 @@ class Ledger:
         units = len(self.boundaries) - 1
         if isinstance(self._have, bool):
             return [] if self._have or not units else [(0, units)]
-        missing = ~np.asarray([self._have[a:b].all() for a, b in zip(self.boundaries, self.boundaries[1:], strict=False)])
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], missing, [False]])))
-        return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+        return _runs(~np.logical_and.reduceat(self._have, np.asarray(self.boundaries[:-1])))
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether any evaluation of the run has had a value so far."""
+        return self._succeeded or bool(np.isfinite(self.values).any())
 
     def add(self, reply: Reply) -> list[int]:
         """Take a worker's answer; return the units of it that must be evaluated once more.
 
         Rows that have a value already are ignored: an evaluation counts once, however often it was made.
+        Which error ends a run does not depend on the order of the replies.
 
         Raises:
             EvaluationError: The run must end here.
         """
-        if not reply.failures:
-            self._accept(reply)
-            if self._raised:
-                self._judge()
-            return []
+        raised: dict[int, Failure] = {}  # by unit, the first of each
+        for failure in sorted(reply.failures):
+            if failure.kind == "raised":
+                raised.setdefault(self._unit_of(failure.row), failure)
         again: list[int] = []
-        raised = {failure.row: failure for failure in reply.failures if failure.kind == "raised"}
-        start = reply.start
-        while start < reply.stop:
-            unit = self._unit_of(start)
-            stop = self.boundaries[unit + 1]
-            failure = next((raised[row] for row in range(start, stop) if row in raised), None)
-            part = _part(reply, start, stop)
-            if failure is None or self._is_known(start):
-                self._accept(part)
-            elif start not in self._raised:
-                self._raised[start] = failure
+        accepted: list[tuple[int, int]] = []
+        row = reply.start
+        for unit, failure in raised.items():
+            start, stop = self.boundaries[unit], self.boundaries[unit + 1]
+            if self._is_known(start) or (unit in self._raised and self._on_error == "nan"):
+                continue
+            if unit in self._raised:
+                self._hopeless[unit] = failure
+            else:
+                self._raised[unit] = failure
                 self._tell("evaluation raised", failure)
                 again.append(unit)
-            elif self._on_error == "nan":
-                self._accept(part)
-            else:
-                raise self._error(failure, "raised twice")
-            start = stop
-        self._judge()
+            accepted.append((row, start))
+            row = stop
+        accepted.append((row, reply.stop))
+        for part in _cut(reply, accepted) if again or self._hopeless else [reply]:
+            self._accept(part)
         self.account.retries += len(again)
+        self._judge()
         return again
 
     def crashed(self, unit: int, attempts: int) -> None:
@@ -123,6 +127,7 @@ class Ledger:
         failures = tuple(Failure(row, "crashed", message) for row in range(start, stop))
         self._tell("evaluation crashed", failures[0])
         self._accept(Reply(start, np.full(stop - start, np.nan), failures))
+        self._judge()
 
     def event(self, **fields: Any) -> None:
         """Report something worth a line in `events.jsonl`."""
@@ -134,7 +139,7 @@ class Ledger:
         return Evaluations(self.values, tuple(sorted(self._failures)))
 
     def _unit_of(self, row: int) -> int:
-        return int(np.searchsorted(self.boundaries, row, side="right")) - 1
+        return bisect_right(self.boundaries, row) - 1
 
     def _is_known(self, row: int) -> bool:
         return self._have if isinstance(self._have, bool) else bool(self._have[row])
@@ -149,30 +154,31 @@ class Ledger:
                 self._have = np.full(self.num_rows, self._have)
             unknown = ~self._have[start:stop]
             if not unknown.all():
-                # Units are whole, so a reply's known rows come in runs: take the others run by run.
-                edges = np.flatnonzero(np.diff(np.concatenate([[False], unknown, [False]])))
-                for a, b in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-                    self._accept(_part(reply, start + a, start + b), recorded=recorded)
+                for part in _cut(reply, [(start + a, start + b) for a, b in _runs(unknown)]):
+                    self._accept(part, recorded=recorded)
                 return
             self._have[start:stop] = True
             self.values[start:stop] = reply.values
             self._failures.extend(reply.failures)
-            for row in [row for row in self._raised if start <= row < stop]:
-                del self._raised[row]
         if self._record is not None and not recorded:
             self._record(reply)
 
     def _judge(self) -> None:
-        """Raise the first exception of a run in which nothing with a lower id has a value."""
-        if self._succeeded or not self._raised:
-            return
-        first = min(self._raised)
-        if isinstance(self._have, bool):
-            lower = np.full(first, self._have)
-        else:
-            lower = self._have[:first]
-        if lower.all() and not np.isfinite(self.values[:first]).any():
-            raise self._error(self._raised[first], "raised, and none before it had a value")
+        """End the run if it must, once everything below the unit to blame has reported."""
+        if self._raised and not self._succeeded:
+            unit = min(self._raised)
+            if self._knows_below(unit):
+                if not np.isfinite(self.values[: self.boundaries[unit]]).any():
+                    raise self._error(self._raised[unit], "raised, and none before it had a value")
+                self._succeeded = True
+        if self._hopeless:
+            unit = min(self._hopeless)
+            if self._knows_below(unit):
+                raise self._error(self._hopeless[unit], "raised twice")
+
+    def _knows_below(self, unit: int) -> bool:
+        row = self.boundaries[unit]
+        return row == 0 or (self._have if isinstance(self._have, bool) else bool(self._have[:row].all()))
 
     def _error(self, failure: Failure, how: str) -> EvaluationError:
         number = self._first_id + failure.row
@@ -184,7 +190,18 @@ class Ledger:
         self.event(event=event, id=self._first_id + failure.row, message=failure.message)
 
 
-def _part(reply: Reply, start: int, stop: int) -> Reply:
-    values = reply.values[start - reply.start : stop - reply.start]
-    failures = tuple(failure for failure in reply.failures if start <= failure.row < stop)
-    return Reply(start, values, failures, reply.seconds)
+def _cut(reply: Reply, runs: Sequence[tuple[int, int]]) -> Iterator[Reply]:
+    """Yield the parts of a reply that hold these runs of rows, but no empty ones."""
+    failures = sorted(reply.failures)
+    rows = [failure.row for failure in failures]
+    for start, stop in runs:
+        if start < stop:
+            values = reply.values[start - reply.start : stop - reply.start]
+            part = failures[bisect_left(rows, start) : bisect_left(rows, stop)]
+            yield Reply(start, values, tuple(part), reply.seconds)
+
+
+def _runs(mask: np.ndarray[Any, Any]) -> list[tuple[int, int]]:
+    """Return where consecutive entries are True, as (first, one past the last)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]))).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))

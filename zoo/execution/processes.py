@@ -1,0 +1,254 @@
+"""Workers as processes beside the driver: what `workers=2` means."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pickle
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import IO
+
+from zoo.execution.pool import Answered, Died, Event, Failed, Pooled, Ready, Transport
+from zoo.execution.worker import (
+    BEGIN,
+    DISPATCH,
+    EVALUATE,
+    FAILED,
+    HEADER,
+    LOAD,
+    READY,
+    THREAD_VARIABLES,
+)
+
+_LOOK_SECONDS = 0.2  # between looks at whether processes live: a child of theirs can hold their socket open
+_GRACE_SECONDS = 1.0  # for an orderly end
+_CHUNK = 1 << 18  # bytes read at once
+_BUFFERS = 64  # written at once
+
+
+class Processes(Pooled):
+    """Evaluates in processes on this machine, started in about a second.
+
+    They are fresh interpreters which import what the objective needs but not the script that started
+    the run, so scripts need no `if __name__ == "__main__"`. Functions defined in a script or notebook,
+    lambdas and closures are sent by value. Output of the objective goes where the driver's goes. The
+    processes end with the run, and about a second after a driver that was killed.
+
+    Args:
+        num_workers: How many processes.
+        max_attempts: Deaths of a process under one unit alone, after which its evaluations are failed.
+        threads: Threads of numerical libraries in each process. It belongs to the experiment: the last
+            bits of sums may depend on it.
+
+    Raises:
+        TypeError: An argument is not an integer; at `open`, that the objective cannot be sent.
+        ValueError: An argument is below 1.
+        WorkerError: While evaluating: processes do not start, or the objective ends every one of them.
+
+    Example:
+        >>> import numpy as np
+        >>> from zoo.core.objective import as_objective
+        >>> from zoo.core.rng import Key
+        >>> from zoo.core.types import Rows
+        >>> executor = Processes(2)
+        >>> with executor.open(as_objective(lambda x: float(x @ x))):
+        ...     executor.evaluate(Rows(np.array([[1.0, 2.0], [3.0, 0.0]])), Key(0), step=0).values.tolist()
+        [5.0, 9.0]
+    """
+
+    def connect(self, objective: bytes) -> Transport:
+        return _Processes(objective, self.threads)
+
+
+class _Process:
+    """One process and the bytes on their way to and from it."""
+
+    def __init__(self, threads: int) -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.socket = ours
+        self.outgoing: deque[memoryview] = deque()
+        self.incoming = bytearray()
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives until the worker is ready
+        self.busy = 0  # dispatches it has not answered
+        errors = os.dup(2)
+        try:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-c", _bootstrap(theirs.fileno(), errors)],
+                stdin=subprocess.DEVNULL,
+                stderr=self.errors,
+                pass_fds=(theirs.fileno(), errors),
+                env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
+            )
+        except OSError:
+            ours.close()
+            self.errors.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(errors)
+
+    def push(self, kind: int, body: bytes) -> None:
+        header = HEADER.pack(kind, len(body))
+        if len(body) < 1024:
+            self.outgoing.append(memoryview(header + body))
+        else:
+            self.outgoing.extend((memoryview(header), memoryview(body)))
+
+    def flush(self) -> None:
+        """Write what the socket takes without blocking."""
+        try:
+            while self.outgoing:
+                sent = self.socket.sendmsg(itertools.islice(self.outgoing, _BUFFERS))
+                while sent:
+                    head = self.outgoing.popleft()
+                    if sent < len(head):
+                        self.outgoing.appendleft(head[sent:])
+                    sent -= min(sent, len(head))
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.outgoing.clear()  # it is dead, which reading will show
+
+    def read(self) -> bool:
+        """Read what there is; return whether more can come."""
+        try:
+            data = self.socket.recv(_CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        self.incoming += data
+        return bool(data)
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        """Return the messages that have arrived in full."""
+        found = []
+        at, buffer = 0, self.incoming
+        while len(buffer) - at >= HEADER.size:
+            kind, size = HEADER.unpack_from(buffer, at)
+            if len(buffer) - at - HEADER.size < size:
+                break
+            at += HEADER.size + size
+            found.append((kind, bytes(buffer[at - size : at])))
+        del buffer[:at]
+        return found
+
+    def reason(self) -> str:
+        """Return what is known of its end."""
+        status = self.popen.returncode
+        if status is not None and status < 0:
+            with contextlib.suppress(ValueError):
+                name = signal.Signals(-status).name
+                return f"process {self.popen.pid} was ended by signal {-status} ({name})"
+        said = ""
+        if not self.errors.closed:
+            self.errors.seek(0)
+            said = self.errors.read()[-4000:].decode(errors="replace").strip()
+        return f"process {self.popen.pid} ended with status {status}" + (f"\n\n{said}" if said else "")
+
+    def end(self, deadline: float) -> None:
+        """Wait for its end, and bring it about at the deadline."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(max(0.0, deadline - time.monotonic()))
+        self.popen.kill()
+        self.popen.wait()
+        self.socket.close()
+
+
+class _Processes:
+    """Transport over a socket to each process. Nothing here blocks, however slow a reader is."""
+
+    def __init__(self, objective: bytes, threads: int) -> None:
+        self._objective, self._threads = objective, threads
+        self._processes: dict[int, _Process] = {}
+        self._selector = selectors.DefaultSelector()
+        self._looked = time.monotonic()
+
+    def start(self, worker: int) -> None:
+        process = self._processes[worker] = _Process(self._threads)
+        self._selector.register(process.socket, selectors.EVENT_READ, worker)
+        process.push(LOAD, self._objective)
+
+    def begin(self, worker: int, step: bytes) -> None:
+        self._processes[worker].push(BEGIN, step)
+
+    def submit(self, worker: int, dispatch: int, first: int, last: int) -> None:
+        process = self._processes[worker]
+        process.busy += 1
+        process.push(EVALUATE, DISPATCH.pack(dispatch, first, last))
+
+    def poll(self, timeout: float) -> Sequence[Event]:
+        for worker, process in self._processes.items():
+            process.flush()
+            interest = selectors.EVENT_READ | (selectors.EVENT_WRITE if process.outgoing else 0)
+            if self._selector.get_key(process.socket).events != interest:
+                self._selector.modify(process.socket, interest, worker)
+        found: list[Event] = []
+        for key, mask in self._selector.select(timeout):
+            if mask & selectors.EVENT_READ:
+                self._read(key.data, found)
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._looked = time.monotonic()
+            for worker in [w for w, process in self._processes.items() if process.popen.poll() is not None]:
+                while self._read(worker, found):
+                    pass
+        return found
+
+    def _read(self, worker: int, found: list[Event]) -> bool:
+        """Turn what there is to read into events; return whether there may be more at once."""
+        process = self._processes[worker]
+        before = len(process.incoming)
+        alive = process.read()
+        grown = len(process.incoming) > before
+        for kind, body in process.frames():
+            if kind == READY:
+                process.errors.close()
+                found.append(Ready(worker))
+            elif kind == FAILED:
+                found.append(Failed(worker, body.decode()))
+            else:
+                process.busy -= 1
+                found.append(Answered(worker, *pickle.loads(body)))
+        if alive and (grown or process.popen.poll() is None):
+            return grown
+        self._selector.unregister(process.socket)
+        del self._processes[worker]
+        process.end(time.monotonic() + _GRACE_SECONDS)
+        found.append(Died(worker, process.reason()))
+        process.errors.close()
+        return False
+
+    def pids(self) -> list[int]:
+        return [process.popen.pid for process in self._processes.values()]
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            if process.busy or not process.errors.closed:
+                process.popen.terminate()  # it would not see the end of its input soon
+            process.socket.close()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for process in self._processes.values():
+            process.end(deadline)
+            process.errors.close()
+        self._processes.clear()
+        self._selector.close()
+
+
+def _bootstrap(connection: int, errors: int) -> str:
+    """Return the program of a worker: it finds modules where the driver does."""
+    # Ctrl-C reaches the whole group of processes; what it means is for the driver to decide.
+    return (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        f"sys.path[:] = {sys.path!r}; "
+        f"from zoo.execution.worker import main; main({connection}, {os.getpid()}, {errors})"
+    )
