@@ -58,8 +58,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._known: dict[tuple[int, int], list[Reply]] = {}
         end = 0
-        if path.exists() and path.stat().st_size:
-            end = len(_HEADER)
+        if path.exists():
+            end = len(_HEADER) if path.stat().st_size >= len(_HEADER) else 0
             for record, behind in _scan(path):
                 self._known.setdefault((record.kind, record.step), []).append(record.reply)
                 end = behind

@@ -1,0 +1,359 @@
+"""Runs: the same bytes whether or not they were interrupted, and nothing evaluated twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import zoo
+from benchmarks import faults
+from zoo.core.errors import CheckpointError, EvaluationError, RunDirectoryError, TooManyFailures, ZooWarning
+from zoo.problems import rosenbrock, sphere
+from zoo.run import journal
+from zoo.run.digest import digest_of_run
+
+
+class Counting:
+    """Sphere, counting its calls."""
+
+    def __init__(self, fail=lambda number: False):
+        self.calls, self.fail = 0, fail
+
+    def __call__(self, x):
+        self.calls += 1
+        if self.fail(self.calls):
+            raise OSError("the simulator is out of reach")
+        return float(sphere(x))
+
+
+def minimize(fun, out=None, **more):
+    return zoo.minimize(fun, np.ones(4), **{"method": "cma", "budget": 200, "rng": 5, "out": out, **more})
+
+
+def test_a_finished_run_is_returned_without_a_single_evaluation(tmp_path):
+    fun = Counting()
+    first = minimize(fun, tmp_path / "run")
+    assert fun.calls == first.nfev == 200
+    again = minimize(fun, tmp_path / "run")
+    resumed = zoo.resume(tmp_path / "run", fun)
+    assert fun.calls == 200
+    assert first.x.tobytes() == again.x.tobytes() == resumed.x.tobytes()
+    assert first.fun == again.fun == resumed.fun
+    assert first.message == resumed.message
+
+
+def test_a_directory_changes_nothing(tmp_path):
+    kept, unkept = minimize(Counting(), tmp_path / "run"), minimize(Counting())
+    assert kept.x.tobytes() == unkept.x.tobytes()
+    assert kept.nfev == unkept.nfev
+
+
+@pytest.mark.parametrize("method", ["cma", "zo-adam", "pycma", "random"])
+@pytest.mark.parametrize("stops", [(1,), (2, 3, 7), (5, 5, 6)])
+def test_stopped_by_the_callback_and_resumed_it_ends_the_same(tmp_path, method, stops):
+    expected = minimize(Counting(), tmp_path / "undisturbed", method=method)
+    fun = Counting()
+    for stop in stops:
+        steps = 0
+
+        def halt(intermediate_result, stop=stop):
+            nonlocal steps
+            steps += 1
+            if steps == stop:
+                raise StopIteration
+
+        part = minimize(fun, tmp_path / "run", method=method, callback=halt)
+        assert part.status == 3
+    result = zoo.resume(tmp_path / "run", fun)
+    assert result.x.tobytes() == expected.x.tobytes()
+    assert result.nfev == expected.nfev
+    assert digest_of_run(tmp_path / "run") == digest_of_run(tmp_path / "undisturbed")
+    for name in ("metrics.jsonl",):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def test_metrics_are_the_same_lines_with_other_workers(tmp_path):
+    minimize("zoo.problems:rosenbrock", tmp_path / "one")
+    minimize("zoo.problems:rosenbrock", tmp_path / "two", workers=2)
+    assert (tmp_path / "one/metrics.jsonl").read_bytes() == (tmp_path / "two/metrics.jsonl").read_bytes()
+    assert digest_of_run(tmp_path / "one") == digest_of_run(tmp_path / "two")
+
+
+@pytest.mark.parametrize("method", ["cma", "zo-adam", "pycma"])
+def test_killed_three_times_the_driver_loses_nothing(method):
+    row = faults.driver_kills(method, kills=3, budget=150)
+    assert row.faults == 3
+    assert row.lost == 0
+    assert row.equal
+
+
+def test_killed_three_times_the_checkpoint_writer_leaves_a_sound_one():
+    row = faults.checkpoint_kills(3)
+    assert row.lost == 0
+
+
+def test_without_checkpoints_a_run_is_replayed_from_its_journal(tmp_path):
+    fun = Counting()
+    expected = minimize(fun, tmp_path / "run")
+    before = digest_of_run(tmp_path / "run")
+    for path in (tmp_path / "run/checkpoints").glob("*/*"):
+        path.unlink()
+    for path in (tmp_path / "run/checkpoints").glob("*"):
+        path.rmdir()
+    again = zoo.resume(tmp_path / "run", fun)
+    assert fun.calls == 200
+    assert again.x.tobytes() == expected.x.tobytes()
+    assert digest_of_run(tmp_path / "run") == before
+
+
+def test_with_the_newest_checkpoint_damaged_the_run_goes_on_from_the_one_before(tmp_path):
+    expected = minimize(Counting(), tmp_path / "run")
+    newest = max((tmp_path / "run/checkpoints").iterdir())
+    (newest / "arrays.safetensors").write_bytes(b"")
+    fun = Counting()
+    with pytest.warns(ZooWarning, match="damaged"):
+        again = zoo.resume(tmp_path / "run", fun)
+    assert fun.calls == 0
+    assert again.x.tobytes() == expected.x.tobytes()
+
+
+def test_with_every_checkpoint_damaged_it_is_an_error(tmp_path):
+    minimize(Counting(), tmp_path / "run")
+    for path in (tmp_path / "run/checkpoints").iterdir():
+        (path / "state.json").write_text("")
+    with pytest.warns(ZooWarning), pytest.raises(CheckpointError, match="Remove that directory"):
+        zoo.resume(tmp_path / "run", Counting())
+
+
+def test_seconds_stop_a_run_that_can_go_on(tmp_path):
+    def slow(x):
+        time.sleep(0.002)
+        return float(sphere(x))
+
+    part = minimize(slow, tmp_path / "run", seconds=0.05)
+    assert part.status == 2
+    assert part.nfev < 200
+    assert part.fun == pytest.approx(sphere(part.x))
+    result = zoo.resume(tmp_path / "run", slow)
+    assert result.x.tobytes() == minimize(slow).x.tobytes()
+    assert result.nfev == 200
+
+
+def test_the_target_ends_a_run_at_once():
+    result = minimize(Counting(), target=0.5, budget=5000)
+    assert result.status == 1
+    assert result.success
+    assert result.fun <= 0.5
+    assert result.nfev < 300
+
+
+def test_an_objective_that_raises_at_once_is_a_bug_and_shown(tmp_path):
+    fun = Counting(lambda number: True)
+    with pytest.raises(EvaluationError, match=r"evaluation 0 raised.*out of reach") as caught:
+        minimize(fun, tmp_path / "run")
+    assert fun.calls == 1
+    assert "simulator" in caught.value.details
+    assert caught.value.result.nfev == 0
+    assert not caught.value.result.success
+
+
+def test_one_that_raises_once_in_a_while_is_asked_again():
+    fun = Counting(lambda number: number == 50)
+    result = minimize(fun)
+    assert result.retries == 1
+    assert result.num_failed == 0
+    assert result.x.tobytes() == minimize(Counting()).x.tobytes()
+
+
+def test_raised_twice_it_ends_the_run_with_a_checkpoint_and_goes_on_later(tmp_path):
+    fun = Counting(lambda number: number in (50, 51))
+    with pytest.raises(EvaluationError, match="evaluation 49 raised twice") as caught:
+        minimize(fun, tmp_path / "run")
+    assert caught.value.evaluation == 49
+    assert caught.value.result.fun < 4
+    assert sum(len(record.reply.values) for record in journal.read(tmp_path / "run/evaluations.bin")) == 49
+    result = zoo.resume(tmp_path / "run", fun)
+    assert fun.calls == 202
+    assert result.x.tobytes() == minimize(Counting()).x.tobytes()
+    events = [json.loads(line) for line in (tmp_path / "run/events.jsonl").read_text().splitlines()]
+    assert [e["event"] for e in events] == ["evaluation raised", "ended", "ended"]
+
+
+def test_with_nan_for_errors_it_counts_as_failed():
+    result = minimize(Counting(lambda number: number in (50, 51)), on_error="nan")
+    assert result.num_failed == 1
+    assert result.success
+    assert result.nfev == 200
+
+
+def test_too_many_errors_stop_the_run(tmp_path):
+    with pytest.raises(TooManyFailures, match="more than a fifth") as caught:
+        minimize(Counting(lambda number: number > 40), tmp_path / "run", on_error="nan")
+    assert caught.value.result.nfev < 100
+    assert np.isfinite(caught.value.result.fun)
+
+
+def test_returned_nan_never_stops_a_run():
+    result = minimize(lambda x: float("nan") if x[0] > 0 else float(sphere(x)))
+    assert result.nfev == 200
+    assert result.num_failed > 40
+    assert np.isfinite(result.fun)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_if_all_fail_it_says_so(bad):
+    result = minimize(lambda x: bad, budget=60)
+    assert not result.success
+    assert "no evaluation had a value" in result.message
+    assert np.isnan(result.fun)
+    assert np.isfinite(result.x).all()
+
+
+def test_minus_infinity_is_never_the_best():
+    result = minimize(lambda x: -np.inf if x[0] > 1.5 else float(sphere(x)))
+    assert np.isfinite(result.fun)
+
+
+def test_an_error_of_the_callback_leaves_a_checkpoint(tmp_path):
+    fun = Counting()
+
+    def broken(x):
+        if fun.calls > 100:
+            raise ZeroDivisionError("of the callback")
+
+    with pytest.raises(ZeroDivisionError):
+        minimize(fun, tmp_path / "run", callback=broken)
+    assert zoo.resume(tmp_path / "run", fun).nfev == 200
+    assert fun.calls == 200
+
+
+def test_noise_gives_a_fresh_value_of_the_recommendation():
+    def noisy(x):
+        return float(sphere(x) + 0.1 * np.random.standard_normal())
+
+    first, again = minimize(noisy, noise=True), minimize(noisy, noise=True)
+    assert first.x.tobytes() == again.x.tobytes()
+    assert first.fun == again.fun
+    assert first.fun != first.fun_best
+    assert first.x.tobytes() != first.x_best.tobytes()
+    assert minimize(noisy, noise=True, rng=6).fun != first.fun
+
+
+_SCRIPT = """
+import sys, time
+import numpy as np
+import zoo
+def slow(x):
+    time.sleep(float(sys.argv[2]))
+    return float((x ** 2).sum())
+zoo.minimize(slow, np.ones(4), method="cma", budget=300, rng=5, out=sys.argv[1], workers=int(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("number", "pause"), [(signal.SIGINT, 0.004), (signal.SIGTERM, 0.004), (signal.SIGINT, 30)])
+def test_a_signal_stops_a_run_with_a_checkpoint(tmp_path, number, pause, workers):
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", _SCRIPT, str(out), str(pause), str(workers)]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    wanted = 40 if pause < 1 else 0
+    while not (out / "checkpoints").exists() or faults._num_evaluated(out) < wanted:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    child.send_signal(number)
+    said = child.stderr.read()
+    status = child.wait(10)
+    assert "Interrupted" in said
+    assert "goes on" in said
+    assert status != 0
+    digest = digest_of_run(out)
+    assert digest.counters["nfev"] <= faults._num_evaluated(out)
+    assert faults._num_evaluated(out) >= wanted
+
+
+def test_one_process_at_a_time(tmp_path):
+    from zoo.run.directory import RunDirectory
+
+    minimize(Counting(), tmp_path / "run")
+    held = RunDirectory.open(tmp_path / "run")
+    with pytest.raises(RunDirectoryError, match="in use"):
+        zoo.resume(tmp_path / "run", Counting())
+    held.close()
+    zoo.resume(tmp_path / "run", Counting())
+
+
+def test_what_is_no_run_directory_is_left_alone(tmp_path):
+    (tmp_path / "precious.txt").write_text("data")
+    with pytest.raises(RunDirectoryError, match="no run directory"):
+        minimize(Counting(), tmp_path)
+    with pytest.raises(RunDirectoryError, match="no run directory"):
+        zoo.resume(tmp_path)
+    with pytest.raises(RunDirectoryError, match="there is no directory"):
+        zoo.resume(tmp_path / "missing")
+    assert os.listdir(tmp_path) == ["precious.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"method": "random"}, "method"),
+        ({"rng": 6}, "rng"),
+        ({"budget": 300}, "budget"),
+        ({"bounds": [(-2, 2)] * 4}, "lower"),
+        ({"scale": 2.0}, "scale"),
+        ({"options": {"population_size": 9}}, "options"),
+        ({"noise": True}, "noise"),
+    ],
+)
+def test_another_experiment_is_refused_and_named(tmp_path, change, named):
+    fun = Counting()
+    minimize(fun, tmp_path / "run")
+    with pytest.raises(RunDirectoryError, match=f"another run: .*{named}"):
+        minimize(fun, tmp_path / "run", **change)
+
+
+def test_another_objective_is_refused(tmp_path):
+    minimize("zoo.problems:sphere", tmp_path / "run")
+    with pytest.raises(RunDirectoryError, match="another objective"):
+        zoo.resume(tmp_path / "run", rosenbrock)
+    with pytest.raises(RunDirectoryError, match="another objective"):
+        minimize(lambda x: 0.0, tmp_path / "run")
+    minimize(lambda x: float((x**2).sum()), tmp_path / "lambda")
+    with pytest.raises(RunDirectoryError, match="another objective"):
+        zoo.resume(tmp_path / "lambda", lambda x: float((x**4).sum()))
+    with pytest.raises(RunDirectoryError, match="give it again"):
+        zoo.resume(tmp_path / "lambda")
+
+
+def test_a_run_of_a_newer_version_is_refused(tmp_path):
+    minimize(Counting(), tmp_path / "run")
+    path = tmp_path / "run/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+    with pytest.raises(RunDirectoryError, match="newer version"):
+        zoo.resume(tmp_path / "run", Counting())
+
+
+def test_torch_states_survive(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    def fun(x):
+        return (x**2).sum()
+
+    x0 = torch.ones(4)
+    whole = zoo.minimize(fun, x0, method="zo-adam", budget=60, rng=1)
+
+    def halt(intermediate_result):
+        if intermediate_result.nit == 2:
+            raise StopIteration
+
+    zoo.minimize(fun, x0, method="zo-adam", budget=60, rng=1, out=tmp_path / "run", callback=halt)
+    result = zoo.resume(tmp_path / "run", fun)
+    assert result.x.dtype == torch.float32
+    assert torch.equal(result.x, whole.x)
