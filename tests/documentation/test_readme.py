@@ -1,0 +1,75 @@
+"""What the README says is so. Run as a script, this writes the table of methods into it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zoo.registry import list_methods
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+BEGIN, END = re.escape("<!-- methods: written by"), re.escape("<!-- end of methods -->")
+TABLE = re.compile(rf"({BEGIN}[^\n]*\n)(.*?)({END})", re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's blocks of code in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def table() -> str:
+    """Return the table of methods, from the registry."""
+    lines = ["| name | what it is | paper |", "|---|---|---|"]
+    lines += [f"| `{m.name}` | {m.summary} | {m.paper} |" for m in list_methods().values()]
+    return "\n".join(lines) + "\n"
+
+
+def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "readme"}
+    found = blocks("python")
+    assert len(found) >= 5
+    for number, block in enumerate(found):
+        exec(compile(block, f"README.md, block {number}", "exec"), names)
+
+
+def test_commands_run(tmp_path: Path) -> None:
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("zoo ")]
+    assert len(commands) >= 3
+    for command in commands:
+        program = [sys.executable, "-c", "from zoo.cli import main; main()", *shlex.split(command)[1:]]
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+def test_make_has_the_targets() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE)
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_files_exist() -> None:
+    text = README.read_text()
+    for name in re.findall(r"`((?:zoo|tests|examples|docs)/[\w./]+)`", text) + re.findall(
+        r"\]\(([\w./]+)\)", text
+    ):
+        assert (ROOT / name).exists(), name
+
+
+def test_table_is_what_the_registry_holds() -> None:
+    found = TABLE.search(README.read_text())
+    assert found is not None
+    assert found[2] == table(), "run `python tests/documentation/test_readme.py`"
+
+
+if __name__ == "__main__":
+    README.write_text(TABLE.sub(lambda found: found[1] + table() + found[3], README.read_text()))
