@@ -86,7 +86,7 @@ class Objective:
         failures: list[Failure] = []
         for start, stop in zip(boundaries, boundaries[1:], strict=False):
             try:
-                done = self.evaluate(candidates, start, stop, key=key, step=step)
+                done = _as_evaluations(self.evaluate(candidates, start, stop, key=key, step=step), stop - start)
                 values.append(done.values)
                 failures.extend(done.failures)
             except Interrupt:
@@ -250,12 +250,12 @@ class Command(Objective):
     """
 
     unit = 1
+    _process: subprocess.Popen[str] | None = None
 
     def __init__(self, argv: Sequence[str]) -> None:
         if isinstance(argv, str) or not argv or not all(isinstance(part, str) for part in argv):
             raise TypeError(f"`argv` must be a list of strings, program first, got {argv!r}.")
         self.argv = tuple(argv)
-        self._process: subprocess.Popen[str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_process": None}
@@ -305,6 +305,9 @@ class Command(Objective):
         if process.poll() is None:
             process.terminate()
         process.wait()
+
+    def __del__(self) -> None:
+        self.close()
 
     def identity(self) -> dict[str, str]:
         return {"name": "command " + " ".join(self.argv)}
