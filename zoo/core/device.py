@@ -14,9 +14,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    Array: TypeAlias = np.ndarray[Any, Any] | torch.Tensor
-else:
-    Array: TypeAlias = Any
+Array: TypeAlias = Any
+"""A numpy array or a torch tensor. What the two have in common has no type that a checker knows."""
 
 _HALF = {"float16": "float32", "bfloat16": "float32"}
 
@@ -25,6 +24,11 @@ def is_torch(value: object) -> bool:
     """Whether `value` is a torch tensor."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def array_module(value: Array) -> Any:
+    """Return `numpy` or `torch`, whichever `value` belongs to, for the operations common to both."""
+    return sys.modules["torch"] if is_torch(value) else np
 
 
 @dataclass(frozen=True, slots=True)

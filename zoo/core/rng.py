@@ -212,7 +212,7 @@ class _Local:
         self.bits = np.random.Philox(key=0)
         self.generator = np.random.Generator(self.bits)
         self.counter = np.zeros(4, np.uint64)
-        self.state: dict[str, Any] = {
+        self.state: Any = {
             "bit_generator": "Philox",
             "state": {"counter": self.counter, "key": np.zeros(2, np.uint64)},
             "buffer": np.zeros(4, np.uint64),
@@ -305,7 +305,8 @@ def keyed_generators(key: Key) -> Iterator[None]:
     python, torch = sys.modules.get("random"), sys.modules.get("torch")
     numpy_state = np.random.get_state()
     python_state = python.getstate() if python else None
-    np.random.set_state(("MT19937", key.fold("numpy").integers(0, 1, 624, high=2**32)[0].astype(np.uint32), 624))
+    words = key.fold("numpy").integers(0, 1, 624, high=2**32)[0].astype(np.uint32)
+    np.random.set_state(("MT19937", words, 624, 0, 0.0))
     if python:
         python.seed(key.fold("python").seed(128))
     try:
