@@ -62,7 +62,7 @@ _OWN = (
     ),
     Method(
         "sep-cma",
-        "zoo.methods.cma_es:SepCMAES",
+        "zoo.methods.sep_cma_es:SepCMAES",
         "diagonal covariance, for many variables",
         "Ros and Hansen 2008",
     ),

@@ -23,7 +23,7 @@ SMALLEST, LARGEST = 1e-150, 1e150  # where sigma is held, so that a run that nob
 
 
 class Rates(NamedTuple):
-    """Constants of a run, after Hansen's tutorial; `weights` sum to 1 over the first `mu`, the rest are negative."""
+    """Constants of a run; `weights` sum to 1 over the first `mu` ranks, the others are negative."""
 
     dim: int
     population_size: int
@@ -43,9 +43,10 @@ class Rates(NamedTuple):
 def rates(dim: int, population_size: int | None, active: bool, separable: bool) -> Rates:
     """Return the default constants for a dimension and a population size.
 
-    Sources: N. Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772, table 1;
-    for the separable rates R. Ros and N. Hansen, A Simple Modification in CMA-ES Achieving Linear Time
-    and Space Complexity, 2008, https://inria.hal.science/inria-00287367: (dim + 2) / 3 times the full ones.
+    Sources: N. Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772,
+    table 1; for the separable rates, (dim + 2) / 3 times the full ones, R. Ros and N. Hansen, A Simple
+    Modification in CMA-ES Achieving Linear Time and Space Complexity, 2008,
+    https://inria.hal.science/inria-00287367.
     """
     n = population_size or 4 + int(3 * math.log(dim))
     raw = math.log((n + 1) / 2) - np.log(np.arange(1, n + 1))
@@ -61,7 +62,9 @@ def rates(dim: int, population_size: int | None, active: bool, separable: bool) 
         rank_mu = min(1 - rank_one, faster * rank_mu)
     weights = np.where(raw > 0, raw, 0.0) / plus.sum()
     if active and rank_mu > 0:
-        most = min(1 + rank_one / rank_mu, 1 + 2 * mass_minus / (mass + 2), (1 - rank_one - rank_mu) / (dim * rank_mu))
+        balanced, supported = 1 + rank_one / rank_mu, 1 + 2 * mass_minus / (mass + 2)
+        positive = (1 - rank_one - rank_mu) / (dim * rank_mu)  # more could make the covariance indefinite
+        most = min(balanced, supported, positive)
         weights[mu:] = most * minus / np.abs(minus).sum()
     path_sigma = (mass + 2) / (dim + mass + 3)
     weights.flags.writeable = False
@@ -101,7 +104,7 @@ class CMAState:
         step: Steps told.
         nfev: Evaluations told.
         mean: Shape (dim,), before the boundary map.
-        sigma: Overall standard deviation; the two paths and the covariance are in coordinates divided by `scale`.
+        sigma: Overall standard deviation, in units of `scale` as are the paths and the covariance.
         path_sigma: Path of the steps made isotropic.
         path_c: Path of the steps.
         history: Best and median value of each step, one after the other.
@@ -216,24 +219,43 @@ class CMABase:
         median = float(values[order[valid // 2]])
         return Ranking(order, weights, valid, best, median, math.inf)
 
-    def _next_sigma(self, r: Rates, sigma: float, length: float) -> float:
-        """Lengthen or shorten sigma by how the path compares with one of random steps."""
-        change = r.path_sigma / r.damping * (length / r.expected_length - 1)
-        return min(max(sigma * math.exp(min(1.0, change)), SMALLEST), LARGEST)
+    def _next_sigma(self, state: CMAState, r: Rates, z_mean: Matrix) -> tuple[Matrix, float, bool]:
+        """Return the path of sigma, sigma, and whether the path is so long that the other one is to wait."""
+        gain = math.sqrt(r.path_sigma * (2 - r.path_sigma) * r.mass)
+        path = (1 - r.path_sigma) * state.path_sigma + gain * z_mean
+        length = math.sqrt(path @ path) / r.expected_length
+        change = r.path_sigma / r.damping * (length - 1)
+        sigma = min(max(state.sigma * math.exp(min(1.0, change)), SMALLEST), LARGEST)
+        usual = math.sqrt(1 - (1 - r.path_sigma) ** (2 * (state.step + 1)))
+        return path, sigma, length / usual > 1.4 + 2 / (r.dim + 1)
 
-    def _stalls(self, r: Rates, step: int, length: float) -> bool:
-        """Whether the path of sigma is so long that the path of the covariance had better wait for it."""
-        usual = math.sqrt(1 - (1 - r.path_sigma) ** (2 * (step + 1)))
-        return length / usual > (1.4 + 2 / (r.dim + 1)) * r.expected_length
+    def _next_path_c(self, state: CMAState, r: Rates, y_mean: Matrix, stalled: bool) -> tuple[Matrix, float]:
+        """Return the path of the covariance, and what the covariance is to be spared of decay meanwhile."""
+        path = (1 - r.path_c) * state.path_c
+        spread = r.path_c * (2 - r.path_c)
+        if stalled:
+            return path, r.rank_one * spread
+        path += math.sqrt(spread * r.mass) * y_mean
+        return path, 0.0
 
-    def _why(self, state: CMAState, r: Rates, deviations: Matrix, axis: Matrix) -> str | None:
+    def _describe(self, state: CMAState, deviations: Matrix) -> dict[str, Any]:
+        """Return what `diagnostics` does, given the coordinates' deviations in units of scale and sigma."""
+        absolute = state.sigma * deviations * state.frame.scale
+        return {
+            "sigma": state.sigma,
+            "smallest_deviation": float(absolute.min()),
+            "largest_deviation": float(absolute.max()),
+            "condition": state.condition,
+        }
+
+    def _why(self, state: CMAState, r: Rates, deviations: Matrix, axis: Matrix | None) -> str | None:
         """Return the first stopping rule that holds.
 
         Args:
             state: Any state; the rules are looked at every `CHECK_EVERY` steps.
             r: The run's constants.
             deviations: Standard deviation of each coordinate, in units of `scale` and without sigma.
-            axis: One axis of the distribution, in units of x.
+            axis: One axis of the distribution in units of x; None where the axes are the coordinates.
         """
         if state.frame.budget is not None and state.nfev >= state.frame.budget:
             return f"the budget of {state.frame.budget} evaluations is used up"
@@ -245,31 +267,31 @@ class CMABase:
         history = state.history.array.reshape(-1, 2)
         if len(history) >= r.window:
             recent = history[-r.window :, 0]
-            spread = float(recent.max()) - float(recent.min())
+            spread, steps = float(recent.max()) - float(recent.min()), f"the last {r.window} steps"
             if spread == 0 and state.spread == 0:
-                return f"flat: all values of the last step and the best of the last {r.window} steps are equal"
+                return f"flat: all values of the last step and the best ones of {steps} are equal"
             if spread < self.tolfun and state.spread < self.tolfun:
-                return f"tolfun: values within the last step and over {r.window} steps differ by less than {self.tolfun}"
+                return f"tolfun: values within a step and over {steps} differ by less than {self.tolfun}"
             if spread < self.tolfunhist:
-                return f"tolfunhist: the best values of the last {r.window} steps differ by less than {self.tolfunhist}"
-        return self._stagnates(history, r, len(state.mean))
+                return f"tolfunhist: the best values of {steps} differ by less than {self.tolfunhist}"
+        return self._stagnates(history, r)
 
-    def _stagnates(self, history: Matrix, r: Rates, dim: int) -> str | None:
+    def _stagnates(self, history: Matrix, r: Rates) -> str | None:
         steps, limit = len(history), self.tolstagnation
         if limit is None:
-            limit = int(100 + 100 * dim**1.5 / r.population_size)
+            limit = int(100 + 100 * r.dim**1.5 / r.population_size)
         window = max(limit // 10, steps // 10)
-        long_enough = steps > max(limit, dim * (5 + 100 / r.population_size), 2 * window)
-        if limit == 0 or steps % 50 or not long_enough or np.isnan(history[-2 * window :]).any():
+        early = steps <= max(limit, r.dim * (5 + 100 / r.population_size), 2 * window)
+        if limit == 0 or steps % (5 * CHECK_EVERY) or early or np.isnan(history[-2 * window :]).any():
             return None
         if steps - int(np.nanargmin(history[:, 0])) <= limit / 2:
             return None
-        now, before = np.median(history[-window:], axis=0), np.median(history[-2 * window : -window], axis=0)
-        if (now >= before).all():
-            return f"stagnation: neither best nor median values have improved over the last {2 * window} steps"
-        return None
+        before, now = np.median(history[-2 * window : -window], axis=0), np.median(history[-window:], axis=0)
+        if (now < before).any():
+            return None
+        return f"stagnation: neither best nor median values have improved over {2 * window} steps"
 
-    def _distribution_says(self, state: CMAState, deviations: Matrix, axis: Matrix) -> str | None:
+    def _distribution_says(self, state: CMAState, deviations: Matrix, axis: Matrix | None) -> str | None:
         sigma, first = state.sigma, self.sigma
         if not math.isfinite(state.condition) or state.condition > self.tolconditioncov:
             return f"conditioncov: the covariance has a condition number above {self.tolconditioncov:.3g}"
@@ -287,6 +309,6 @@ class CMABase:
         blind = 0.2 * sigma * deviations * state.frame.scale < half_digit
         if blind.any():
             return f"noeffectcoord: steps of coordinate {int(blind.argmax())} vanish in rounding"
-        if (0.1 * sigma * np.abs(axis) <= half_digit).all():
+        if axis is not None and (0.1 * sigma * np.abs(axis) <= half_digit).all():
             return "noeffectaxis: steps along an axis of the distribution vanish in rounding"
         return None

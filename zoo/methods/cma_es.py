@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,11 @@ from zoo.core.types import Evaluations, Rows
 from zoo.core.validation import check_count
 from zoo.methods.cma_base import CHECK_EVERY, LARGEST, SMALLEST, CMABase, CMAState, Matrix, Rates, rates
 
-_last: tuple[Matrix, Key, int, Matrix, Matrix] | None = None  # factor, key, step, z, y of the sample drawn last
+_last: tuple[Matrix, Key, int, Matrix, Matrix] | None = None  # factor, key, step; z and y drawn with them
 
 
 def clear_cache() -> None:
-    """Forget the sample drawn last, which `tell` otherwise need not draw again. No result depends on it."""
+    """Forget the sample drawn last, which `tell` otherwise need not draw again; no result depends on it."""
     global _last
     _last = None
 
@@ -47,23 +47,26 @@ class CMAESState(CMAState):
 class CMAES(CMABase):
     """Covariance matrix adaptation: a normal distribution that learns the shape of the objective.
 
-    Each step draws `population_size` points x = mean + sigma * scale * y with y ~ N(0, C), ranks them by value, and
-    with the weights w (positive for the better half and summing to 1, negative for the rest) updates
+    Each step draws `population_size` points x = mean + sigma * scale * y with y ~ N(0, C), ranks them by
+    value, and with the weights w (positive for the better half and summing to 1, negative for the rest)
+    updates
 
         mean    <-  mean + sigma * scale * sum_{w > 0} w y
-        p_sigma <-  (1 - c_s) p_sigma + sqrt(c_s (2 - c_s) mu) sum_{w > 0} w z           where y = L z, C = L L'
+        p_sigma <-  (1 - c_s) p_sigma + sqrt(c_s (2 - c_s) mu) sum_{w > 0} w z    where y = L z, C = L L'
         sigma   <-  sigma exp(c_s / d_s (|p_sigma| / E|N(0, I)| - 1))
         p_c     <-  (1 - c_c) p_c + h sqrt(c_c (2 - c_c) mu) sum_{w > 0} w y
-        C       <-  (1 - c_1 - c_mu sum w) C + c_1 p_c p_c' + c_mu (sum_{w > 0} w y y' + sum_{w < 0} w (dim / |z|^2) y y')
+        C       <-  (1 - c_1 - c_mu sum w) C + c_1 p_c p_c'
+                    + c_mu (sum_{w > 0} w y y' + sum_{w < 0} w (dim / |z|^2) y y')
 
-    with mu = 1 / sum_{w > 0} w^2, and h = 0 while p_sigma is very long, else 1. All that depends on values is their
-    order, so the search is the same for f and for any increasing function of f.
+    with mu = 1 / sum_{w > 0} w^2, and h = 0 while p_sigma is very long, else 1. Only the order of the
+    values counts, so the search is the same for f and for any increasing function of f.
 
-    Departures from the tutorial: L is a Cholesky factor instead of the symmetric root, which changes p_sigma by a
-    rotation only and costs a tenth; it is taken anew every `update_period` steps; squares of failed evaluations' steps
-    are left out. Values that failed rank last, with weight 0. A step without any valid value leaves everything
-    but sigma, which shrinks by a tenth. A covariance that rounding has made indefinite is mended by raising its
-    smallest eigenvalues.
+    Departures from the tutorial: L is a Cholesky factor instead of the symmetric root, which changes
+    p_sigma by a rotation only and costs a tenth; it is taken anew every `update_period` steps. Failed
+    evaluations rank last with weight 0. A step without any valid value leaves everything but sigma, which
+    shrinks by a tenth. A covariance that rounding has made indefinite is mended by raising its
+    smallest eigenvalues. Of the stopping rules, noeffectaxis looks at columns of L instead of principal
+    axes, and all are looked at every tenth step only.
 
     Args:
         population_size: Candidates of a step; None for 4 + floor(3 log(dim)).
@@ -74,12 +77,14 @@ class CMAES(CMABase):
         tolfun: Stop when values within the last step, and the best ones of the last 10 + 30 dim /
             population_size steps, differ by less.
         tolfunhist: Stop when the best values of that many steps differ by less.
-        tolfacupx: Stop when steps are this many times as long as the first ones; inf for never, and so below.
+        tolfacupx: Stop when steps are this many times as long as the first ones; inf for never, and so
+            below.
         tolupsigma: Stop when sigma has grown this much more than the longest axis.
-        tolstagnation: Stop when best and median values have not improved for about this many steps; None for
-            100 + 100 dim^1.5 / population_size, 0 for never.
+        tolstagnation: Stop when best and median values have not improved for about this many steps; None
+            for 100 + 100 dim^1.5 / population_size, 0 for never.
         tolconditioncov: Stop when the condition number of the covariance is larger.
-        update_period: Steps between two factorizations; None for the default, which keeps them from dominating.
+        update_period: Steps between two factorizations; None for floor(0.1 / ((c_1 + c_mu) dim)), at
+            least 1: by then C has changed by about a tenth / dim.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -94,9 +99,9 @@ class CMAES(CMABase):
         >>> bool((method.recommend(state) ** 2).sum() < 1e-9)
         True
 
-    Source: N. Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772; active update and
-    default constants as there. Stopping rules: N. Hansen, Benchmarking a BI-Population CMA-ES on the BBOB-2009
-    Function Testbed, 2009, https://doi.org/10.1145/1570256.1570333.
+    Source: N. Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
+    Stopping rules: N. Hansen, Benchmarking a BI-Population CMA-ES on the BBOB-2009 Function Testbed, 2009,
+    https://doi.org/10.1145/1570256.1570333.
     """
 
     update_period: int | None = None
@@ -107,7 +112,13 @@ class CMAES(CMABase):
             check_count("update_period", self.update_period)
 
     def init(
-        self, x0: Array, *, key: Key, bounds: Bounds | None = None, scale: Any = 1.0, budget: int | None = None
+        self,
+        x0: Array,
+        *,
+        key: Key,
+        bounds: Bounds | None = None,
+        scale: Any = 1.0,
+        budget: int | None = None,
     ) -> CMAESState:
         """Return the first state; see `zoo.core.types.Optimizer.init`.
 
@@ -149,37 +160,25 @@ class CMAES(CMABase):
         """
         r = self._rates(state)
         order, weights, valid, best, median, spread = self._rank(state, r, evaluations)
-        frame, step, nfev = state.frame, state.step + 1, state.nfev + len(evaluations)
+        step, nfev = state.step + 1, state.nfev + len(evaluations)
         history = state.history.append([best, median])
         if valid == 0:
-            return CMAESState(
-                frame, step, nfev, state.mean, max(0.9 * state.sigma, SMALLEST), state.path_sigma, state.path_c,
-                history, spread, state.condition, state.covariance, state.factor, state.pending,
-            )  # fmt: skip
+            sigma = max(0.9 * state.sigma, SMALLEST)
+            return replace(state, step=step, nfev=nfev, sigma=sigma, history=history, spread=spread)
         z, y = _sample(state, r)
-        z, y = z.take(order, 0), y.take(order, 0)
-        parents, mu = weights[: r.mu], r.mu
+        z, y, mu, parents = z.take(order, 0), y.take(order, 0), r.mu, weights[: r.mu]
         y_mean = parents @ y[:mu]
-        mean = state.mean + (state.sigma * frame.scale) * y_mean
+        mean = state.mean + (state.sigma * state.frame.scale) * y_mean
+        path_sigma, sigma, stalled = self._next_sigma(state, r, parents @ z[:mu])
+        path_c, spared = self._next_path_c(state, r, y_mean, stalled)
 
-        keep, gain = 1 - r.path_sigma, math.sqrt(r.path_sigma * (2 - r.path_sigma) * r.mass)
-        path_sigma = keep * state.path_sigma + gain * (parents @ z[:mu])
-        length = math.sqrt(path_sigma @ path_sigma)
-        sigma = self._next_sigma(r, state.sigma, length)
-
-        stalled = self._stalls(r, state.step, length)
-        path_c = (1 - r.path_c) * state.path_c
-        lost = r.path_c * (2 - r.path_c)
-        if not stalled:
-            path_c += math.sqrt(lost * r.mass) * y_mean
-        decay = 1 - r.rank_one - r.rank_mu * float(weights.sum()) + (r.rank_one * lost if stalled else 0.0)
-
+        decay = 1 - r.rank_one - r.rank_mu * float(weights.sum()) + spared
         plus = np.empty((mu + 1, r.dim))
         np.multiply(y[:mu], np.sqrt(r.rank_mu * parents)[:, None], out=plus[:mu])
         np.multiply(path_c, math.sqrt(r.rank_one), out=plus[mu])
         if self.active:
-            against, lengths = -weights[mu:], np.einsum("ij,ij->i", z[mu:], z[mu:])
-            minus = y[mu:] * np.sqrt(r.rank_mu * r.dim * against / lengths)[:, None]
+            lengths = np.einsum("ij,ij->i", z[mu:], z[mu:])
+            minus = y[mu:] * np.sqrt(-weights[mu:] * (r.rank_mu * r.dim) / lengths)[:, None]
         else:
             minus = y[:0]
 
@@ -192,9 +191,20 @@ class CMAES(CMABase):
             if step % (CHECK_EVERY * period) == 0:
                 condition = _condition(factor, self.tolconditioncov)
         return CMAESState(
-            frame, step, nfev, mean, sigma, path_sigma, path_c,
-            history, spread, condition, covariance, factor, pending,
-        )  # fmt: skip
+            frame=state.frame,
+            step=step,
+            nfev=nfev,
+            mean=mean,
+            sigma=sigma,
+            path_sigma=path_sigma,
+            path_c=path_c,
+            history=history,
+            spread=spread,
+            condition=condition,
+            covariance=covariance,
+            factor=factor,
+            pending=pending,
+        )
 
     def finished(self, state: CMAESState) -> str | None:
         """Return which stopping rule holds, in words, or None."""
@@ -202,20 +212,13 @@ class CMAES(CMABase):
         return self._why(state, self._rates(state), np.sqrt(state.covariance.diagonal()), axis)
 
     def diagnostics(self, state: CMAESState) -> dict[str, Any]:
-        """Return sigma, the smallest and largest standard deviation of a coordinate, and the condition number."""
-        deviations = state.sigma * np.sqrt(state.covariance.diagonal()) * state.frame.scale
-        return {
-            "sigma": state.sigma,
-            "smallest_deviation": float(deviations.min()),
-            "largest_deviation": float(deviations.max()),
-            "condition": state.condition,
-        }
+        """Return sigma, the smallest and largest deviation of a coordinate, and the condition number."""
+        return self._describe(state, np.sqrt(state.covariance.diagonal()))
 
     def _rates(self, state: CMAESState) -> Rates:
         return rates(len(state.mean), self.population_size, self.active, False)
 
     def _period(self, r: Rates) -> int:
-        # Long enough for the factorization to cost no more than the rest, short enough for C to change by a tenth.
         return self.update_period or max(1, int(0.1 / ((r.rank_one + r.rank_mu) * r.dim)))
 
 
@@ -267,7 +270,7 @@ def _factorize(covariance: Matrix) -> tuple[Matrix, Matrix]:
 
 
 def _condition(factor: Matrix, limit: float) -> float:
-    """Return an estimate of the condition number, at most dim^2 too large; exact once it comes near the limit."""
+    """Return the condition number, at most dim^2 times too large where that is far from the limit."""
     inverse, _ = dtrcon(factor.T, uplo="L")
     estimate = inverse**-2 if inverse > 1e-100 else math.inf
     if estimate > limit:
