@@ -268,7 +268,7 @@ class CMABase:
         if len(history) >= r.window:
             recent = history[-r.window :, 0]
             spread, steps = float(recent.max()) - float(recent.min()), f"the last {r.window} steps"
-            if spread == 0 and state.spread == 0:
+            if spread == 0 and state.spread == 0 and self.tolfun > 0:
                 return f"flat: all values of the last step and the best ones of {steps} are equal"
             if spread < self.tolfun and state.spread < self.tolfun:
                 return f"tolfun: values within a step and over {steps} differ by less than {self.tolfun}"
