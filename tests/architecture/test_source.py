@@ -17,8 +17,11 @@ import pytest
 import zoo
 from tests.architecture.test_imports import FILES, ROOT, module_of
 from zoo.core.types import Optimizer
+from zoo.run.job import Job
+from zoo.updates.chain import Update
 
 MODULES = [module_of(path) for path in FILES]
+PROTOCOLS = (Job, Optimizer, Update)
 
 
 def test_version_is_said_once() -> None:
@@ -116,8 +119,10 @@ def test_public_names_are_documented(name: str) -> None:
     except ModuleNotFoundError as error:
         pytest.skip(f"needs {error.name}")
     assert module.__doc__, "the module has no docstring"
-    # An override need not repeat what its base class, or the protocol it meets, says.
-    said = {attribute for attribute, member in vars(Optimizer).items() if inspect.getdoc(member)}
+    # A method need not repeat what its base class, or the protocol it meets, says.
+    said = {
+        attribute for protocol in PROTOCOLS for attribute, m in vars(protocol).items() if inspect.getdoc(m)
+    }
     bare = [
         path
         for path, thing in public(module)

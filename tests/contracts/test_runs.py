@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -134,21 +135,25 @@ class Stop(BaseException):
 def test_resumes_where_it_was_killed(case: Case, fun: Any, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"method": case.method, "options": case.options, "budget": 60, "rng": 0}
     expected = zoo.minimize(fun, START, **arguments)
-    made = 0
+    made = deaths = 0
 
     def mortal(x: np.ndarray[Any, Any]) -> float:
-        nonlocal made
+        nonlocal made, deaths
         made += 1
-        if made in (3, 9, 14):
+        if made in (3, 20, 37):
+            deaths += 1
             raise Stop
         return float(fun(x))
 
-    for _ in range(3):
-        with pytest.raises(Stop):
-            zoo.minimize(mortal, START, out=tmp_path / "run", **arguments)
-    result = zoo.minimize(mortal, START, out=tmp_path / "run", **arguments)
+    result = None
+    while result is None:
+        with contextlib.suppress(Stop):
+            result = zoo.minimize(mortal, START, out=tmp_path / "run", **arguments)
     assert same(result, expected)
-    assert expected.nfev + 3 <= made <= expected.nfev + 3 * 10, "only the dispatch under way is made again"
+    assert deaths >= 1
+    assert expected.nfev + deaths <= made <= expected.nfev + deaths * 10, (
+        "only the dispatch under way is made again"
+    )
     before = made
     again = zoo.resume(tmp_path / "run", mortal)
     assert same(again, expected)
