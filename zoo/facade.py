@@ -116,8 +116,9 @@ def minimize(
     executor = _as_executor(workers)
     stop_after = None if seconds is None else check_positive("seconds", seconds)
     objective = as_objective(fun, args, vectorized=vectorized, noise=noise)
-    box = _as_bounds(bounds)
-    start = _as_start(x0, box)
+    given = None if x0 is None else _as_start(x0)
+    box = _as_bounds(bounds, None if given is None else int(given.shape[0]))
+    start = _middle(box) if given is None else given
     dim = int(start.shape[0])
     if box is not None and box.dim != dim:
         raise ValueError(
@@ -380,13 +381,13 @@ def _check_objective(path: Path, there: dict[str, str], given: dict[str, str]) -
         )
 
 
-def _as_start(x0: Any, box: Bounds | None) -> Array:
-    if x0 is None:
-        if box is None or not box.finite:
-            raise ValueError(
-                "`x0` must be given, or `bounds` be finite on all sides: there is nowhere to start."
-            )
-        return (box.lower + box.upper) / 2
+def _middle(box: Bounds | None) -> Array:
+    if box is None or not box.finite:
+        raise ValueError("`x0` must be given, or `bounds` be finite on all sides: there is nowhere to start.")
+    return (box.lower + box.upper) / 2
+
+
+def _as_start(x0: Any) -> Array:
     if is_torch(x0):
         if not x0.is_floating_point():
             raise TypeError(f"`x0` must be of a floating-point dtype, got {x0.dtype}.")
@@ -406,12 +407,14 @@ def _as_start(x0: Any, box: Bounds | None) -> Array:
     return start
 
 
-def _as_bounds(bounds: Any) -> Bounds | None:
+def _as_bounds(bounds: Any, dim: int | None) -> Bounds | None:
     if bounds is None or isinstance(bounds, Bounds):
         return bounds
-    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
-        lower, upper = np.broadcast_arrays(np.atleast_1d(bounds.lb), np.atleast_1d(bounds.ub))
-        return Bounds(lower, upper)
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # scipy's, where one number may stand for all
+        sides = np.broadcast_arrays(np.atleast_1d(bounds.lb), np.atleast_1d(bounds.ub))
+        if dim is not None and sides[0].shape == (1,):
+            sides = tuple(np.repeat(side, dim) for side in sides)
+        return Bounds(*sides)
     try:
         pairs = [(lower, upper) for lower, upper in bounds]
     except (TypeError, ValueError):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import importlib.util
 import math
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from zoo.core.device import Array, is_torch, to_numpy
 from zoo.core.errors import Interrupt
 from zoo.core.rng import Key, keyed_generators
 from zoo.core.types import Candidates, Evaluations, Failure, Reply
+from zoo.core.validation import hint
 
 _CHUNK = 2**18  # elements of candidates held at once while a function is called point by point
 
@@ -62,9 +62,7 @@ class Objective:
 
     def units(self, candidates: Candidates) -> Sequence[int]:
         """Return the boundaries 0, ..., n between units: what is evaluated in one call, always whole."""
-        n = len(candidates)
-        size = self.unit or max(64, -(-n // 16))
-        return [*range(0, n, size), n]
+        return _boundaries(len(candidates), self.unit)
 
     def evaluate(self, candidates: Candidates, start: int, stop: int, *, key: Key, step: int) -> Evaluations:
         """Evaluate one unit: its rows grouped by noise stream, one call for each stream."""
@@ -79,14 +77,18 @@ class Objective:
             failures.extend(f._replace(row=start + int(chosen[f.row])) for f in done.failures)
         return Evaluations(values, tuple(failures))
 
-    def evaluate_units(self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int) -> Reply:
+    def evaluate_units(
+        self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int
+    ) -> Reply:
         """Evaluate consecutive units, a failing one not disturbing the others."""
         began = time.perf_counter()
         values: list[np.ndarray[Any, Any]] = []
         failures: list[Failure] = []
         for start, stop in zip(boundaries, boundaries[1:], strict=False):
             try:
-                done = _as_evaluations(self.evaluate(candidates, start, stop, key=key, step=step), stop - start)
+                done = _as_evaluations(
+                    self.evaluate(candidates, start, stop, key=key, step=step), stop - start
+                )
                 values.append(done.values)
                 failures.extend(done.failures)
             except Interrupt:
@@ -119,7 +121,9 @@ class ScalarFunction(Objective):
         with keyed_generators(key) if self.noisy else contextlib.nullcontext():
             return np.array([as_number(self.fun(row, *self.args)) for row in x])
 
-    def evaluate_units(self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int) -> Reply:
+    def evaluate_units(
+        self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int
+    ) -> Reply:
         if self.noisy:
             return super().evaluate_units(candidates, boundaries, key=key, step=step)
         began = time.perf_counter()
@@ -165,7 +169,11 @@ class VectorizedFunction(Objective):
 
 
 class Named(Objective):
-    """An objective known by where it is to be found; imported in the process that evaluates it.
+    """An objective known by where it is to be found; a factory is called in the process that evaluates.
+
+    The driver imports the module, to refuse a wrong name before anything starts, and calls a factory
+    only where nothing else tells the units: not where it is a subclass of `Objective` that has the
+    inherited `units`.
 
     Args:
         spec: "module:name" for a function or an `Objective`, "module:name()" for a factory of one.
@@ -174,21 +182,15 @@ class Named(Objective):
         noisy: Whether to run it under forked global generators keyed by the place in the run.
 
     Raises:
-        ValueError: `spec` has another form, or its module does not exist.
+        ValueError: `spec` has another form, its module cannot be imported or has nothing of that name.
     """
 
-    def __init__(self, spec: str, args: tuple[Any, ...] = (), vectorized: bool = False, noisy: bool = False) -> None:
-        module, _, name = spec.removesuffix("()").partition(":")
-        if not module or not name or not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f'`fun` must have the form "module:name" or "module:name()", got {spec!r}.')
-        try:
-            found = importlib.util.find_spec(module)
-        except ModuleNotFoundError:
-            found = None
-        if found is None:
-            raise ValueError(f"`fun` must name a module that can be imported, got {spec!r}: no module {module!r}.")
+    def __init__(
+        self, spec: str, args: tuple[Any, ...] = (), vectorized: bool = False, noisy: bool = False
+    ) -> None:
         self.spec, self.args, self.vectorized, self.noisy = spec, args, vectorized, noisy
         self._built: Objective | None = None
+        self._found()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_built": None}
@@ -197,30 +199,49 @@ class Named(Objective):
     def built(self) -> Objective:
         """The objective itself, imported or built at the first use in this process."""
         if self._built is None:
-            module, _, name = self.spec.removesuffix("()").partition(":")
-            found: Any = importlib.import_module(module)
-            for part in name.split("."):
-                if not hasattr(found, part):
-                    raise AttributeError(f"module {module!r} has no {name!r}, which `fun` names.")
-                found = getattr(found, part)
-            if self.spec.endswith("()"):
-                found = found()
-            self._built = as_objective(found, self.args, vectorized=self.vectorized, noise=self.noisy)
+            found = self._found()
+            made = found() if self.spec.endswith("()") else found
+            self._built = as_objective(made, self.args, vectorized=self.vectorized, noise=self.noisy)
         return self._built
 
     def __call__(self, x: Array, *, key: Key) -> Any:
         return self.built(x, key=key)
 
     def units(self, candidates: Candidates) -> Sequence[int]:
-        # Known without building it, except where only the objective itself can say.
-        if self.spec.endswith("()") or isinstance(self.built, Objective):
-            return self.built.units(candidates)
-        return super().units(candidates)
+        if self._built is None and self.spec.endswith("()"):
+            factory = self._found()
+            if (
+                isinstance(factory, type)
+                and issubclass(factory, Objective)
+                and factory.units is Objective.units
+            ):
+                return _boundaries(len(candidates), factory.unit)
+        return self.built.units(candidates)
+
+    def _found(self) -> Any:
+        module, _, name = self.spec.removesuffix("()").partition(":")
+        if not module or not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f'`fun` must have the form "module:name" or "module:name()", got {self.spec!r}.')
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"`fun` must name a module that can be imported, got {self.spec!r}: no module {error.name!r}."
+            ) from error
+        for part in name.split("."):
+            if not hasattr(found, part):
+                raise ValueError(
+                    f"`fun` is {self.spec!r}, and {module!r} has no {name!r}.{hint(part, vars(found))}"
+                )
+            found = getattr(found, part)
+        return found
 
     def evaluate(self, candidates: Candidates, start: int, stop: int, *, key: Key, step: int) -> Evaluations:
         return self.built.evaluate(candidates, start, stop, key=key, step=step)
 
-    def evaluate_units(self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int) -> Reply:
+    def evaluate_units(
+        self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int
+    ) -> Reply:
         try:
             built = self.built
         except (Exception, SystemExit) as error:
@@ -276,7 +297,9 @@ class Command(Objective):
                 try:
                     return float(answer)
                 except ValueError:
-                    raise ValueError(f"{self.argv[0]!r} must answer with one number, got {answer.strip()!r}.") from None
+                    raise ValueError(
+                        f"{self.argv[0]!r} must answer with one number, got {answer.strip()!r}."
+                    ) from None
             # It may have ended after its last answer, a moment after we looked: only a fresh one is to blame.
             status = self._process.wait() if self._process else 0
             if fresh or attempt == 2:
@@ -372,7 +395,14 @@ def failure_of(error: BaseException, row: int) -> Failure:
     lines = traceback.format_list(own) + traceback.format_exception_only(error)
     text = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-    return Failure(row, "raised", message, "Traceback of the objective (most recent call last):\n" + "".join(lines))
+    return Failure(
+        row, "raised", message, "Traceback of the objective (most recent call last):\n" + "".join(lines)
+    )
+
+
+def _boundaries(n: int, unit: int | None) -> list[int]:
+    size = unit or max(64, -(-n // 16))
+    return [*range(0, n, size), n]
 
 
 def _as_evaluations(value: Any, n: int) -> Evaluations:
@@ -405,7 +435,8 @@ def _reply(start: int, values: np.ndarray[Any, Any], failures: list[Failure], be
 
 
 def _name_of(thing: Any) -> str:
-    return f"{getattr(thing, '__module__', None) or '?'}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+    name = getattr(thing, "__qualname__", type(thing).__qualname__)
+    return f"{getattr(thing, '__module__', None) or '?'}:{name}"
 
 
 def _identity_of(fun: Any) -> dict[str, str]:

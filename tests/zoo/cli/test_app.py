@@ -62,7 +62,7 @@ def test_the_users_own_module_and_a_program(tmp_path):
         (("minimize", "zoo.problems:sphere", "--x0", "0x3", "--method", "cam"), 2, "Did you mean 'cma'"),
         (("minimize", "zoo.problems:sphere", "--x0", "a,b"), 2, "`--x0` must be numbers"),
         (("minimize", "zoo.problems:sphere", "--bounds", "1"), 2, "`--bounds` must be LOWER:UPPER"),
-        (("minimize", "zoo.problems:spher", "--x0", "0x3"), 1, "has no 'spher'"),
+        (("minimize", "zoo.problems:spher", "--x0", "0x3"), 2, "has no 'spher'. Did you mean 'sphere'"),
         (("minimize", "zoo.problems:sphere", "--x0", "0x3", "--option", "x"), 2, "NAME=VALUE"),
         (
             ("minimize", "zoo.problems:sphere", "--x0", "0x3", "--option", "sigme=1"),
