@@ -1,7 +1,8 @@
 """Who evaluates which units, and what happens when a worker dies: scheduling, over any transport.
 
 Units travel in dispatches: runs of consecutive units worth about a tenth of a second by a running
-estimate, two under way per worker, so that none waits for the driver. Replies are taken in any order.
+estimate, but no more than a fair share of what is left; two are under way per worker, so that none
+waits for the driver. Replies are taken in any order.
 Clocks and luck decide who evaluates a unit and when; the values are those of `Serial`, to the last bit.
 
 A worker that dies is replaced. Everything it had not answered is suspect and issued again one unit at
@@ -13,12 +14,15 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import math
+import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from zoo.core.errors import WorkerError
+from zoo.core.errors import WorkerError, ZooWarning
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.types import Candidates, Evaluations, Reply
@@ -31,8 +35,10 @@ from zoo.execution.worker import encode, encode_objective
 WAIT_SECONDS = 0.2
 """Longest wait without a look at whether a signal asked to stop."""
 
+_LEAST_SECONDS = 0.001  # below that, a dispatch costs more than sharing it out would save
 _DEPTH = 2  # dispatches under way per worker
 _STARTS = 3  # workers that may die in a row before one of them got ready
+_PATIENCE_SECONDS = 60.0  # without any worker, before a warning
 
 
 class Ready(NamedTuple):
@@ -155,6 +161,7 @@ class Pool:
         self._serial = 0
         self._seconds: float | None = None  # a unit takes, by a running estimate
         self._failed_starts = 0  # in a row
+        self._warn_at = time.monotonic() + _PATIENCE_SECONDS  # unless a worker gets ready before
         self._deaths = 0  # since the last reply
 
     def start(self) -> None:
@@ -177,6 +184,14 @@ class Pool:
             for event in self._transport.poll(WAIT_SECONDS):
                 self._take(event, state)
             interrupts.check()
+            if time.monotonic() > self._warn_at:
+                self._warn_at = math.inf
+                warnings.warn(
+                    f"no worker has got ready for {_PATIENCE_SECONDS:g} s. The objective may take long to "
+                    "load; if the workers belong to a cluster, see whether it has CPUs to spare.",
+                    ZooWarning,
+                    stacklevel=2,
+                )
         return ledger.evaluations()
 
     def _is_under_way(self) -> bool:
@@ -201,9 +216,10 @@ class Pool:
         return any(dispatch.first in state.attempts for dispatch in worker.under_way.values())
 
     def _size(self, left: int) -> int:
+        if self._seconds is None:
+            return 1
         share = -(-left // (_DEPTH * self._num_workers))
-        fits = 1 if self._seconds is None else int(DISPATCH_SECONDS / self._seconds)
-        return max(1, min(share, fits))
+        return max(1, int(_LEAST_SECONDS / self._seconds), min(share, int(DISPATCH_SECONDS / self._seconds)))
 
     def _submit(self, number: int, worker: _Worker, state: _Step, first: int, last: int) -> None:
         if worker.serial != state.serial:
@@ -228,7 +244,7 @@ class Pool:
                     state.add(unit, unit + 1)
         elif isinstance(event, Ready):
             worker.ready = True
-            self._failed_starts = 0
+            self._failed_starts, self._warn_at = 0, math.inf
         elif isinstance(event, Failed):
             raise WorkerError(event.message)
         else:

@@ -1,0 +1,313 @@
+"""The scheduler on a fake transport: whatever dies, comes late or twice, the values stay the same."""
+
+import contextlib
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tests.distributed import objectives
+from tests.distributed.fake import Fake, Faults
+from tests.distributed.objectives import points
+from zoo.core.errors import EvaluationError, Interrupt, WorkerError, ZooWarning
+from zoo.core.objective import as_objective
+from zoo.core.rng import Key
+from zoo.core.types import Reply
+from zoo.execution import interrupts, pool
+from zoo.execution.executor import Serial
+from zoo.execution.ledger import Account, Ledger
+
+WAVE = as_objective(objectives.wave)
+UNITS = 24
+
+
+class Run:
+    """Some steps of an executor, and everything there is to know about them."""
+
+    def __init__(self, executor, objective=WAVE, steps=3, known=(), **options):
+        self.executor, self.account, self.events, self.records = executor, Account(), [], []
+        self.values, self.failures = [], []
+        with executor.open(objective):
+            for step in range(steps):
+                candidates = points(UNITS, seed=step)
+                ledger = Ledger(
+                    objective.units(candidates),
+                    known=known if step == 0 else (),
+                    record=self.records.append,
+                    event=self.events.append,
+                    account=self.account,
+                    **options,
+                )
+                done = executor.evaluate(candidates, Key(1), step, ledger)
+                self.values.append(done.values)
+                self.failures += [(step, f.row, f.kind) for f in done.failures]
+
+    @property
+    def digest(self):
+        return b"".join(values.tobytes() for values in self.values)
+
+    def count(self, event):
+        return sum(entry["event"] == event for entry in self.events)
+
+
+def serial(objective=WAVE, **options):
+    return Run(Serial(), objective, **options).digest
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+@pytest.mark.parametrize("seconds", [1e-6, 0.03, 5.0])
+def test_same_bytes_in_any_order(num_workers, seconds):
+    for objective in (WAVE, objectives.Batches()):
+        expected = serial(objective)
+        for seed in range(4):
+            faults = Faults(duplicate=0.3, delay=0.2)
+            run = Run(Fake(num_workers, seed=seed, seconds=seconds, faults=faults), objective)
+            assert run.digest == expected
+            assert run.account == Account()
+            assert sum(len(record.values) for record in run.records) == 3 * UNITS
+
+
+FAULTS = {
+    "before": Faults(kill_before=(3,)),
+    "after": Faults(kill_after=(3,)),
+    "idle": Faults(kill_idle=(3,)),
+    "first": Faults(kill_before=(0,)),
+    "twice": Faults(kill_before=(3,), kill_after=(4,)),
+    "again and again": Faults(kill_before=(2, 5, 9, 14), kill_after=(7, 20), kill_idle=(11,)),
+    "all": Faults(kill_all=(5,)),
+    "all, in turn": Faults(kill_all=(5, 12, 30)),
+    "start": Faults(failed_starts=(0, 1), kill_before=(4,)),
+    "starts": Faults(failed_starts=(0, 1, 4, 6), kill_before=(4, 8)),
+    "everything": Faults(kill_before=(4,), kill_after=(9,), failed_starts=(2,), duplicate=0.4, delay=0.3),
+}
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_deaths_change_nothing(num_workers, faults):
+    expected = serial()
+    for seed in range(5):
+        run = Run(Fake(num_workers, seed=seed, faults=faults))
+        assert run.digest == expected
+        assert run.failures == []
+        assert run.account.restarts == run.count("worker lost") == run.count("worker restarted") >= 1
+        assert run.account.lost == sum(e["units"] for e in run.events if e["event"] == "worker lost")
+        assert run.account.retries == 0
+        assert sorted(row for record in run.records for row in range(record.start, record.stop)) == sorted(
+            3 * list(range(UNITS))
+        )
+        assert run.executor.transport.closed
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+@pytest.mark.parametrize("seconds", [1e-6, 0.03])
+def test_poison_is_given_up_after_three_solitary_attempts(num_workers, seconds):
+    poison = ((0, 0), (1, 7), (1, 8), (2, UNITS - 1))
+    for seed in range(5):
+        executor = Fake(num_workers, seed=seed, faults=Faults(poison=poison), seconds=seconds)
+        run = Run(executor)
+        expected = np.frombuffer(serial()).reshape(3, UNITS).copy()
+        for step, unit in poison:
+            expected[step, unit] = np.nan
+        assert run.digest == expected.tobytes()
+        assert run.failures == [(step, unit, "crashed") for step, unit in poison]
+        assert run.count("evaluation crashed") == 4
+        # Three deaths alone for each, and some before it was known whose fault it was.
+        assert 12 <= run.account.restarts <= 16
+
+
+def test_poison_does_not_blame_its_neighbours():
+    """A worker has two dispatches of several units when it dies; only attempts alone count."""
+    executor = Fake(2, faults=Faults(poison=((2, 5),)), max_attempts=1, seconds=1e-6)
+    run = Run(executor)
+    assert run.failures == [(2, 5, "crashed")]
+    deaths = [entry for entry in executor.transport.evaluated if entry[1] <= 5 < entry[2]][-1]
+    assert deaths[1:] == (5, 6, True)
+
+
+def test_suspects_are_alone_on_their_worker():
+    run = Run(Fake(2, faults=Faults(kill_before=(4,)), seconds=0.01), steps=1)
+    transport = run.executor.transport
+    suspects = {unit for first, last in transport.lost for unit in range(first, last)}
+    assert run.account.lost == len(suspects) > 2
+    assert suspects <= {first for _, first, last, alone in transport.evaluated if alone and last == first + 1}
+
+
+def test_all_units_poisonous():
+    with pytest.raises(
+        WorkerError, match="no evaluation has succeeded yet; the last one: killed by the test"
+    ):
+        Run(Fake(2, faults=Faults(poison=tuple((0, unit) for unit in range(UNITS)))))
+    # Not so late in a run: then they are failed evaluations, and what follows is for the run to decide.
+    run = Run(Fake(2, faults=Faults(poison=tuple((2, unit) for unit in range(UNITS)))), succeeded=True)
+    assert np.isnan(run.values[2]).all()
+    assert np.isfinite(run.values[1]).all()
+
+
+def test_workers_that_never_start():
+    with pytest.raises(
+        WorkerError, match="3 workers in a row ended before they were ready, the last one: killed"
+    ):
+        Run(Fake(2, faults=Faults(failed_starts=tuple(range(10)))))
+    executor = Fake(2)
+    with pytest.raises(WorkerError, match="libfoo"):
+        Run(executor, objectives.Unloadable())
+    assert executor.transport.closed
+
+
+def test_long_silence_is_warned_of(monkeypatch):
+    monkeypatch.setattr(pool, "_PATIENCE_SECONDS", 0.0)
+    with pytest.warns(ZooWarning, match="no worker has got ready"):
+        Run(Fake(2, faults=Faults(delay=0.9)))
+
+
+def test_dispatches():
+    """Single units while nothing is known, then worth a tenth of a second, then fair shares of the rest."""
+    run = Run(Fake(2, seconds=0.03), steps=2)
+    sizes = [last - first for _, first, last, _ in run.executor.transport.evaluated]
+    assert sizes[:2] == [1, 1]
+    assert max(sizes) == 3
+    assert sizes[-1] == 1
+    assert run.executor.transport.most == 2
+    # So short that it is not worth while to share them out.
+    run = Run(Fake(2, seconds=1e-7), steps=2)
+    assert [entry[1:3] for entry in run.executor.transport.evaluated][-1] == (0, UNITS)
+    run = Run(Fake(2, seconds=7.0), steps=2)
+    assert {last - first for _, first, last, _ in run.executor.transport.evaluated} == {1}
+
+
+def test_a_slow_first_call_is_forgotten():
+    scheduler = pool.Pool(None, 2, 3)
+    for seconds in [3.0, *[1e-5] * 12]:
+        scheduler._learn(seconds)
+    assert scheduler._seconds < 2e-5
+
+
+def test_known_units_are_not_evaluated_again():
+    values = np.arange(8.0)
+    known = [Reply(3, values[:5]), Reply(20, values[5:])]
+    run = Run(Fake(2), steps=1, known=known)
+    evaluated = Counter(u for _, a, b, _ in run.executor.transport.evaluated for u in range(a, b))
+    assert evaluated == Counter([*range(3), *range(8, 20), 23])
+    assert run.values[0][3:8].tolist() == values[:5].tolist()
+    assert run.values[0][20:23].tolist() == values[5:].tolist()
+    whole = Run(Fake(2), steps=1, known=[Reply(0, np.arange(float(UNITS)))])
+    assert whole.executor.transport.dispatches == 0
+
+
+def raising(x):
+    if x[0] in (7, 13):
+        raise ValueError(f"row {x[0]:g}")
+    return objectives.wave(x)
+
+
+def raising_from_the_start(x):
+    if x[0] < 2:
+        return float("nan")
+    raise ValueError(f"row {x[0]:g}")
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_exceptions(num_workers):
+    expected = serial(as_objective(raising))
+    for seed in range(5):
+        executor = Fake(num_workers, seed=seed, faults=Faults(duplicate=0.5, delay=0.2))
+        run = Run(executor, as_objective(raising))
+        assert run.digest == expected
+        assert run.failures == [(step, row, "raised") for step in range(3) for row in (7, 13)]
+        assert run.account.retries == run.count("evaluation raised") == 6
+        evaluated = Counter(u for _, a, b, _ in executor.transport.evaluated for u in range(a, b))
+        assert evaluated == Counter({u: 6 if u in (7, 13) else 3 for u in range(UNITS)})
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_exceptions_that_end_the_run(num_workers):
+    """The same one is named in whatever order the replies come."""
+    for seed in range(8):
+        faults = Faults(duplicate=0.5, delay=0.2, kill_before=(6,))
+        with pytest.raises(EvaluationError, match="evaluation 7 raised twice: ValueError: row 7") as caught:
+            Run(Fake(num_workers, seed=seed, faults=faults), as_objective(raising), on_error="raise")
+        assert caught.value.evaluation == 7
+        assert "in raising" in caught.value.details
+        for on_error in ("nan", "raise"):
+            with pytest.raises(EvaluationError, match="evaluation 2 raised, and none before it had a value"):
+                Run(
+                    Fake(num_workers, seed=seed, faults=faults),
+                    as_objective(raising_from_the_start),
+                    on_error=on_error,
+                )
+
+
+def test_wrong_length_of_a_batch():
+    def short(x):
+        return x[:, 0] if x[0, 0] < 10 else x[1:, 0]
+
+    objective = as_objective(short, vectorized=True)
+    objective.unit = 4
+    run = Run(Fake(2, seed=3), objective, steps=1)
+    expected = np.arange(float(UNITS))
+    expected[12:] = np.nan
+    assert run.values[0].tobytes() == expected.tobytes()
+    assert {kind for _, _, kind in run.failures} == {"raised"}
+    with pytest.raises(EvaluationError, match=r"evaluation 12 raised twice: .*shape \(4,\).*got \(3,\)"):
+        Run(Fake(2, seed=3), objective, on_error="raise")
+
+
+def test_an_abandoned_step_is_forgotten():
+    """Replies to a step that was left by an exception do not count in the next one."""
+    executor = Fake(2, faults=Faults(delay=0.3))
+    objective = as_objective(objectives.raises_at_seven)
+    with executor.open(objective):
+        for step in range(6):
+            ledger = Ledger(range(UNITS + 1), on_error="raise")
+            with pytest.raises(EvaluationError):
+                executor.evaluate(points(UNITS, seed=step), Key(1), step, ledger)
+            # Whatever the first step left under way comes in during this one.
+            candidates = points(7, seed=50 + step)
+            values = executor.evaluate(candidates, Key(1), step).values
+            assert values.tolist() == [objectives.wave(x) for x in candidates.array]
+
+
+def test_death_under_an_abandoned_step_is_nobodys_fault():
+    executor = Fake(1, faults=Faults(kill_before=(1,)), max_attempts=1)
+    ledger = Ledger(range(3))
+    with executor.open(WAVE):
+        with interrupted(executor, 1), pytest.raises(Interrupt):
+            executor.evaluate(points(UNITS), Key(1), 0)
+        values = executor.evaluate(points(2), Key(1), 1, ledger).values
+    assert values.tolist() == [objectives.wave(x) for x in points(2).array]
+    assert ledger.account == Account(lost=1, restarts=1)
+
+
+@contextlib.contextmanager
+def interrupted(executor, poll):
+    """Have a signal ask to stop during a poll."""
+    polls = iter(range(10**6))
+
+    def stop():
+        if next(polls) == poll:
+            interrupts._requested = 15
+
+    executor.faults.on_poll = stop
+    try:
+        yield
+    finally:
+        interrupts._requested = None
+
+
+def test_interrupt_keeps_what_was_evaluated():
+    executor, records = Fake(2), []
+    ledger = Ledger(range(UNITS + 1), record=records.append)
+    with executor.open(WAVE), interrupted(executor, 10), pytest.raises(Interrupt):
+        executor.evaluate(points(UNITS), Key(1), 0, ledger)
+    assert executor.transport.closed
+    values = np.concatenate([record.values for record in records])
+    assert 0 < len(values) < UNITS
+    again = Run(Fake(2), steps=1, known=records)
+    assert again.digest == serial(steps=1)
+
+
+def test_outside_of_open():
+    with pytest.raises(RuntimeError, match="inside"):
+        Fake(2).evaluate(points(), Key(0), 0)
+    assert Fake(2).pids() == []
