@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.core.device import Array, Like, is_torch
+from zoo.core.device import Array, Like, array_module, is_torch
 from zoo.core.validation import check_choice
 
 MODES = ("reflect", "clip", "smooth")
@@ -52,10 +52,14 @@ class Bounds:
     def __post_init__(self) -> None:
         lower, upper = np.array(self.lower, np.float64), np.array(self.upper, np.float64)
         if lower.shape != upper.shape or lower.ndim != 1:
-            raise ValueError(f"`bounds` must be two rows of equal length, got shapes {lower.shape} and {upper.shape}.")
+            raise ValueError(
+                f"`bounds` must be two rows of equal length, got shapes {lower.shape} and {upper.shape}."
+            )
         for name, side in (("lower", lower), ("upper", upper)):
             if np.isnan(side).any():
-                raise ValueError(f"`bounds` must not hold NaN, got {name}[{int(np.isnan(side).argmax())}] = nan.")
+                raise ValueError(
+                    f"`bounds` must not hold NaN, got {name}[{int(np.isnan(side).argmax())}] = nan."
+                )
         wrong = (lower > upper) | (lower == np.inf) | (upper == -np.inf)
         if wrong.any():
             index = int(wrong.argmax())
@@ -80,10 +84,15 @@ class Bounds:
         """Whether every side is finite."""
         return bool(np.isfinite(self.lower).all() and np.isfinite(self.upper).all())
 
+    def sides(self, x: Array) -> tuple[Array, Array]:
+        """Return lower and upper walls as arrays like `x`, rounded towards the inside."""
+        walls = self._walls("clip", x)
+        return walls.lower, walls.upper
+
     def contains(self, x: Array) -> bool:
         """Whether every coordinate of every row of `x` is inside."""
-        walls = self._walls("clip", x)
-        return bool(((x >= walls.lower) & (x <= walls.upper)).all())
+        lower, upper = self.sides(x)
+        return bool(((x >= lower) & (x <= upper)).all())
 
     def map(self, x: Array, mode: str = "reflect") -> Array:
         """Take finite points, shape (..., dim), into the box; see the class for the modes.
@@ -94,19 +103,22 @@ class Bounds:
         check_choice("mode", mode, MODES)
         walls = self._walls(mode, x)
         if mode == "clip":
-            return walls.clip(x)
+            inside: Array = walls.clip(x)
+            return inside
         # Numbers next to the largest there are may overflow on the way; the clip afterwards mends them.
         with np.errstate(over="ignore"):
             inside = walls.reflect(x) if mode == "reflect" else walls.round_off(walls.reflect(x))
         # Rounding may have left a point a bit outside.
-        return self._walls("clip", x).clip(inside)
+        inside = self._walls("clip", x).clip(inside)
+        return inside
 
     def inverse(self, x: Array, mode: str = "reflect") -> Array:
         """Return a point that `map` takes to `x`, which must lie inside; exact but for rounding."""
         check_choice("mode", mode, MODES)
         if mode != "smooth":
             return x.clone() if is_torch(x) else x.copy()
-        return self._walls(mode, x).sharpen(x)
+        sharp: Array = self._walls(mode, x).sharpen(x)
+        return sharp
 
     def _walls(self, mode: str, x: Array) -> _Walls:
         kind = (mode, x.dtype, x.device if is_torch(x) else None)
@@ -152,12 +164,12 @@ class _Walls:
             # A box without room has no parabola either: any divisor will do.
             self.low_scale, self.high_scale = (_as(np.where(m > 0, 4 * m, 1.0), like) for m in (below, above))
 
-    def clip(self, x: Array) -> Array:
-        xp = _module(x)
+    def clip(self, x: Any) -> Any:
+        xp = array_module(x)
         return xp.minimum(xp.maximum(x, self.lower), self.upper)
 
-    def reflect(self, x: Array) -> Array:
-        xp = _module(x)
+    def reflect(self, x: Any) -> Any:
+        xp = array_module(x)
         inside = (x >= self.low) & (x <= self.high)
         if inside.all():
             return x
@@ -168,8 +180,8 @@ class _Walls:
             folded = xp.where(self.waves, self.start + xp.minimum(offset, self.period - offset), folded)
         return xp.where(inside, x, folded)
 
-    def round_off(self, u: Array) -> Array:
-        xp = _module(u)
+    def round_off(self, u: Any) -> Any:
+        xp = array_module(u)
         near_low, near_high = u < self.low_end, u > self.high_start
         # The distance is cut to 0 where the parabola is not used: its square must not overflow.
         from_low = xp.where(near_low, u - self.low_mirror, 0)
@@ -177,8 +189,8 @@ class _Walls:
         out = xp.where(near_low, self.lower + from_low * from_low / self.low_scale, u)
         return xp.where(near_high, self.upper - from_high * from_high / self.high_scale, out)
 
-    def sharpen(self, x: Array) -> Array:
-        xp = _module(x)
+    def sharpen(self, x: Any) -> Any:
+        xp = array_module(x)
         near_low, near_high = x < self.low_end, x > self.high_start
         from_low = xp.sqrt(self.below * xp.where(near_low, x - self.lower, 0))
         from_high = xp.sqrt(self.above * xp.where(near_high, self.upper - x, 0))
@@ -188,14 +200,6 @@ class _Walls:
 
 def _margin(wall: Any, width: Any) -> Any:
     return np.where(np.isfinite(width), width, 1 + np.abs(np.where(np.isfinite(wall), wall, 0.0))) / 20
-
-
-def _module(x: Array) -> Any:
-    if is_torch(x):
-        import torch
-
-        return torch
-    return np
 
 
 def _tensor(value: Any, like: Like) -> Any:
@@ -213,7 +217,7 @@ def _rounded_inside(lower: Any, upper: Any, like: Like) -> tuple[Any, Any]:
     near_lower, near_upper = _as(lower, like), _as(upper, like)
     if like.dtype == "float64":
         return near_lower, near_upper
-    xp = _module(near_lower)
+    xp = array_module(near_lower)
     infinite = xp.full_like(near_lower, float("inf"))
     exact = [_tensor(side, like) if like.kind == "torch" else side for side in (lower, upper)]
     low = xp.where(near_lower < exact[0], xp.nextafter(near_lower, infinite), near_lower)

@@ -138,14 +138,23 @@ class Reply:
 class Optimizer(Protocol[S]):
     """A method: a frozen dataclass of hyper-parameters with an explicit state and pure transitions.
 
-    Class attributes tell the rest of the library what it need not find out:
-    `recommends_evaluated` is True when `recommend` returns a point that was among the candidates.
+    Attributes tell the rest of the library what it need not find out: `recommends_evaluated` is True
+    when `recommend` returns a point that was among the candidates.
     """
 
-    recommends_evaluated: bool
+    @property
+    def recommends_evaluated(self) -> bool:
+        """Whether what is recommended has been evaluated already."""
+        ...
 
     def init(
-        self, x0: Array, *, key: Key, bounds: Bounds | None = None, scale: Any = 1.0, budget: int | None = None
+        self,
+        x0: Array,
+        *,
+        key: Key,
+        bounds: Bounds | None = None,
+        scale: Any = 1.0,
+        budget: int | None = None,
     ) -> S:
         """Return the first state.
 

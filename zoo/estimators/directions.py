@@ -1,0 +1,460 @@
+"""Laws that directions are drawn from.
+
+A law says how rows of directions are made from a key, and with which factor the mean of
+(slope along u) * u becomes a gradient. Unless a class says otherwise, E[u u^T] = I, so that this
+factor is 1 and a learning rate means the same under every law. Laws with a memory learn from the run;
+their memory is part of the estimator's state.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from zoo.core.device import Array, Like, array_module, is_torch, to_numpy
+from zoo.core.rng import Key
+from zoo.core.state import state
+from zoo.core.validation import check_choice, check_count, check_fraction, check_number, hint, listed
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Which directions a step wants.
+
+    Attributes:
+        key: The step's own key.
+        step: Number of the step.
+        count: How many directions the step has.
+        dim: Length of a direction.
+        like: Kind, dtype (single or double precision) and device of the directions.
+    """
+
+    key: Key
+    step: int
+    count: int
+    dim: int
+    like: Like
+
+
+class Directions(abc.ABC):
+    """A law of directions.
+
+    Subclasses define `draw`; those with a memory also `init` and `learn`.
+    """
+
+    def size(self, dim: int) -> int:
+        """Return the number of coordinates that move."""
+        return dim
+
+    def norm(self, dim: int) -> float:
+        """Return the root mean square length of a direction."""
+        return math.sqrt(self.size(dim))
+
+    def factor(self, dim: int) -> float:
+        """Return what the mean of (slope along u) * u is multiplied by to become a gradient."""
+        del dim
+        return 1.0
+
+    def most(self, dim: int) -> int | None:
+        """Return the largest number of directions that a step can make use of, or None for any."""
+        del dim
+        return None
+
+    def init(self, x: Array) -> Any:
+        """Return the memory at the start of a run; None for laws without one."""
+        del x
+
+    def shipped(self, memory: Any) -> Any:
+        """Return the part of the memory that drawing needs: it travels with the candidates."""
+        del memory
+
+    def plan(self, draw: Draw, memory: Any) -> Any:
+        """Return what all rows of a step have in common, computed once by whoever draws them."""
+        del draw, memory
+
+    @abc.abstractmethod
+    def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
+        """Return directions `start` to `stop`, shape (stop - start, dim).
+
+        Pure, and the same bytes for a direction whatever the slice.
+        """
+
+    def project(self, gradient: Array, memory: Any) -> Array:
+        """Return the estimate with what the memory knows to be noise taken out."""
+        del memory
+        return gradient
+
+    def learn(self, memory: Any, x: Array, gradient: Array) -> Any:
+        """Return the memory after a step at `x` whose estimate was `gradient`."""
+        del x, gradient
+        return memory
+
+
+@dataclass(frozen=True)
+class Gaussian(Directions):
+    """Independent standard normal entries.
+
+    The estimate has second moment E|g|^2 = (n + d + 1) / n |grad f|^2 over n directions.
+    """
+
+    def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
+        return draw.key.normal(start, stop, draw.dim, like=draw.like)
+
+
+@dataclass(frozen=True)
+class Sphere(Directions):
+    """Uniform on the sphere of radius sqrt(d); second moment (n + d - 1) / n |grad f|^2."""
+
+    def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
+        rows = draw.key.normal(start, stop, draw.dim, like=draw.like)
+        if not is_torch(rows):
+            return rows * (math.sqrt(draw.dim) / np.sqrt((rows * rows).sum(1, keepdims=True)))
+        for row in rows:  # one by one: how torch adds up a row depends on how many there are
+            row *= math.sqrt(draw.dim) / (row * row).sum().sqrt()
+        return rows
+
+
+@dataclass(frozen=True)
+class Rademacher(Directions):
+    """Fair signs; second moment (n + d - 1) / n |grad f|^2. The directions of SPSA."""
+
+    def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
+        return draw.key.rademacher(start, stop, draw.dim, like=draw.like)
+
+
+@dataclass(frozen=True)
+class Axes(Directions):
+    """Coordinate axes, as unit vectors: one coordinate moves at a time.
+
+    With as many directions as there are coordinates, the most there can be, this is the dense
+    coordinate-wise estimate, without variance. With n < d it holds d / n times the slopes of n
+    coordinates: unbiased where they are drawn, of second moment d / n |grad f|^2. Here
+    E[u u^T] = I / d, which `factor` makes up for.
+
+    Args:
+        order: "random", drawn without replacement, or "cyclic", step by step in their order.
+    """
+
+    order: str = "random"
+
+    def __post_init__(self) -> None:
+        check_choice("order", self.order, ("random", "cyclic"))
+
+    def norm(self, dim: int) -> float:
+        return 1.0
+
+    def factor(self, dim: int) -> float:
+        return float(dim)
+
+    def most(self, dim: int) -> int | None:
+        return dim
+
+    def plan(self, draw: Draw, memory: Any) -> Any:
+        if self.order == "cyclic":
+            return (draw.step * draw.count + np.arange(draw.count)) % draw.dim
+        return draw.key.permutation(0, 1, draw.dim)[0, : draw.count]
+
+    def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
+        rows = np.zeros((stop - start, draw.dim), draw.like.dtype)
+        rows[np.arange(stop - start), plan[start:stop]] = 1
+        return draw.like.asarray(rows)
+
+
+@dataclass(frozen=True)
+class Orthonormal(Directions):
+    """Perpendicular directions of length sqrt(d), uniformly rotated; d of them at most.
+
+    k of them estimate d / k times the gradient's projection on their span, of second moment
+    d / k |grad f|^2; d of them give the gradient as the axes do. Whoever draws one direction computes
+    all of the step's, so these need k x d numbers of memory.
+    """
+
+    def most(self, dim: int) -> int | None:
+        return dim
+
+    def plan(self, draw: Draw, memory: Any) -> Any:
+        gaussian = draw.key.normal(0, draw.count, draw.dim, like=draw.like)
+        q, r = array_module(gaussian).linalg.qr(gaussian.T)
+        # The sign fix makes the law the uniform one, whatever signs the factorization picks.
+        signs = 1 - 2 * (r.diagonal() < 0)
+        return _plain((q * (signs * math.sqrt(draw.dim))).T)
+
+    def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
+        return draw.like.asarray(plan[start:stop])
+
+
+@dataclass(frozen=True, eq=False)
+class Masked(Directions):
+    """Another law, on some of the coordinates only; the others never move, and their estimate is 0.
+
+    E[u u^T] is the identity on the masked-in coordinates and 0 elsewhere.
+
+    Args:
+        law: The law, drawn in as many dimensions as the mask lets through.
+        mask: Shape (dim,), true where coordinates move.
+
+    Raises:
+        ValueError: The mask is not one row of booleans, or lets nothing through.
+    """
+
+    law: Directions
+    mask: np.ndarray[Any, Any] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        mask = to_numpy(self.mask)
+        if mask.dtype != np.bool_ or mask.ndim != 1 or not mask.any():
+            raise ValueError(f"`mask` must be one row of booleans with a true one, got {self.mask!r}.")
+        object.__setattr__(self, "mask", mask)
+
+    @property
+    def chosen(self) -> np.ndarray[Any, Any]:
+        """Indices of the coordinates that move."""
+        return np.flatnonzero(self.mask)
+
+    def size(self, dim: int) -> int:
+        return self.law.size(len(self.chosen))
+
+    def norm(self, dim: int) -> float:
+        return self.law.norm(len(self.chosen))
+
+    def factor(self, dim: int) -> float:
+        return self.law.factor(len(self.chosen))
+
+    def most(self, dim: int) -> int | None:
+        return self.law.most(len(self.chosen))
+
+    def init(self, x: Array) -> Any:
+        if len(x) != len(self.mask):
+            raise ValueError(f"`mask` must have one entry per coordinate, {len(x)}, got {len(self.mask)}.")
+        return self.law.init(x[self.chosen])
+
+    def shipped(self, memory: Any) -> Any:
+        return self.law.shipped(memory)
+
+    def plan(self, draw: Draw, memory: Any) -> Any:
+        return self.law.plan(self._inner(draw), memory)
+
+    def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
+        inner = self.law.draw(self._inner(draw), start, stop, memory, plan)
+        rows = draw.like.asarray(np.zeros((stop - start, draw.dim), draw.like.dtype))
+        rows[:, self.chosen] = inner
+        return rows
+
+    def project(self, gradient: Array, memory: Any) -> Array:
+        out = array_module(gradient).zeros_like(gradient)
+        out[self.chosen] = self.law.project(gradient[self.chosen], memory)
+        return out
+
+    def learn(self, memory: Any, x: Array, gradient: Array) -> Any:
+        return self.law.learn(memory, x[self.chosen], gradient[self.chosen])
+
+    def _inner(self, draw: Draw) -> Draw:
+        return Draw(draw.key, draw.step, draw.count, len(self.chosen), draw.like)
+
+
+@state
+class History:
+    """What a law with a memory knows.
+
+    Attributes:
+        rows: The last gradients or points, oldest first, shape (k, dim).
+        basis: Orthonormal rows made of them, shape (m, dim), or None.
+    """
+
+    rows: Array
+    basis: Array | None
+
+
+@dataclass(frozen=True)
+class Guided(Directions):
+    """Gaussian directions stretched towards the span of the last gradient estimates.
+
+    u = sqrt(alpha) e + sqrt((1 - alpha) d / k) U e', with e and e' standard normal and U an orthonormal
+    basis of the last k estimates. E|u|^2 = d as for the others, but E[u u^T] is not I: along the history
+    estimates come out (alpha + (1 - alpha) d / k) times as long as they are, elsewhere alpha times.
+    Until there is a history the law is the Gaussian one.
+
+    Args:
+        alpha: Share of the whole space, above 0 and up to 1.
+        history: How many estimates are remembered, k.
+
+    Note:
+        The paper is handed surrogate gradients from outside; a black box has none, so the estimates
+        themselves take their place.
+
+    References:
+        Maheswaranathan, Metz, Tucker, Choi and Sohl-Dickstein, "Guided evolutionary strategies:
+        augmenting random search with surrogate gradients", 2019. https://arxiv.org/abs/1806.10230
+    """
+
+    alpha: float = 0.5
+    history: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 < check_number("alpha", self.alpha) <= 1:
+            raise ValueError(f"`alpha` must be above 0 and at most 1, got {self.alpha!r}.")
+        check_count("history", self.history)
+
+    def init(self, x: Array) -> History:
+        return History(x[None][:0], None)
+
+    def shipped(self, memory: History) -> Any:
+        return memory.basis
+
+    def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
+        rows = draw.key.fold("full").normal(start, stop, draw.dim, like=draw.like)
+        if memory is None:
+            return rows
+        size = len(memory)
+        inner = draw.key.fold("span").normal(start, stop, size, like=draw.like)
+        rows = rows * math.sqrt(self.alpha)
+        inner = inner * math.sqrt((1 - self.alpha) * draw.dim / size)
+        # Not a matrix product: the last bits of one may depend on the number of its rows.
+        for index in range(size):
+            rows += inner[:, index : index + 1] * memory[index]
+        return rows
+
+    def learn(self, memory: History, x: Array, gradient: Array) -> History:
+        length = float((gradient * gradient).sum()) ** 0.5
+        if length == 0 or not math.isfinite(length):
+            return memory
+        rows = _appended(memory.rows, gradient / length, min(self.history, len(gradient)))
+        q, _ = array_module(rows).linalg.qr(rows.T)
+        return History(rows, _plain(q.T))
+
+
+@dataclass(frozen=True)
+class Subspace(Directions):
+    """The Subspace Gradient: estimates lose their part in directions that the run has hardly moved in.
+
+    The points of the last `history` steps are decomposed into principal directions. The leading ones that
+    explain all but a share `threshold` of the variance are kept; P holds the others, and every estimate of
+    the next `history` steps becomes g - P^T P g. So E[u u^T] = I is true of what is measured, while
+    the estimate is the projection of the gradient.
+
+    Args:
+        law: Law the directions are drawn from.
+        history: Points per decomposition.
+        threshold: Share of the variance that is taken for noise, above 0 and below 1.
+        mode: "drop": centred points, singular value decomposition; directions outside the span of the
+            history stay. "published": the same with every coordinate divided by its standard deviation
+            before the decomposition, as the authors' code has it, though axes found there are applied to
+            raw gradients. "keep": only the leading directions stay; every other `history` steps run
+            without projection, as otherwise no point could ever leave the span.
+
+    Note:
+        The authors also divide the estimate by sqrt((d' + n - 1) / n), d' the number of directions kept:
+        that is a matter of the learning rate, and left to it.
+
+    References:
+        Yu, Jung, Park and others, "Efficient personalization of quantized diffusion model without
+        backpropagation" (ZOODiP), 2025. https://arxiv.org/abs/2503.14868
+    """
+
+    law: Directions = field(default_factory=Gaussian)
+    history: int = 128
+    threshold: float = 1e-3
+    mode: str = "drop"
+
+    def __post_init__(self) -> None:
+        check_count("history", self.history, minimum=3)
+        if check_fraction("threshold", self.threshold) == 0:
+            raise ValueError(f"`threshold` must be above 0, got {self.threshold!r}.")
+        check_choice("mode", self.mode, ("drop", "published", "keep"))
+
+    def size(self, dim: int) -> int:
+        return self.law.size(dim)
+
+    def norm(self, dim: int) -> float:
+        return self.law.norm(dim)
+
+    def factor(self, dim: int) -> float:
+        return self.law.factor(dim)
+
+    def most(self, dim: int) -> int | None:
+        return self.law.most(dim)
+
+    def init(self, x: Array) -> tuple[History, Any]:
+        return History(x[None][:0], None), self.law.init(x)
+
+    def shipped(self, memory: tuple[History, Any]) -> Any:
+        return self.law.shipped(memory[1])
+
+    def plan(self, draw: Draw, memory: Any) -> Any:
+        return self.law.plan(draw, memory)
+
+    def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
+        return self.law.draw(draw, start, stop, memory, plan)
+
+    def project(self, gradient: Array, memory: tuple[History, Any]) -> Array:
+        gradient = self.law.project(gradient, memory[1])
+        basis = memory[0].basis
+        if basis is None:
+            return gradient
+        part = (basis @ gradient) @ basis
+        return part if self.mode == "keep" else gradient - part
+
+    def learn(self, memory: tuple[History, Any], x: Array, gradient: Array) -> tuple[History, Any]:
+        past, inner = memory[0], self.law.learn(memory[1], x, gradient)
+        rows = _appended(past.rows, x, self.history)
+        if len(rows) < self.history:
+            return History(rows, past.basis), inner
+        free = self.mode == "keep" and past.basis is not None
+        return History(rows[:0], None if free else self._basis(rows)), inner
+
+    def _basis(self, rows: Array) -> Array | None:
+        xp = array_module(rows)
+        rows = rows - rows.mean(0)
+        if self.mode == "published":
+            deviation = xp.sqrt((rows * rows).mean(0))
+            rows = rows / xp.where(deviation > 0, deviation, 1)
+        _, singular, axes = xp.linalg.svd(rows, full_matrices=False)
+        variance = to_numpy(singular).astype(np.float64) ** 2
+        if not variance.sum() > 0:
+            return None
+        explained = np.cumsum(variance) / variance.sum()
+        leading = int((explained <= 1 - self.threshold).sum()) + 1
+        # Centring took one row away: the last direction may be any that is left over.
+        known = min(len(rows) - 1, rows.shape[1])
+        chosen = axes[:leading] if self.mode == "keep" else axes[leading:known]
+        return _plain(chosen) if len(chosen) else None
+
+
+LAWS: dict[str, type[Directions]] = {
+    "gaussian": Gaussian,
+    "sphere": Sphere,
+    "rademacher": Rademacher,
+    "axes": Axes,
+    "orthonormal": Orthonormal,
+    "guided": Guided,
+    "subspace": Subspace,
+}
+
+
+def as_directions(law: str | Directions) -> Directions:
+    """Return the law of a name with its defaults, or the law itself.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: No law has that name.
+    """
+    if isinstance(law, Directions):
+        return law
+    if not isinstance(law, str):
+        raise TypeError(f"`directions` must be a name or a law of directions, got {law!r}.")
+    if law not in LAWS:
+        raise ValueError(f"`directions` must be one of {listed(LAWS)}, got {law!r}.{hint(law, LAWS)}")
+    return LAWS[law]()
+
+
+def _appended(rows: Array, row: Array, size: int) -> Array:
+    return array_module(rows).concatenate([rows, row[None]])[-size:]
+
+
+def _plain(rows: Array) -> Array:
+    """Return rows that own their memory, in row order."""
+    return rows.contiguous().clone() if is_torch(rows) else np.array(rows, order="C")
