@@ -136,7 +136,7 @@ class ScalarFunction(Objective):
                 for x in candidates.rows(first, min(first + height, stop)):
                     try:
                         value = fun(x, *args)
-                        values[row - start] = value if type(value) is float else as_number(value)
+                        values[row - start] = value if isinstance(value, float) else as_number(value)
                     except (Exception, SystemExit) as error:
                         failures.append(failure_of(error, row))
                     row += 1
