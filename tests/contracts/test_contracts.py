@@ -24,6 +24,9 @@ from zoo.execution.executor import Executor, Mapped, Serial
 from zoo.execution.processes import Processes
 from zoo.registry import find, list_methods
 
+# Methods that take differences say so where the objective is constant, which some tests mean it to be.
+pytestmark = pytest.mark.filterwarnings("ignore:the objective did not change:zoo.core.errors.ZooWarning")
+
 DIM, STEPS = 4, 12
 START = np.array([0.75, -1.5, 2.0, 0.25])
 
@@ -89,6 +92,9 @@ def copy_of(state: Any) -> Any:
     tree, arrays = freeze(state)
     return thaw(json.loads(json.dumps(tree)), {name: array.copy() for name, array in arrays.items()})
 
+
+# Finite differences say so where nothing changes; here it is meant.
+may_be_flat = pytest.mark.filterwarnings("ignore:the objective did not change:zoo.core.errors.ZooWarning")
 
 all_methods = pytest.mark.parametrize("case", CASES, ids=lambda case: case.method)
 
@@ -210,15 +216,17 @@ def test_rows_are_the_same_in_any_slice(case: Case) -> None:
 
 
 @all_methods
+@may_be_flat
 @pytest.mark.parametrize("fun", [bowl, constant])
 def test_a_run_is_a_function_of_its_key(case: Case, fun: Function) -> None:
     first, again, other = (Search(case, fun, seed=seed).run() for seed in (0, 0, 1))
     assert digest(first.state) == digest(again.state)
     assert first.rows.tobytes() == again.rows.tobytes()
-    assert first.rows.tobytes() != other.rows.tobytes()
+    assert (first.rows.tobytes() == other.rows.tobytes()) == ("deterministic" in case.traits)
 
 
 @all_methods
+@may_be_flat
 @pytest.mark.parametrize("fun", [bowl, constant])
 def test_resumes_at_every_step(case: Case, fun: Function) -> None:
     undisturbed, resumed = Search(case, fun), Search(case, fun)
@@ -281,6 +289,7 @@ def test_nothing_but_failures(case: Case) -> None:
 
 
 @all_methods
+@may_be_flat
 def test_constant_objective(case: Case) -> None:
     search = Search(case, constant).run(3 * STEPS)
     assert np.isfinite(search.rows).all()
@@ -289,6 +298,7 @@ def test_constant_objective(case: Case) -> None:
 
 
 @all_methods
+@may_be_flat
 @pytest.mark.parametrize("magnitude", [1e-200, 1e200, 1e306])
 def test_values_of_any_size(case: Case, magnitude: float) -> None:
     search = Search(case, lambda x: magnitude * bowl(x)).run()

@@ -26,6 +26,7 @@ from zoo.core.device import Like
 from zoo.core.state import state
 
 _STAND_OUT = 4.0  # differences are to be this many times the noise: a quarter of the slope's error is left
+_HUGE = 1e300  # slopes above would be infinite, and stay so
 
 
 @state
@@ -75,9 +76,9 @@ def next_smoothing(
     """
     if difference == 0:
         return known, smoothing
-    slope = difference / smoothing
+    slope = min(difference / smoothing, _HUGE)
     if known.slope > 0:
-        slope = math.sqrt((known.slope**2 + slope**2) / 2)
+        slope = math.hypot(known.slope, slope) / math.sqrt(2)
     noise = known.noise
     if math.isfinite(second):
         measured = second / math.sqrt(6)
@@ -86,7 +87,7 @@ def next_smoothing(
         elif smoothing > 2 * known.start:
             noise = min(noise, measured)
         else:
-            noise = math.sqrt((noise**2 + measured**2) / 2)
+            noise = math.hypot(noise, measured) / math.sqrt(2)
     wanted = _STAND_OUT * max(noise, rounding) / slope
     smoothing = min(max(known.start, wanted, smoothing / 4), 16 * smoothing, known.largest)
     return Precision(known.start, known.largest, noise, slope), smoothing
