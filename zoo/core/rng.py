@@ -9,13 +9,18 @@ into column blocks of 65536), and every block has a generator state of its own, 
 and the block's number alone. So a slice costs what it holds and at most one block more.
 
 * numpy arrays, and short or float64 torch rows on the CPU: Philox, 128 bits of the key, the block's
-  number in counter words 2 and 3 (words 0 and 1 count within the block: neighbouring blocks would overlap there).
+  number in counter words 2 and 3 (words 0 and 1 count within the block: put there, the numbers of
+  neighbouring blocks would overlap).
 * long float32 torch rows on the CPU: torch's own Mersenne Twister, three times as fast, with all its
   624 words filled: `manual_seed` keeps 32 bits only, which collide by birthday after 77,000 blocks.
 * CUDA: the device's Philox, 64 bits of the key and the block, always whole blocks, since its
   numbers depend on the size of the launch.
 
-Values differ between the three, signs (`rademacher`) do not.
+Values differ between the three, signs (`rademacher`) do not. Float32 numbers of torch may also differ
+between CPUs with and without AVX2.
+
+All laws and all shapes under one key are made of the same bits, so a key is for one draw: fold in a
+name for each purpose.
 """
 
 from __future__ import annotations
@@ -24,12 +29,14 @@ import contextlib
 import hashlib
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.core.device import NUMPY, Array, Like
+from zoo.core.errors import ZooWarning
 
 if TYPE_CHECKING:
     import torch
@@ -84,13 +91,28 @@ class Key:
     @staticmethod
     def parse(text: str) -> Key:
         """Return the key that `str(key)` wrote down."""
-        digest = bytes.fromhex(text)
+        try:
+            digest = bytes.fromhex(text)
+        except ValueError:
+            digest = b""
         if len(digest) != 16:
             raise ValueError(f"`text` must be 32 hexadecimal digits, got {text!r}.")
         return Key._of(digest)
 
     def fold(self, *path: str | int) -> Key:
-        """Derive the key of a place below this one; names and integers, any number of them."""
+        """Derive the key of a place below this one.
+
+        Args:
+            path: Names and integers, any number of them. 1 and "1" are different, and so are
+                ("ab", "c") and ("a", "bc").
+
+        Raises:
+            TypeError: A part is neither a name nor an integer.
+
+        Example:
+            >>> Key(0).fold("noise", 3) == Key(0).fold("noise", 4)
+            False
+        """
         state = hashlib.blake2b(self.digest, digest_size=16)
         for part in path:
             state.update(_encode(part))
@@ -125,7 +147,10 @@ class Key:
             like: An array, or `Like`, whose kind, dtype and device the numbers get.
 
         Returns:
-            Array of shape (stop - start, dim).
+            Array of shape (stop - start, dim). Half precision is drawn in float32 and rounded.
+
+        Raises:
+            TypeError: `like` is no array of float16, bfloat16, float32 or float64.
         """
         return self._draw("normal", start, stop, dim, like)
 
@@ -136,8 +161,8 @@ class Key:
     def rademacher(self, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY) -> Array:
         """Draw rows `start` to `stop` of a matrix of fair signs, -1 or 1; see `normal`.
 
-        The signs are the same for every kind of array and every device: their bits are drawn here,
-        and travel packed, eight to a byte.
+        The signs are the same for every kind of array and every device: their bits are drawn on the
+        CPU, and travel packed, eight to a byte.
         """
         like = like if isinstance(like, Like) else Like.of(like)
         bits = np.empty((stop - start, dim), np.uint8)
@@ -149,10 +174,8 @@ class Key:
             return bits.astype(like.dtype) * 2 - 1
         import torch
 
-        packed = torch.from_numpy(np.packbits(bits.reshape(-1), bitorder="little")).to(like.device)
-        shifts = torch.arange(8, dtype=torch.uint8, device=like.device)
-        flat = ((packed[:, None] >> shifts) & 1).reshape(-1)[: bits.size]
-        return flat.reshape(bits.shape).to(like.torch_dtype) * 2 - 1
+        there = torch.from_numpy(bits) if like.device == "cpu" else _travel_packed(bits, like.device)
+        return there.to(like.torch_dtype) * 2 - 1
 
     def integers(self, start: int, stop: int, dim: int, *, high: int) -> np.ndarray[Any, Any]:
         """Draw rows `start` to `stop` of a matrix of integers uniform in 0, ..., high - 1."""
@@ -169,14 +192,25 @@ class Key:
 
     def _draw(self, law: str, start: int, stop: int, dim: int, like: Array | Like) -> Array:
         like = like if isinstance(like, Like) else Like.of(like)
-        if like.kind == "numpy":
-            return _draw_numpy(self, law, start, stop, dim, like.dtype)
-        if like.device == "cpu" and (like.dtype == "float64" or dim < _TORCH_DIM):
-            import torch
+        dtype = like.working_dtype
+        if dtype not in ("float32", "float64"):
+            raise TypeError(f"`like` must have a floating-point dtype of at most 64 bits, got {like.dtype}.")
+        drawn: Array
+        if like.kind == "numpy" or (like.device == "cpu" and (dtype == "float64" or dim < _TORCH_DIM)):
+            drawn = _draw_numpy(self, law, start, stop, dim, dtype)
+        else:
+            drawn = _draw_torch(self, law, start, stop, dim, dtype, like.device)
+        if law == "uniform" and dtype != like.dtype:
+            drawn = drawn.clip(max=1 - like.epsilon / 2)  # what lies above would be rounded to 1
+        return like.asarray(drawn)
 
-            drawn = _draw_numpy(self, law, start, stop, dim, like.working_dtype)
-            return torch.from_numpy(drawn).to(like.torch_dtype)
-        return _draw_torch(self, law, start, stop, dim, like)
+
+def _travel_packed(bits: np.ndarray[Any, Any], device: str) -> torch.Tensor:
+    import torch
+
+    packed = torch.from_numpy(np.packbits(bits.reshape(-1), bitorder="little")).to(device)
+    shifts = torch.arange(8, dtype=torch.uint8, device=device)
+    return ((packed[:, None] >> shifts) & 1).reshape(-1)[: bits.size].reshape(bits.shape)
 
 
 def _encode(part: str | int) -> bytes:
@@ -244,7 +278,7 @@ def _philox(key: Key, block: tuple[int, int]) -> np.random.Philox:
 
 
 def _draw_numpy(key: Key, law: str, start: int, stop: int, dim: int, dtype: str) -> np.ndarray[Any, Any]:
-    out = np.empty((stop - start, dim), dtype if dtype in ("float32", "float64") else "float32")
+    out = np.empty((stop - start, dim), dtype)
     for rows, columns, skip, size, words in _blocks(start, stop, dim):
         _philox(key, words)
         generator = _local().generator
@@ -254,27 +288,26 @@ def _draw_numpy(key: Key, law: str, start: int, stop: int, dim: int, dtype: str)
             out[rows, columns] = drawn[skip:].reshape(-1, dim)
         else:
             fill(dtype=out.dtype, out=out[rows, columns])  # contiguous: whole rows, or a part of one
-    return out if out.dtype == dtype else out.astype(dtype)
+    return out
 
 
-def _draw_torch(key: Key, law: str, start: int, stop: int, dim: int, like: Like) -> torch.Tensor:
+def _draw_torch(key: Key, law: str, start: int, stop: int, dim: int, dtype: str, device: str) -> torch.Tensor:
     import torch
 
-    dtype = getattr(torch, like.working_dtype)
-    on_cpu = like.device == "cpu"
-    out = torch.empty((stop - start, dim), dtype=dtype, device=like.device)
+    on_cpu = device == "cpu"
+    out = torch.empty((stop - start, dim), dtype=getattr(torch, dtype), device=device)
     height = max(1, _BLOCK // dim)
     for rows, columns, skip, size, words in _blocks(start, stop, dim):
         # On the CPU, `normal_` keeps a prefix only between sizes that are multiples of 16.
         drawn = skip + size if on_cpu else (size if dim > _LONGEST_ROW else height * dim)
-        generator = _torch_generator(key, words, like.device)
+        generator = _torch_generator(key, words, device)
         target = out[rows, columns]  # contiguous: whole rows, or a part of one
         in_place = drawn == size and size % 16 == 0
-        buffer = target if in_place else torch.empty(-(-drawn // 16) * 16, dtype=dtype, device=like.device)
+        buffer = target if in_place else torch.empty(-(-drawn // 16) * 16, dtype=out.dtype, device=device)
         buffer.normal_(generator=generator) if law == "normal" else buffer.uniform_(generator=generator)
         if not in_place:
             target.copy_(buffer[skip : skip + size].view(target.shape))
-    return out.to(like.torch_dtype)
+    return out
 
 
 def _torch_generator(key: Key, block: tuple[int, int], device: str) -> torch.Generator:
@@ -288,7 +321,8 @@ def _torch_generator(key: Key, block: tuple[int, int], device: str) -> torch.Gen
         return generator.manual_seed(key.fold("cuda", *block).seed(63))
     if local.twister is None:
         local.twister = torch.Generator().get_state()
-    # The state's layout: seed, left, seeded and next (24 bytes), 624 words in 8 bytes each, the cached normal.
+    # The state's layout: seed, left, seeded and next in 24 bytes, 624 words of 8 bytes each, the cached
+    # normal. With `left` at 1, as in a new generator, the first number drawn mixes the words.
     local.twister.numpy()[24 : 24 + 624 * 8].view(np.uint64)[:] = (
         _philox(key, block).random_raw(312).view(np.uint32)
     )
@@ -299,10 +333,21 @@ def _torch_generator(key: Key, block: tuple[int, int], device: str) -> torch.Gen
 def keyed_generators(key: Key) -> Iterator[None]:
     """Run a block with the global generators seeded from `key`, and put them back afterwards.
 
-    Numpy's legacy generator, Python's `random` and torch's default generators are covered, each only
-    where it is loaded. It is how a user's noisy function becomes a function of its place in the run.
+    Numpy's legacy generator, Python's `random` and torch's default generators, on the CPU and on all
+    CUDA devices, are covered, each only where it is loaded. It is how a user's noisy function becomes a
+    function of its place in the run. The generators belong to the process, so one thread at a time.
+
+    Warns:
+        ZooWarning: The block was the first to import torch, and drew from it: those numbers are not keyed.
+
+    Example:
+        >>> with keyed_generators(Key(0)):
+        ...     one = np.random.rand()
+        >>> with keyed_generators(Key(0)):
+        ...     bool(np.random.rand() == one)
+        True
     """
-    python, torch = sys.modules.get("random"), sys.modules.get("torch")
+    python = sys.modules.get("random")
     numpy_state = np.random.get_state()
     python_state = python.getstate() if python else None
     words = key.fold("numpy").integers(0, 1, 624, high=2**32)[0].astype(np.uint32)
@@ -310,15 +355,32 @@ def keyed_generators(key: Key) -> Iterator[None]:
     if python:
         python.seed(key.fold("python").seed(128))
     try:
-        if torch is None:
+        with _keyed_torch(key):
             yield
-        else:
-            with torch.random.fork_rng():
-                torch.default_generator.manual_seed(key.fold("torch").seed(32))
-                if torch.cuda.is_initialized():
-                    torch.cuda.manual_seed_all(key.fold("cuda").seed(63))
-                yield
     finally:
         np.random.set_state(numpy_state)
         if python:
             python.setstate(python_state)
+
+
+@contextlib.contextmanager
+def _keyed_torch(key: Key) -> Iterator[None]:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        torch = sys.modules.get("torch")
+        if torch and not torch.equal(torch.get_rng_state(), torch.Generator().get_state()):
+            warnings.warn(
+                "the objective imported torch while it ran, so torch's random numbers in this evaluation are "
+                "not keyed; import torch at the top of the file",
+                ZooWarning,
+                stacklevel=2,
+            )
+        return
+    # Named one by one, or torch warns where there are several.
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices, device_type="cuda"):
+        torch.default_generator.manual_seed(key.fold("torch").seed(32))
+        if devices:
+            torch.cuda.manual_seed_all(key.fold("cuda").seed(63))
+        yield
