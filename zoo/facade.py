@@ -153,7 +153,7 @@ def minimize(
         if (path / "config.json").exists():
             directory = _reopened(path, config, arrays, fresh_key=rng is None)
         else:
-            directory = RunDirectory.create(path, config, arrays, {})
+            directory = RunDirectory.create(path, config, arrays, executor.describe())
     if directory is not None:
         config, arrays = directory.config, directory.start
     return _run(config, arrays, objective, executor, callback, stop_after, directory)
@@ -200,6 +200,7 @@ def resume(
     objective = as_objective(fun, args, vectorized=config["vectorized"], noise=config["noise"])
     _check_objective(path, config["objective"], objective.identity())
     directory = RunDirectory.open(path)
+    directory.note_resumption()
     return _run(directory.config, directory.start, objective, executor, callback, stop_after, directory)
 
 
@@ -368,6 +369,7 @@ def _reopened(
                 f"{path} holds another run: {listed(names)} differ. Choose another directory; "
                 "an existing run is resumed or refused, never overwritten."
             )
+        directory.note_resumption()
     except BaseException:
         directory.close()
         raise

@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +21,7 @@ import numpy as np
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from zoo.core.errors import RunDirectoryError
+from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.run import checkpoint
 from zoo.run.checkpoint import write_atomically
 from zoo.run.journal import Journal
@@ -55,14 +56,21 @@ class RunDirectory:
 
         Raises:
             RunDirectoryError: There is something at `path` already that is no run directory.
+            TypeError: The configuration holds something that JSON cannot.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        try:
+            content = _dump({"schema": SCHEMA, **config})
+        except TypeError as error:
+            raise TypeError(
+                f"`options` kept in a run directory must be plain numbers and names: {error}."
+            ) from None
+        if path.exists() and not _is_vacant(path):
             raise RunDirectoryError(f"{path} exists and is no run directory; nothing in it was touched.")
         path.mkdir(parents=True, exist_ok=True)
         write_atomically(path / "start.safetensors", save_arrays(start))
-        write_atomically(path / "meta.json", _dump({**_machine(), **meta}))
+        write_atomically(path / "meta.json", _dump({**machine(), **meta}))
         # Written last: a directory with a configuration is a run.
-        write_atomically(path / "config.json", _dump({"schema": SCHEMA, **config}))
+        write_atomically(path / "config.json", content)
         return RunDirectory(path, config, start)
 
     @staticmethod
@@ -74,6 +82,29 @@ class RunDirectory:
         """
         config, start = read_config(path)
         return RunDirectory(path, config, start)
+
+    def note_resumption(self) -> None:
+        """Put it on record that another process goes on, and warn if the same bytes cannot be promised."""
+        before, now = json.loads((self.path / "meta.json").read_text()), machine()
+        changed = [
+            f"{name} {old} then, {new} now"
+            for name, old, new in (
+                *(
+                    (n, before["versions"].get(n), now["versions"].get(n))
+                    for n in ("numpy", "scipy", "torch", "cma")
+                ),
+                ("processor", before["processor"], now["processor"]),
+            )
+            if old != new
+        ]
+        self.event({"event": "resumed", "versions": now["versions"], "processor": now["processor"]})
+        if changed:
+            warnings.warn(
+                f"{self.path} was started elsewhere ({'; '.join(changed)}): it can go on, but the last bits "
+                "may not be those of an undisturbed run.",
+                ZooWarning,
+                stacklevel=4,
+            )
 
     def restore(self) -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]] | None:
         """Return the newest sound checkpoint, with the logs cut back to it."""
@@ -168,12 +199,21 @@ def _cut(path: Path, step: int) -> None:
         file.truncate(kept)
 
 
-def _machine() -> dict[str, Any]:
+def _is_vacant(path: Path) -> bool:
+    """Whether there is nothing, or only what a process left that was killed while it made the directory."""
+    if not path.is_dir():
+        return False
+    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
+    return names <= {"start.safetensors", "meta.json"}
+
+
+def machine() -> dict[str, Any]:
+    """Return what the last bits of a run may depend on: versions and processors."""
     versions = {}
     for name in _VERSIONS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    processor = ""
+    processor, torch = "", sys.modules.get("torch")
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         processor = next(
             (line.partition(":")[2].strip() for line in file if line.startswith("model name")), ""
@@ -185,6 +225,7 @@ def _machine() -> dict[str, Any]:
         "versions": versions,
         "platform": platform.platform(),
         "processor": processor or platform.processor(),
+        "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_initialized() else None,
     }
 
 

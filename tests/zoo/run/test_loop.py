@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -185,7 +186,7 @@ def test_raised_twice_it_ends_the_run_with_a_checkpoint_and_goes_on_later(tmp_pa
     assert fun.calls == 202
     assert result.x.tobytes() == minimize(Counting()).x.tobytes()
     events = [json.loads(line) for line in (tmp_path / "run/events.jsonl").read_text().splitlines()]
-    assert [e["event"] for e in events] == ["evaluation raised", "ended", "ended"]
+    assert [e["event"] for e in events] == ["evaluation raised", "ended", "resumed", "ended"]
 
 
 def test_with_nan_for_errors_it_counts_as_failed():
@@ -303,6 +304,29 @@ def test_what_is_no_run_directory_is_left_alone(tmp_path):
     with pytest.raises(RunDirectoryError, match="there is no directory"):
         zoo.resume(tmp_path / "missing")
     assert os.listdir(tmp_path) == ["precious.txt"]
+
+
+def test_a_directory_that_was_being_made_when_its_process_was_killed_is_used(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/start.safetensors").write_bytes(b"")
+    (tmp_path / "run/.config.json.123").write_bytes(b"{")
+    assert minimize(Counting(), tmp_path / "run").nfev == 200
+
+
+def test_what_json_cannot_hold_leaves_no_directory(tmp_path):
+    with pytest.raises(TypeError, match="plain numbers and names"):
+        minimize(Counting(), tmp_path / "run", options={"sigma": Fraction(1)})
+    assert not (tmp_path / "run").exists()
+
+
+def test_resumed_with_other_versions_it_warns(tmp_path):
+    minimize(Counting(), tmp_path / "run")
+    path = tmp_path / "run/meta.json"
+    meta = json.loads(path.read_text())
+    meta["versions"]["numpy"] = "1.0"
+    path.write_text(json.dumps(meta))
+    with pytest.warns(ZooWarning, match=r"numpy 1\.0 then"):
+        zoo.resume(tmp_path / "run", Counting())
 
 
 @pytest.mark.parametrize(
