@@ -222,7 +222,7 @@ def test_a_run_is_a_function_of_its_key(case: Case, fun: Function) -> None:
     first, again, other = (Search(case, fun, seed=seed).run() for seed in (0, 0, 1))
     assert digest(first.state) == digest(again.state)
     assert first.rows.tobytes() == again.rows.tobytes()
-    assert (first.rows.tobytes() == other.rows.tobytes()) == ("deterministic" in case.traits)
+    assert first.rows.tobytes() != other.rows.tobytes()
 
 
 @all_methods

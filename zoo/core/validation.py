@@ -31,6 +31,13 @@ def check_count(name: str, value: object, *, minimum: int = 1) -> int:
     return int(value)
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return `value`, or raise `TypeError` unless it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False, got {value!r}.")
+    return value
+
+
 def check_fraction(name: str, value: object) -> float:
     """Return `value` as a float, or raise unless 0 <= value < 1."""
     number = check_number(name, value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import pickle
 import selectors
 import signal
 import socket
@@ -27,6 +26,7 @@ from zoo.execution.worker import (
     LOAD,
     READY,
     THREAD_VARIABLES,
+    decode,
 )
 
 _LOOK_SECONDS = 0.2  # between looks at whether processes live: a child of theirs can hold their socket open
@@ -218,7 +218,7 @@ class _Processes:
                 found.append(Failed(worker, body.decode()))
             else:
                 process.busy -= 1
-                found.append(Answered(worker, *pickle.loads(body)))
+                found.append(Answered(worker, *decode(body)))
         if alive and (grown or process.popen.poll() is None):
             return grown
         self._selector.unregister(process.socket)

@@ -42,7 +42,7 @@ class Worker:
     """
 
     def __init__(self, objective: bytes) -> None:
-        loaded = pickle.loads(objective)
+        loaded = decode(objective)
         if not isinstance(loaded, Objective):
             raise TypeError(f"a worker needs an Objective, got {loaded!r}.")
         self._objective = loaded
@@ -50,7 +50,7 @@ class Worker:
 
     def begin(self, step: bytes) -> None:
         """Take a step's candidates, boundaries of units, key and number, as `encode` packed them."""
-        self._step = pickle.loads(step)
+        self._step = decode(step)
 
     def evaluate(self, first: int, last: int) -> Reply:
         """Evaluate units `first` to `last` of the current step, each in a call of its own."""
@@ -68,6 +68,11 @@ def encode(value: Any) -> bytes:
         from pickle import dumps
     data: bytes = dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     return data
+
+
+def decode(data: bytes) -> Any:
+    """Return what `encode` made bytes of, in another process of this run."""
+    return pickle.loads(data)
 
 
 def encode_objective(objective: Objective) -> bytes:
