@@ -121,6 +121,11 @@ def main(budget: int = 600, use_ray: bool = True, out: Path | None = None) -> di
         print(f"{name:<24}{value:>10.4f}{task.accuracy(np.asarray(x)):>10.4f}{nfev:>13}")
     lost = budget - num_recorded(out / "cma")
     equal = disturbed.total == undisturbed.total
+    events = [json.loads(line) for line in (out / "cma" / "events.jsonl").read_text().splitlines()]
+    again = sum(event["units"] for event in events if event["event"] == "worker lost")
+    print(f"workers killed: {sum(event['event'] == 'worker lost' for event in events)}, ", end="")
+    print(f"evaluations under way on them and made again: {again}")
+    print(f"runs killed: 1, evaluations found on record: {recorded}")
     print(f"evaluations lost: {lost}")
     print(f"digest, killed twice  {disturbed.total}")
     print(f"digest, undisturbed   {undisturbed.total}")
