@@ -83,8 +83,9 @@ class FakeTransport:
                 self.die(other)
         if worker in self.seats:
             inbox = self.seats[worker].inbox
-            inbox.append(("evaluate", dispatch, first, last, number))
-            self.most = max(self.most, sum(message[0] == "evaluate" for message in inbox))
+            waiting = sum(message[0] == "evaluate" for message in inbox)
+            inbox.append(("evaluate", dispatch, first, last, number, waiting))
+            self.most = max(self.most, waiting + 1)
 
     def die(self, worker: int) -> None:
         seat = self.seats.pop(worker, None)
@@ -122,9 +123,8 @@ class FakeTransport:
             _, step = seat.inbox.popleft()
             seat.worker.begin(step)
             seat.step = seat.worker._step[3]
-        alone = len(seat.inbox) == 1
-        _, dispatch, first, last, number = seat.inbox[0]
-        self.evaluated.append((worker, first, last, alone))
+        _, dispatch, first, last, number, waiting = seat.inbox[0]
+        self.evaluated.append((worker, first, last, waiting == 0 and len(seat.inbox) == 1))
         if number in self.faults.kill_before or any(
             (seat.step, unit) in self.faults.poison for unit in range(first, last)
         ):
