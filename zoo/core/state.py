@@ -18,6 +18,7 @@ import numpy as np
 from zoo.core.bounds import Bounds
 from zoo.core.device import Like, is_torch
 from zoo.core.rng import Key
+from zoo.core.validation import listed
 
 T = TypeVar("T")
 
@@ -28,8 +29,8 @@ _CLASSES: dict[str, type[Any]] = {}
 def state(cls: type[T]) -> type[T]:
     """Make a class a state: a frozen dataclass with slots, known to `thaw` by its module and name.
 
-    Fields may be numbers, strings, None, numpy arrays, torch tensors, `Key`, `Like`, `Log`, `Bounds`,
-    tuples, dictionaries with string keys, and other states.
+    Fields may be numbers, strings, None, numpy scalars and arrays, torch tensors, `Key`, `Like`, `Log`,
+    `Bounds`, tuples, dictionaries with string keys, and other states.
 
     Example:
         >>> @state
@@ -65,8 +66,7 @@ class Log:
 
     def append(self, values: Any) -> Log:
         """Return the log with `values` at its end."""
-        added = np.asarray(values, np.float64)
-        need = self._length + len(added)
+        need = self._length + len(values)
         grown = Log.__new__(Log)
         grown._buffer, grown._used = self._buffer, self._used
         if self._used[0] != self._length or need > len(self._buffer):
@@ -74,7 +74,7 @@ class Log:
             grown._buffer = np.empty(max(2 * need, 64))
             grown._buffer[: self._length] = self.array
             grown._used = [0]
-        grown._buffer[self._length : need] = added
+        grown._buffer[self._length : need] = values
         grown._length = grown._used[0] = need
         return grown
 
@@ -93,10 +93,11 @@ class Log:
 
 
 def freeze(value: Any) -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:
-    """Return `value` as (JSON tree, named arrays); floats survive to the last bit.
+    """Return `value` as (JSON tree, named arrays); numbers survive to the last bit, with their types.
 
     Raises:
-        TypeError: `value` holds something that is neither array, number nor state.
+        TypeError: `value` holds something that no state can hold; see `state` for what can be held.
+        ValueError: Names in its dictionaries are such that two arrays would get the same one.
     """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     return _freeze(value, "state", arrays), arrays
@@ -106,13 +107,16 @@ def thaw(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     """Rebuild what `freeze` took apart.
 
     Raises:
-        ValueError: The tree names a class that is not a known state, or an array that is missing.
+        ValueError: The tree names a class that is not a known state, or one with other fields, or an
+            array that is missing.
     """
     if not isinstance(tree, dict):
         return tuple(thaw(item, arrays) for item in tree) if isinstance(tree, list) else tree
     kind, body = next(iter(tree.items()))
     if kind == "float":
         return float(body)
+    if kind == "scalar":
+        return np.dtype(body["dtype"]).type(thaw(body["value"], arrays))
     if kind == "dict":
         return {name: thaw(item, arrays) for name, item in body.items()}
     if kind == "key":
@@ -129,7 +133,15 @@ def thaw(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     if kind == "state":
         known = _CLASSES.get(body["class"])
         if known is None:
-            raise ValueError(f"no state of the name {body['class']!r} is known; import the module that defines it.")
+            raise ValueError(
+                f"no state of the name {body['class']!r} is known; import the module that defines it."
+            )
+        fields = {field.name for field in dataclasses.fields(known)}
+        if fields != body["fields"].keys():
+            raise ValueError(
+                f"the state {body['class']!r} has the fields {listed(sorted(fields))}, "
+                f"and not {listed(sorted(body['fields']))}."
+            )
         return known(**{name: thaw(item, arrays) for name, item in body["fields"].items()})
     raise ValueError(f"unknown kind of entry {kind!r}.")
 
@@ -151,47 +163,59 @@ def digest_of(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> str:
 
 
 def _freeze(value: Any, path: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or type(value) in (bool, int, str):
         return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"float": repr(float(value))}
-    if isinstance(value, np.generic):
-        return _freeze(value.item(), path, arrays)
-    if isinstance(value, np.ndarray):
-        arrays[path] = np.array(value, order="C")
-        return {"array": path}
+    if type(value) is float:
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, np.generic) and _is_kept(value.dtype):
+        # Not as plain numbers: numpy's promote other arrays than Python's do.
+        return {"scalar": {"dtype": value.dtype.name, "value": _freeze(value.item(), path, arrays)}}
+    if isinstance(value, np.ndarray) and _is_kept(value.dtype):
+        return {"array": _put(value, path, arrays)}
     if is_torch(value):
         like, plain = Like.of(value), value.detach().cpu().contiguous()
         if like.dtype == "bfloat16":
             import torch
 
             plain = plain.view(torch.int16)
-        arrays[path] = plain.numpy().copy()
-        return {"tensor": {"name": path, "dtype": like.dtype, "device": like.device}}
+        name = _put(plain.numpy(), path, arrays)
+        return {"tensor": {"name": name, "dtype": like.dtype, "device": like.device}}
     if isinstance(value, Log):
-        arrays[path] = np.array(value.array)
-        return {"log": path}
+        return {"log": _put(value.array, path, arrays)}
     if isinstance(value, Key):
         return {"key": str(value)}
     if isinstance(value, Like):
         return {"like": dataclasses.asdict(value)}
     if isinstance(value, Bounds):
-        arrays[f"{path}.lower"], arrays[f"{path}.upper"] = np.array(value.lower), np.array(value.upper)
+        _put(value.lower, f"{path}.lower", arrays)
+        _put(value.upper, f"{path}.upper", arrays)
         return {"bounds": path}
-    if isinstance(value, (tuple, list)):
+    if type(value) is tuple:
         return [_freeze(item, f"{path}.{index}", arrays) for index, item in enumerate(value)]
-    if isinstance(value, dict):
+    if type(value) is dict and all(isinstance(name, str) for name in value):
         return {"dict": {name: _freeze(item, f"{path}.{name}", arrays) for name, item in value.items()}}
-    name = f"{type(value).__module__}:{type(value).__qualname__}"
-    if _CLASSES.get(name) is not type(value):
-        raise TypeError(f"`{path}` is a {name}, which no state can hold; mark its class with `@state`.")
+    kind = f"{type(value).__module__}:{type(value).__qualname__}"
+    if _CLASSES.get(kind) is not type(value):
+        what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"of type {kind}"
+        raise TypeError(f"`{path}` is {what}, which no state can hold; `zoo.core.state.state` says what can.")
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     return {
         "state": {
-            "class": name,
+            "class": kind,
             "fields": {field: _freeze(item, f"{path}.{field}", arrays) for field, item in fields.items()},
         }
     }
+
+
+def _is_kept(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biuf" and dtype.itemsize <= 8
+
+
+def _put(array: np.ndarray[Any, Any], path: str, arrays: dict[str, np.ndarray[Any, Any]]) -> str:
+    if path in arrays:
+        raise ValueError(f"two arrays of a state would both be named {path!r}; rename a key of a dictionary.")
+    arrays[path] = np.array(array, order="C")
+    return path
 
 
 def _thaw_array(kind: str, body: Any, array: np.ndarray[Any, Any]) -> Any:
