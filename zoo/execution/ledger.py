@@ -146,6 +146,8 @@ class Ledger:
 
     def _accept(self, reply: Reply, *, recorded: bool = False) -> None:
         start, stop = reply.start, reply.stop
+        if start == stop:
+            return  # a signal came before the first of its units was done
         if self._have is False and start == 0 and stop == self.num_rows:
             self._have, self.values = True, reply.values
             self._failures = list(reply.failures)

@@ -1,0 +1,175 @@
+"""Evaluation in this process, by ourselves and through the user's own map."""
+
+import concurrent.futures
+import signal
+
+import numpy as np
+import pytest
+
+from zoo.core.errors import EvaluationError, Interrupt
+from zoo.core.objective import Objective, as_objective
+from zoo.core.rng import Key
+from zoo.core.types import Reply, Rows
+from zoo.execution import interrupts
+from zoo.execution.executor import Mapped, Serial
+from zoo.execution.ledger import Ledger
+
+
+def points(n=20, dim=3):
+    return Rows(np.arange(float(n * dim)).reshape(n, dim))
+
+
+def total(x):
+    return float(x.sum())
+
+
+class Noisy(Objective):
+    unit = 7
+
+    def __call__(self, x, *, key):
+        return x.sum(1) + key.normal(0, 1, 1)[0, 0] + len(x)
+
+
+def backwards(function, items):
+    return [function(item) for item in reversed(list(items))]
+
+
+@pytest.mark.parametrize("executor", [Serial(), Mapped(map), Mapped(backwards)])
+def test_values(executor):
+    with executor.open(as_objective(total)):
+        for n in (0, 1, 20):
+            assert executor.evaluate(points(n), Key(0), 0).values.tolist() == points(n).array.sum(1).tolist()
+    with pytest.raises(RuntimeError, match=r"inside `with executor\.open"):
+        executor.evaluate(points(), Key(0), 0)
+
+
+def test_units_key_and_step_decide():
+    values = []
+    for executor in (Serial(), Mapped(map), Mapped(backwards)):
+        with executor.open(Noisy()):
+            values.append(
+                [executor.evaluate(points(), Key(k), s).values.tobytes() for k in (0, 1) for s in (0, 1)]
+            )
+    assert values[0] == values[1] == values[2]
+    assert len(set(values[0])) == 4
+
+
+def test_pools_of_others():
+    objective = as_objective(total)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        executor = Mapped(threads.map)
+        with executor.open(objective):
+            assert executor.evaluate(points(), Key(0), 0).values.tolist() == points().array.sum(1).tolist()
+
+
+def test_maps_that_are_none():
+    objective = as_objective(total)
+    executor = Mapped(lambda function, items: [function(items[0])])
+    with executor.open(objective), pytest.raises(RuntimeError, match="got 1 for 20"):
+        executor.evaluate(points(), Key(0), 0)
+    executor = Mapped(lambda function, items: [1.0])
+    with executor.open(objective), pytest.raises(TypeError, match=r"as `map` does; one of them is 1\.0"):
+        executor.evaluate(points(), Key(0), 0)
+
+
+@pytest.mark.parametrize("executor", [Serial(), Mapped(map), Mapped(backwards)])
+def test_exceptions(executor):
+    calls = []
+
+    def function(x):
+        calls.append(int(x[0]))
+        if x[0] in (9, 15):
+            raise ValueError(f"at {x[0]:g}")
+        return x[0]
+
+    candidates = points(8)
+    with executor.open(as_objective(function)):
+        values = executor.evaluate(candidates, Key(0), 0).values
+        assert np.flatnonzero(np.isnan(values)).tolist() == [3, 5]
+        assert sorted(calls) == sorted([*range(0, 24, 3), 9, 15])
+        with pytest.raises(EvaluationError, match="evaluation 3 raised twice: ValueError: at 9"):
+            executor.evaluate(candidates, Key(0), 0, Ledger(range(9), on_error="raise"))
+
+
+def test_the_first_exception_is_raised_at_once():
+    calls = []
+
+    def function(x):
+        calls.append(x[0])
+        raise KeyError("no")
+
+    executor = Serial()
+    with executor.open(as_objective(function)), pytest.raises(EvaluationError, match="KeyError") as caught:
+        executor.evaluate(points(), Key(0), 0)
+    assert len(calls) == 1
+    assert "in function" in caught.value.details
+
+
+def test_records_come_early():
+    """The first call is on record before the second, and later ones are not each on their own."""
+    records = []
+    executor = Serial()
+    with executor.open(as_objective(total)):
+        executor.evaluate(points(500), Key(0), 0, Ledger(range(501), record=records.append))
+    assert len(records[0].values) == 1
+    assert len(records) < 100
+    assert sum(len(record.values) for record in records) == 500
+
+
+def test_known_values_are_not_evaluated():
+    calls = []
+
+    def function(x):
+        calls.append(int(x[0]))
+        return 0.0
+
+    for executor in (Serial(), Mapped(map)):
+        calls.clear()
+        with executor.open(as_objective(function)):
+            known = [Reply(2, np.ones(3))]
+            values = executor.evaluate(points(8, 1), Key(0), 0, Ledger(range(9), known=known)).values
+        assert values.tolist() == [0, 0, 1, 1, 1, 0, 0, 0]
+        assert sorted(calls) == [0, 1, 5, 6, 7]
+
+
+@pytest.mark.parametrize("executor", [Serial(), Mapped(map)])
+def test_a_signal_during_an_evaluation(executor):
+    """What was evaluated before it is on record; in this process it breaks into the call itself."""
+    sent = []
+
+    def function(x):
+        if x[0] == 5 and not sent:
+            sent.append(True)
+            signal.raise_signal(signal.SIGTERM)
+        return x[0]
+
+    records = []
+    ledger = Ledger(range(9), record=records.append)
+    with executor.open(as_objective(function)), interrupts.handled(), pytest.raises(Interrupt):
+        executor.evaluate(points(8, 1), Key(0), 0, ledger)
+    known = np.concatenate([record.values for record in records])
+    assert known.tolist() == list(range(5 if isinstance(executor, Serial) else 6))
+    # A later run takes up from there.
+    with executor.open(as_objective(function)):
+        assert executor.evaluate(points(8, 1), Key(0), 0, ledger).values.tolist() == list(range(8))
+
+
+def test_a_signal_inside_a_batch():
+    class Batch(Objective):
+        unit = 4
+
+        def __call__(self, x, *, key):
+            if x[0, 0] == 4:
+                signal.raise_signal(signal.SIGINT)
+            return x[:, 0]
+
+    records, executor = [], Serial()
+    ledger = Ledger([0, 4, 8], record=records.append)
+    with executor.open(Batch()), interrupts.handled(), pytest.raises(Interrupt):
+        executor.evaluate(points(8, 1), Key(0), 0, ledger)
+    assert [(record.start, record.stop) for record in records] == [(0, 4)]
+
+
+def test_describe():
+    assert Serial().describe() == {"executor": "Serial"}
+    assert Mapped(map).describe() == {"executor": "Mapped"}
