@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import math
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from zoo.core.device import Array, Like, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import Log, state
 from zoo.core.types import Evaluations
-from zoo.core.validation import check_choice, check_count, check_number, check_positive
+from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
 
 Matrix = np.ndarray[Any, Any]
 
@@ -23,20 +24,53 @@ SMALLEST, LARGEST = 1e-150, 1e150  # where sigma is held, so that a run that nob
 
 
 class Rates(NamedTuple):
-    """Constants of a run; `weights` sum to 1 over the first `mu` ranks, the others are negative."""
+    """Constants of a run, the last ones derived so that no step need do it again.
+
+    Attributes:
+        dim: Number of coordinates.
+        population_size: Candidates of a step.
+        mu: Parents: those of positive weight.
+        weights: By rank; the first `mu` sum to 1, the others are negative.
+        mass: Effective number of parents.
+        path_sigma: Learning rate of the path of sigma.
+        path_c: Learning rate of the path of the covariance.
+        rank_one: Learning rate of the covariance from its path.
+        rank_mu: Learning rate of the covariance from the steps.
+        damping: Of sigma.
+        length: Expected length of a standard normal vector.
+        window: Steps over which values are compared for stopping.
+        gain_sigma: Share of a step in the path of sigma.
+        gain_c: Share of a step in the path of the covariance.
+        decay: What the covariance is multiplied by.
+        spared: What is added to `decay` while the path of the covariance waits.
+        roots: By rank, column: the square roots of the shares of the steps' squares in the covariance,
+            times sqrt(dim) for those to be divided by |z|.
+    """
 
     dim: int
     population_size: int
     mu: int
     weights: Matrix
-    mass: float  # effective number of parents
-    path_sigma: float  # learning rates of the two paths
+    mass: float
+    path_sigma: float
     path_c: float
-    rank_one: float  # learning rates of the covariance
+    rank_one: float
     rank_mu: float
     damping: float
-    expected_length: float  # of a standard normal vector
-    window: int  # steps over which values are compared for stopping
+    length: float
+    window: int
+    gain_sigma: float
+    gain_c: float
+    decay: float
+    spared: float
+    roots: Matrix
+
+    def without(self, failed: int) -> Rates:
+        """Return the constants of a step whose last `failed` ranks have no vote."""
+        valid = np.arange(self.population_size) < self.population_size - failed
+        weights = np.where(valid, self.weights, 0.0)
+        decay = 1 - self.rank_one - self.rank_mu * float(weights.sum())
+        return self._replace(weights=weights, decay=decay, roots=np.where(valid[:, None], self.roots, 0.0))
 
 
 @functools.lru_cache(maxsize=256)
@@ -67,7 +101,10 @@ def rates(dim: int, population_size: int | None, active: bool, separable: bool) 
         most = min(balanced, supported, positive)
         weights[mu:] = most * minus / np.abs(minus).sum()
     path_sigma = (mass + 2) / (dim + mass + 3)
-    weights.flags.writeable = False
+    path_c = (4 + mass / dim) / (dim + 4 + 2 * mass / dim)
+    roots = np.sqrt(rank_mu * np.abs(weights))
+    roots[mu:] *= math.sqrt(dim)
+    weights.flags.writeable = roots.flags.writeable = False
     return Rates(
         dim=dim,
         population_size=n,
@@ -75,12 +112,17 @@ def rates(dim: int, population_size: int | None, active: bool, separable: bool) 
         weights=weights,
         mass=mass,
         path_sigma=path_sigma,
-        path_c=(4 + mass / dim) / (dim + 4 + 2 * mass / dim),
+        path_c=path_c,
         rank_one=rank_one,
         rank_mu=rank_mu,
         damping=1 + 2 * max(0.0, math.sqrt((mass - 1) / (dim + 1)) - 1) + path_sigma,
-        expected_length=math.sqrt(dim) * (1 - 1 / (4 * dim) + 1 / (21 * dim**2)),
+        length=math.sqrt(dim) * (1 - 1 / (4 * dim) + 1 / (21 * dim**2)),
         window=10 + math.ceil(30 * dim / n),
+        gain_sigma=math.sqrt(path_sigma * (2 - path_sigma) * mass),
+        gain_c=math.sqrt(path_c * (2 - path_c) * mass),
+        decay=1 - rank_one - rank_mu * float(weights.sum()),
+        spared=rank_one * path_c * (2 - path_c),
+        roots=roots[:, None],
     )
 
 
@@ -125,18 +167,25 @@ class CMAState:
 
 
 class Ranking(NamedTuple):
-    """A step's values in order: `order[i]` is the row of rank i, of weight `weights[i]`."""
+    """A step's values in order.
 
+    Attributes:
+        rates: The run's constants, with 0 for the weights of failed rows.
+        order: Row of each rank.
+        best: Least value, NaN where all failed.
+        median: Median of the valid ones.
+        spread: Largest minus least value, infinite if any failed.
+    """
+
+    rates: Rates
     order: Matrix
-    weights: Matrix
-    valid: int
     best: float
     median: float
-    spread: float  # of the values, infinite if any failed
+    spread: float
 
 
 @dataclass(frozen=True)
-class CMABase:
+class CMABase(abc.ABC):
     """Hyper-parameters and rules common to the two; see `zoo.methods.cma_es.CMAES` for their meaning."""
 
     population_size: int | None = None
@@ -157,6 +206,7 @@ class CMABase:
         if self.population_size is not None:
             check_count("population_size", self.population_size, minimum=2)
         check_positive("sigma", self.sigma)
+        check_flag("active", self.active)
         check_choice("boundary", self.boundary, MODES)
         for name in ("tolx", "tolfun", "tolfunhist"):
             if not check_number(name, getattr(self, name)) >= 0:
@@ -170,6 +220,35 @@ class CMABase:
     def recommend(self, state: Any) -> Array:
         """Return the mean of the distribution, taken into the box."""
         return self._place(state.frame, state.mean)
+
+    def finished(self, state: Any) -> str | None:
+        """Return which stopping rule holds, in words, or None."""
+        if state.frame.budget is not None and state.nfev >= state.frame.budget:
+            return f"the budget of {state.frame.budget} evaluations is used up"
+        if state.step == 0 or state.step % CHECK_EVERY:
+            return None
+        return self._values_say(state, self._rates(state)) or self._shape_says(state, *self._shape(state))
+
+    def diagnostics(self, state: Any) -> dict[str, Any]:
+        """Return sigma, the smallest and largest deviation of a coordinate, and the condition number."""
+        deviations = state.sigma * self._shape(state)[0] * state.frame.scale
+        return {
+            "sigma": state.sigma,
+            "smallest_deviation": float(deviations.min()),
+            "largest_deviation": float(deviations.max()),
+            "condition": state.condition,
+        }
+
+    @abc.abstractmethod
+    def _rates(self, state: Any) -> Rates:
+        """Return the constants of the run."""
+
+    @abc.abstractmethod
+    def _shape(self, state: Any) -> tuple[Matrix, Matrix | None]:
+        """Return the coordinates' deviations in units of scale and sigma, and an axis in units of sigma.
+
+        The axis is None where axes are coordinates.
+        """
 
     def _frame(
         self, x0: Array, key: Key, bounds: Bounds | None, scale: Any, budget: int | None
@@ -203,65 +282,28 @@ class CMABase:
         Failed rows come last with weight 0: they vote neither for nor against their direction, as if
         they had been at the mean. Rows that the budget left out count as failed.
         """
-        values = evaluations.values
-        expected = self._count(state, r.population_size)
+        values, n = evaluations.values, r.population_size
+        expected = self._count(state, n)
         if len(values) != expected:
             raise ValueError(f"`evaluations` must hold the {expected} values asked for, got {len(values)}.")
-        if expected < r.population_size:
-            values = np.concatenate([values, np.full(r.population_size - expected, np.nan)])
+        if expected < n:
+            values = np.concatenate([values, np.full(n - expected, np.nan)])
         order = values.argsort(kind="stable")  # NaN last; rows of equal value in the order they were asked
         best, worst = float(values[order[0]]), float(values[order[-1]])
         if worst == worst:
-            median = float(values[order[r.population_size // 2]])
-            return Ranking(order, r.weights, r.population_size, best, median, worst - best)
-        valid = int(np.count_nonzero(values == values))
-        weights = np.where(np.arange(r.population_size) < valid, r.weights, 0.0)
-        median = float(values[order[valid // 2]])
-        return Ranking(order, weights, valid, best, median, math.inf)
+            return Ranking(r, order, best, float(values[order[n // 2]]), worst - best)
+        failed = int(np.count_nonzero(values != values))
+        return Ranking(r.without(failed), order, best, float(values[order[(n - failed) // 2]]), math.inf)
 
     def _next_sigma(self, state: CMAState, r: Rates, z_mean: Matrix) -> tuple[Matrix, float, bool]:
         """Return the path of sigma, sigma, and whether the path is so long that the other one is to wait."""
-        gain = math.sqrt(r.path_sigma * (2 - r.path_sigma) * r.mass)
-        path = (1 - r.path_sigma) * state.path_sigma + gain * z_mean
-        length = math.sqrt(path @ path) / r.expected_length
+        path = (1 - r.path_sigma) * state.path_sigma
+        path += r.gain_sigma * z_mean
+        length = math.sqrt(path @ path) / r.length
         change = r.path_sigma / r.damping * (length - 1)
         sigma = min(max(state.sigma * math.exp(min(1.0, change)), SMALLEST), LARGEST)
         usual = math.sqrt(1 - (1 - r.path_sigma) ** (2 * (state.step + 1)))
         return path, sigma, length / usual > 1.4 + 2 / (r.dim + 1)
-
-    def _next_path_c(self, state: CMAState, r: Rates, y_mean: Matrix, stalled: bool) -> tuple[Matrix, float]:
-        """Return the path of the covariance, and what the covariance is to be spared of decay meanwhile."""
-        path = (1 - r.path_c) * state.path_c
-        spread = r.path_c * (2 - r.path_c)
-        if stalled:
-            return path, r.rank_one * spread
-        path += math.sqrt(spread * r.mass) * y_mean
-        return path, 0.0
-
-    def _describe(self, state: CMAState, deviations: Matrix) -> dict[str, Any]:
-        """Return what `diagnostics` does, given the coordinates' deviations in units of scale and sigma."""
-        absolute = state.sigma * deviations * state.frame.scale
-        return {
-            "sigma": state.sigma,
-            "smallest_deviation": float(absolute.min()),
-            "largest_deviation": float(absolute.max()),
-            "condition": state.condition,
-        }
-
-    def _why(self, state: CMAState, r: Rates, deviations: Matrix, axis: Matrix | None) -> str | None:
-        """Return the first stopping rule that holds.
-
-        Args:
-            state: Any state; the rules are looked at every `CHECK_EVERY` steps.
-            r: The run's constants.
-            deviations: Standard deviation of each coordinate, in units of `scale` and without sigma.
-            axis: One axis of the distribution in units of x; None where the axes are the coordinates.
-        """
-        if state.frame.budget is not None and state.nfev >= state.frame.budget:
-            return f"the budget of {state.frame.budget} evaluations is used up"
-        if state.step == 0 or state.step % CHECK_EVERY:
-            return None
-        return self._values_say(state, r) or self._distribution_says(state, deviations, axis)
 
     def _values_say(self, state: CMAState, r: Rates) -> str | None:
         history = state.history.array.reshape(-1, 2)
@@ -291,7 +333,7 @@ class CMABase:
             return None
         return f"stagnation: neither best nor median values have improved over {2 * window} steps"
 
-    def _distribution_says(self, state: CMAState, deviations: Matrix, axis: Matrix | None) -> str | None:
+    def _shape_says(self, state: CMAState, deviations: Matrix, axis: Matrix | None) -> str | None:
         sigma, first = state.sigma, self.sigma
         if not math.isfinite(state.condition) or state.condition > self.tolconditioncov:
             return f"conditioncov: the covariance has a condition number above {self.tolconditioncov:.3g}"

@@ -158,31 +158,31 @@ class CMAES(CMABase):
         Raises:
             ValueError: There are not as many values as candidates.
         """
-        r = self._rates(state)
-        order, weights, valid, best, median, spread = self._rank(state, r, evaluations)
+        r, order, best, median, spread = self._rank(state, self._rates(state), evaluations)
         step, nfev = state.step + 1, state.nfev + len(evaluations)
-        history = state.history.append([best, median])
-        if valid == 0:
+        history = state.history.append((best, median))
+        if best != best:
             sigma = max(0.9 * state.sigma, SMALLEST)
             return replace(state, step=step, nfev=nfev, sigma=sigma, history=history, spread=spread)
         z, y = _sample(state, r)
-        z, y, mu, parents = z.take(order, 0), y.take(order, 0), r.mu, weights[: r.mu]
+        z, y, mu, parents = z.take(order, 0), y.take(order, 0), r.mu, r.weights[: r.mu]
         y_mean = parents @ y[:mu]
-        mean = state.mean + (state.sigma * state.frame.scale) * y_mean
+        mean = (state.sigma * state.frame.scale) * y_mean
+        mean += state.mean
         path_sigma, sigma, stalled = self._next_sigma(state, r, parents @ z[:mu])
-        path_c, spared = self._next_path_c(state, r, y_mean, stalled)
+        path_c = (1 - r.path_c) * state.path_c
+        if not stalled:
+            path_c += r.gain_c * y_mean
 
-        decay = 1 - r.rank_one - r.rank_mu * float(weights.sum()) + spared
-        plus = np.empty((mu + 1, r.dim))
-        np.multiply(y[:mu], np.sqrt(r.rank_mu * parents)[:, None], out=plus[:mu])
-        np.multiply(path_c, math.sqrt(r.rank_one), out=plus[mu])
-        if self.active:
-            lengths = np.einsum("ij,ij->i", z[mu:], z[mu:])
-            minus = y[mu:] * np.sqrt(-weights[mu:] * (r.rank_mu * r.dim) / lengths)[:, None]
-        else:
-            minus = y[:0]
+        # Rows whose squares go into the covariance: the path and the parents; and out of it: the others.
+        rows, worse = np.empty((r.population_size + 1, r.dim)), z[mu:]
+        np.multiply(path_c, math.sqrt(r.rank_one), out=rows[0])
+        np.multiply(y[:mu], r.roots[:mu], out=rows[1 : mu + 1])
+        lengths = np.sqrt(np.einsum("ij,ij->i", worse, worse))
+        np.multiply(y[mu:], r.roots[mu:] / lengths[:, None], out=rows[mu + 1 :])
+        update = r.decay + r.spared if stalled else r.decay, rows[: mu + 1], rows[mu + 1 :]
 
-        pending = (*state.pending, (decay, plus, minus))
+        pending = (*state.pending, update)
         covariance, factor, condition = state.covariance, state.factor, state.condition
         period = self._period(r)
         if step % period == 0:
@@ -206,17 +206,12 @@ class CMAES(CMABase):
             pending=pending,
         )
 
-    def finished(self, state: CMAESState) -> str | None:
-        """Return which stopping rule holds, in words, or None."""
-        axis = state.factor[state.step // CHECK_EVERY % len(state.mean)] * state.frame.scale
-        return self._why(state, self._rates(state), np.sqrt(state.covariance.diagonal()), axis)
-
-    def diagnostics(self, state: CMAESState) -> dict[str, Any]:
-        """Return sigma, the smallest and largest deviation of a coordinate, and the condition number."""
-        return self._describe(state, np.sqrt(state.covariance.diagonal()))
-
     def _rates(self, state: CMAESState) -> Rates:
         return rates(len(state.mean), self.population_size, self.active, False)
+
+    def _shape(self, state: CMAESState) -> tuple[Matrix, Matrix]:
+        axis = state.factor[state.step // CHECK_EVERY % len(state.mean)]
+        return np.sqrt(state.covariance.diagonal()), axis * state.frame.scale
 
     def _period(self, r: Rates) -> int:
         return self.update_period or max(1, int(0.1 / ((r.rank_one + r.rank_mu) * r.dim)))
@@ -249,8 +244,7 @@ def _fold(covariance: Matrix, pending: tuple[tuple[float, Matrix, Matrix], ...])
         plus, minus = np.concatenate(added), np.concatenate(removed)
     # BLAS and LAPACK see the transposes: their lower triangle is our upper one.
     folded = dsyrk(1.0, plus.T, decay, covariance.T, lower=1)
-    if len(minus):
-        folded = dsyrk(-1.0, minus.T, 1.0, folded, lower=1, overwrite_c=1)
+    folded = dsyrk(-1.0, minus.T, 1.0, folded, lower=1, overwrite_c=1)
     upper: Matrix = folded.T
     return upper
 

@@ -120,23 +120,24 @@ class SepCMAES(CMABase):
         Raises:
             ValueError: There are not as many values as candidates.
         """
-        r = self._rates(state)
-        order, ranked, valid, best, median, spread = self._rank(state, r, evaluations)
+        r, order, best, median, spread = self._rank(state, self._rates(state), evaluations)
         step, nfev = state.step + 1, state.nfev + len(evaluations)
-        history = state.history.append([best, median])
-        if valid == 0:
+        history = state.history.append((best, median))
+        if best != best:
             sigma = max(0.9 * state.sigma, SMALLEST)
             return replace(state, step=step, nfev=nfev, sigma=sigma, history=history, spread=spread)
         z = _sample(state, r)
         weights = np.empty(r.population_size)
-        weights[order] = ranked
+        weights[order] = r.weights
         z_mean = np.maximum(weights, 0.0) @ z
         y_mean = np.sqrt(state.variances) * z_mean
         mean = state.mean + (state.sigma * state.frame.scale) * y_mean
         path_sigma, sigma, stalled = self._next_sigma(state, r, z_mean)
-        path_c, spared = self._next_path_c(state, r, y_mean, stalled)
+        path_c = (1 - r.path_c) * state.path_c
+        if not stalled:
+            path_c += r.gain_c * y_mean
 
-        decay = 1 - r.rank_one - r.rank_mu * float(weights.sum()) + spared
+        decay = r.decay + r.spared if stalled else r.decay
         squares = z * z
         weights *= np.where(weights < 0, r.dim / squares.sum(1), 1.0)
         variances = state.variances * (decay + r.rank_mu * (weights @ squares)) + r.rank_one * path_c**2
@@ -158,16 +159,11 @@ class SepCMAES(CMABase):
             variances=variances,
         )
 
-    def finished(self, state: SepCMAESState) -> str | None:
-        """Return which stopping rule holds, in words, or None."""
-        return self._why(state, self._rates(state), np.sqrt(state.variances), None)
-
-    def diagnostics(self, state: SepCMAESState) -> dict[str, Any]:
-        """Return sigma, the smallest and largest deviation of a coordinate, and the condition number."""
-        return self._describe(state, np.sqrt(state.variances))
-
     def _rates(self, state: SepCMAESState) -> Rates:
         return rates(len(state.mean), self.population_size, self.active, True)
+
+    def _shape(self, state: SepCMAESState) -> tuple[Matrix, None]:
+        return np.sqrt(state.variances), None
 
 
 def _sample(state: SepCMAESState, r: Rates) -> Matrix:

@@ -57,8 +57,7 @@ def test_rates_keep_the_covariance_positive(dim, population_size, separable):
     assert (r.weights[r.mu :] <= 0).all()
     assert 0 < r.rank_one + r.rank_mu <= 1
     # Whatever the worse half does, with squares of length dim, this much of the covariance is left.
-    decay = 1 - r.rank_one - r.rank_mu * r.weights.sum()
-    assert decay + r.rank_mu * dim * r.weights[r.mu :].sum() >= -1e-12
+    assert r.decay + r.rank_mu * dim * r.weights[r.mu :].sum() >= -1e-12
 
 
 def test_rates_are_those_of_the_cma_package():
