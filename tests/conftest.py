@@ -33,6 +33,14 @@ def global_generators() -> dict[str, Any]:
     return states
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def global_generators_stay() -> Iterator[None]:
     """Fail a test after which a global generator is in another state than before."""
