@@ -135,34 +135,27 @@ class _Walls:
     """
 
     def __init__(self, lower: Any, upper: Any, with_margins: bool, like: Like) -> None:
-        with np.errstate(over="ignore"):
-            width = upper - lower
-        below = above = np.zeros_like(width)
+        self.lower, self.upper = self.low, self.high = _rounded_inside(lower, upper, like)
         if with_margins:
-            below, above = (_margin(wall, width) for wall in (lower, upper))
+            self.below, self.low = _with_margin(self.lower, self.upper, -1)
+            self.above, self.high = _with_margin(self.upper, self.lower, 1)
+        xp = array_module(self.low)
+        # Where a wall is infinite nothing is ever beyond it, and any number may stand in for it.
+        self.low_mirror = xp.where(xp.isfinite(self.low), self.low, 0)
+        self.high_mirror = xp.where(xp.isfinite(self.high), self.high, 0)
         with np.errstate(over="ignore"):
-            low, high = lower - below, upper + above
-            period = 2 * (high - low)
+            period = 2 * (self.high - self.low)
         # Coordinates without a second wall, or without any room, take one mirror; so do those whose
         # width is too large for a number.
-        waves = np.isfinite(period) & (period > 0)
-        self.lower, self.upper = _rounded_inside(lower, upper, like)
+        self.waves = xp.isfinite(period) & (period > 0)
+        self.any_waves = bool(self.waves.any())
+        self.period = xp.where(self.waves, period, 1)
+        self.start = xp.where(self.waves, self.low_mirror, 0)
         if with_margins:
-            self.low, self.high = _as(low, like), _as(high, like)
-        else:
-            self.low, self.high = self.lower, self.upper
-        # Where a wall is infinite nothing is ever beyond it, and any finite number may stand in for it.
-        finite_low, finite_high = (np.where(np.isfinite(wall), wall, 0.0) for wall in (low, high))
-        self.low_mirror, self.high_mirror = _as(finite_low, like), _as(finite_high, like)
-        self.any_waves = bool(waves.any())
-        self.waves = waves if like.kind == "numpy" else _tensor(waves, like)
-        self.period = _as(np.where(waves, period, 1.0), like)
-        self.start = _as(np.where(waves, finite_low, 0.0), like)
-        if with_margins:
-            self.below, self.above = _as(below, like), _as(above, like)
-            self.low_end, self.high_start = _as(lower + below, like), _as(upper - above, like)
-            # A box without room has no parabola either: any divisor will do.
-            self.low_scale, self.high_scale = (_as(np.where(m > 0, 4 * m, 1.0), like) for m in (below, above))
+            self.low_end, self.high_start = self.lower + self.below, self.upper - self.above
+            # A wall without a margin has no parabola either: any divisor will do.
+            self.low_scale = xp.where(self.below > 0, 4 * self.below, 1)
+            self.high_scale = xp.where(self.above > 0, 4 * self.above, 1)
 
     def clip(self, x: Any) -> Any:
         xp = array_module(x)
@@ -183,23 +176,30 @@ class _Walls:
     def round_off(self, u: Any) -> Any:
         xp = array_module(u)
         near_low, near_high = u < self.low_end, u > self.high_start
-        # The distance is cut to 0 where the parabola is not used: its square must not overflow.
+        # The distance is cut to 0 where the parabola is not used, as its square might overflow there.
         from_low = xp.where(near_low, u - self.low_mirror, 0)
         from_high = xp.where(near_high, self.high_mirror - u, 0)
-        out = xp.where(near_low, self.lower + from_low * from_low / self.low_scale, u)
-        return xp.where(near_high, self.upper - from_high * from_high / self.high_scale, out)
+        out = xp.where(near_low, self.lower + from_low * (from_low / self.low_scale), u)
+        return xp.where(near_high, self.upper - from_high * (from_high / self.high_scale), out)
 
     def sharpen(self, x: Any) -> Any:
         xp = array_module(x)
         near_low, near_high = x < self.low_end, x > self.high_start
-        from_low = xp.sqrt(self.below * xp.where(near_low, x - self.lower, 0))
-        from_high = xp.sqrt(self.above * xp.where(near_high, self.upper - x, 0))
+        from_low = xp.sqrt(self.below) * xp.sqrt(xp.where(near_low, x - self.lower, 0))
+        from_high = xp.sqrt(self.above) * xp.sqrt(xp.where(near_high, self.upper - x, 0))
         out = xp.where(near_low, self.low_mirror + 2 * from_low, x)
         return xp.where(near_high, self.high_mirror - 2 * from_high, out)
 
 
-def _margin(wall: Any, width: Any) -> Any:
-    return np.where(np.isfinite(width), width, 1 + np.abs(np.where(np.isfinite(wall), wall, 0.0))) / 20
+def _with_margin(wall: Any, other: Any, sign: int) -> tuple[Any, Any]:
+    """Return the margin of a wall, 0 where the dtype has no room for one, and where it begins outside."""
+    xp = array_module(wall)
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = xp.abs(wall - other)
+        margin = xp.where(xp.isfinite(width), width, 1 + xp.abs(wall)) / 20
+        outside = wall + sign * margin
+        has_room = xp.isfinite(4 * margin) & xp.isfinite(outside) & (wall - outside != 0)
+    return xp.where(has_room, margin, 0), xp.where(has_room, outside, wall)
 
 
 def _tensor(value: Any, like: Like) -> Any:

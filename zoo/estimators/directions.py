@@ -351,7 +351,7 @@ class Subspace(Directions):
         that is a matter of the learning rate, and left to it.
 
     References:
-        Yu, Jung, Park and others, "Efficient personalization of quantized diffusion model without
+        Seo, Jeong, Lee and Chun, "Efficient personalization of quantized diffusion model without
         backpropagation" (ZOODiP), 2025. https://arxiv.org/abs/2503.14868
     """
 

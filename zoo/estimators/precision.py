@@ -13,9 +13,10 @@ or from the objective itself. The rule has three parts.
    f(x + hu) + f(x - hu) - 2 f(x) of variance 6 nu^2 plus what curvature adds, so its root mean square over
    sqrt(6) is at least nu; of all distances tried the smallest answer is the best. Values that are rounded
    to eps have nu >= eps |f| in any case. The slope is the root mean square of the differences over h.
-3. *Widen* until a difference stands out: smoothing = max(start, 4 nu / slope), at most sixteen times the last
-   one, never more than half of `scale`. When all values of a step are the same there is nothing to
-   measure and the next smoothing is ten times the last.
+3. *Widen* until a difference stands out: smoothing = max(start, 4 nu / slope). A difference below 2 nu
+   says nothing about the slope, and smoothing grows 16-fold; that is also the most it grows in a step, as a
+   quarter is the least it falls to. It never exceeds half of `scale`. When all values of a step are the
+   same there is nothing to measure and the next smoothing is 10 times the last.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from zoo.core.device import Like
 from zoo.core.state import state
 
 _STAND_OUT = 4.0  # differences are to be this many times the noise: a quarter of the slope's error is left
-_HUGE = 1e300  # slopes above would be infinite, and stay so
+_JUMP = 16.0  # the most by which smoothing grows in one step
+_HUGE = 1e300  # slopes are kept between 1 / this and this, where they can be divided by
 
 
 @state
@@ -76,9 +78,6 @@ def next_smoothing(
     """
     if difference == 0:
         return known, smoothing
-    slope = min(difference / smoothing, _HUGE)
-    if known.slope > 0:
-        slope = math.hypot(known.slope, slope) / math.sqrt(2)
     noise = known.noise
     if math.isfinite(second):
         measured = second / math.sqrt(6)
@@ -88,6 +87,14 @@ def next_smoothing(
             noise = min(noise, measured)
         else:
             noise = math.hypot(noise, measured) / math.sqrt(2)
-    wanted = _STAND_OUT * max(noise, rounding) / slope
-    smoothing = min(max(known.start, wanted, smoothing / 4), 16 * smoothing, known.largest)
+    error = max(noise, rounding)
+    if difference < 2 * error:
+        # It says nothing about the slope.
+        known = Precision(known.start, known.largest, noise, known.slope)
+        return known, min(_JUMP * smoothing, known.largest)
+    slope = min(max(difference / smoothing, 1 / _HUGE), _HUGE)
+    if known.slope > 0:
+        slope = math.hypot(known.slope, slope) / math.sqrt(2)
+    wanted = max(known.start, _STAND_OUT * error / slope, smoothing / 4)
+    smoothing = min(wanted, _JUMP * smoothing, known.largest)
     return Precision(known.start, known.largest, noise, slope), smoothing

@@ -18,8 +18,8 @@ class Clip:
 
     Example:
         >>> import numpy as np
-        >>> Clip(1.0).update(None, np.array([3.0, 4.0]))[1].tolist()
-        [0.6, 0.8]
+        >>> Clip(2.5).update(None, np.array([3.0, 4.0]))[1].tolist()
+        [1.5, 2.0]
     """
 
     max_norm: float
