@@ -174,16 +174,27 @@ def test_first_evaluation_raises(on_error):
 @pytest.mark.parametrize("on_error", ["nan", "raise"])
 def test_first_exception_in_any_order(on_error):
     """It ends the run if nothing below has a value, which is known once all below have reported."""
-    replies = [answer(0, 1, returned=[0]), answer(1, 1, returned=[1]), answer(2, 1, raised=[2]), answer(3, 1)]
+    replies = [answer(0, 1, returned=[0]), answer(1, 1, returned=[1])]
+    replies += [answer(2, 1, raised=[2]), answer(3, 1, raised=[3])]
     for order in itertools.permutations(replies):
         ledger = Ledger(range(5), on_error=on_error)
         with pytest.raises(EvaluationError, match="evaluation 2 raised, and none before"):
             add_all(ledger, order)
-    replies[1] = answer(1, 1)
+    replies[1], replies[3] = answer(1, 1), answer(3, 1)
     for order in itertools.permutations(replies):
         ledger = Ledger(range(5))
         add_all(ledger, order)
         assert ledger.evaluations().values.tobytes() == np.array([NAN, 1, NAN, 1]).tobytes()
+
+
+def test_late_exception_of_what_has_a_value():
+    events = []
+    ledger = Ledger(range(3), event=events.append, on_error="raise")
+    ledger.add(answer(0, 1, 2))
+    assert ledger.add(answer(0, 1, 2, raised=[0, 1])) == []
+    assert ledger.evaluations().values.tolist() == [1, 2]
+    assert ledger.account == Account()
+    assert events == []
 
 
 def test_crash_below_an_exception():
