@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import itertools
 import math
 import subprocess
 import sys
@@ -88,7 +89,7 @@ class Objective:
         began = time.perf_counter()
         values: list[np.ndarray[Any, Any]] = []
         failures: list[Failure] = []
-        for start, stop in zip(boundaries, boundaries[1:], strict=False):
+        for start, stop in itertools.pairwise(boundaries):
             try:
                 done = _as_evaluations(
                     self.evaluate(candidates, start, stop, key=key, step=step), stop - start
@@ -312,7 +313,9 @@ class Command(Objective):
 
     def _exchange(self, line: str) -> str:
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             process.stdin.write(line + "\n")
             process.stdin.flush()
