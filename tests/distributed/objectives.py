@@ -40,6 +40,15 @@ def segfaults_at_seven(x):
     return wave(x)
 
 
+def ends_at_seven_leaving_a_child(x):
+    """The child holds on to every open file, and so to the connection with the driver."""
+    if x[0] == 7:
+        if os.fork() == 0:
+            time.sleep(5.0)
+        os._exit(5)
+    return wave(x)
+
+
 def always_ends(x):
     os._exit(9)
 

@@ -145,7 +145,10 @@ def test_killed_workers_change_nothing():
     assert sum(len(record.values) for record in records) == 240
 
 
-@pytest.mark.parametrize("function", [objectives.ends_at_seven, objectives.segfaults_at_seven])
+@pytest.mark.parametrize(
+    "function",
+    [objectives.ends_at_seven, objectives.segfaults_at_seven, objectives.ends_at_seven_leaving_a_child],
+)
 def test_poison(function):
     executor, events = Processes(2), []
     with executor.open(as_objective(function)):

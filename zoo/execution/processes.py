@@ -249,6 +249,6 @@ def _bootstrap(connection: int, errors: int) -> str:
     # Ctrl-C reaches the whole group of processes; what it means is for the driver to decide.
     return (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-        f"sys.path[:] = {sys.path!r}; "
+        f"sys.path[:] = {[*map(str, sys.path)]!r}; "
         f"from zoo.execution.worker import main; main({connection}, {os.getpid()}, {errors})"
     )

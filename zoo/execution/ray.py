@@ -7,13 +7,14 @@ this machine, or the one named by the environment variable RAY_ADDRESS is joined
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from zoo.execution.pool import Answered, Died, Event, Failed, Pooled, Ready, Transport
@@ -32,6 +33,7 @@ class Ray(Pooled):
     """Evaluates on Ray: one actor with one CPU for each worker.
 
     If Ray is not running in this process, it is started when a run begins and shut down when it ends.
+    What the objective prints goes to Ray's log files.
 
     Args:
         num_workers: How many actors.
@@ -62,23 +64,26 @@ class Ray(Pooled):
         if started:
             with _environment(_QUIET):
                 _start(self.num_workers)
-        transport = _Actors(objective, self.threads, handler, started)
-        cpus = int(ray.cluster_resources().get("CPU", 0))
-        if cpus < self.num_workers:
-            transport.close()
-            raise ValueError(
-                f"Ray({self.num_workers}) needs {self.num_workers} CPUs, one for each worker, and the "
-                f"cluster has {cpus}. Ask for fewer workers, or start Ray with num_cpus={self.num_workers}."
-            )
-        return transport
+        stop: Callable[[], None] = functools.partial(_stop, handler) if started else _leave
+        try:
+            cpus = int(ray.cluster_resources().get("CPU", 0))
+            if cpus < self.num_workers:
+                raise ValueError(
+                    f"Ray({self.num_workers}) needs {self.num_workers} CPUs, one for each worker, and the "
+                    f"cluster has {cpus}. Ask for fewer workers, or start Ray with more CPUs."
+                )
+            return _Actors(objective, self.threads, stop)
+        except BaseException:
+            stop()
+            raise
 
 
 class _Actors:
     """Transport over calls of actors. Ray neither restarts nor retries: that is the scheduler's part."""
 
-    def __init__(self, objective: bytes, threads: int, handler: Any, started: bool) -> None:
+    def __init__(self, objective: bytes, threads: int, stop: Callable[[], None]) -> None:
         self._ray = _ray()
-        self._handler, self._started = handler, started
+        self._stop = stop
         self._class: Any = self._ray.remote(
             num_cpus=1,
             max_restarts=0,
@@ -127,8 +132,10 @@ class _Actors:
             self._ray.kill(self._actors.pop(worker), no_restart=True)
             self._calls = {other: target for other, target in self._calls.items() if target[0] != worker}
             pid = self._pids.pop(worker, None)
-            # What Ray says of it fills a page.
-            return Died(worker, f"process {pid or 'unknown'} ended: {' '.join(str(error).split())[:500]}")
+            said = " ".join(str(error).split())  # it fills a page
+            if len(said) > 600:
+                said = f"{said[:250]} ... {said[-350:]}"
+            return Died(worker, f"process {pid or 'unknown'} ended: {said}")
         if isinstance(answer, str):
             return Failed(worker, answer)
         if dispatch is None:
@@ -145,10 +152,7 @@ class _Actors:
         self._actors.clear()
         self._calls.clear()
         self._pids.clear()
-        if self._started:
-            self._ray.shutdown()
-            if self._handler is not None and _is_main():
-                signal.signal(signal.SIGTERM, self._handler)
+        self._stop()
 
 
 def _actor_class() -> type:
@@ -194,6 +198,16 @@ def _start(num_workers: int) -> None:
             quarter = shutil.disk_usage("/dev/shm").free // 4
             options["object_store_memory"] = max(80 * 2**20, min(quarter, 2**31))
     _ray().init(**options)
+
+
+def _stop(handler: Any) -> None:
+    _ray().shutdown()
+    if handler is not None and _is_main():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _leave() -> None:
+    """Leave a cluster that others started as it is."""
 
 
 def _ray() -> Any:
