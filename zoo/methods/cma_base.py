@@ -39,12 +39,15 @@ class Rates(NamedTuple):
         damping: Of sigma.
         length: Expected length of a standard normal vector.
         window: Steps over which values are compared for stopping.
+        period: Steps between two factorizations.
+        parents: `weights`, but 0 where they are negative.
         gain_sigma: Share of a step in the path of sigma.
         gain_c: Share of a step in the path of the covariance.
         decay: What the covariance is multiplied by.
         spared: What is added to `decay` while the path of the covariance waits.
-        roots: By rank, column: the square roots of the shares of the steps' squares in the covariance,
-            times sqrt(dim) for those to be divided by |z|.
+        root_path: Square root of the share of the path's square in the covariance.
+        roots: By rank, square roots of the shares of the parents' squares; 0 for the others.
+        roots_minus: For the others what is taken away of the squares divided by |z|^2 / dim; 0 for the parents.
     """
 
     dim: int
@@ -59,18 +62,23 @@ class Rates(NamedTuple):
     damping: float
     length: float
     window: int
+    period: int
+    parents: Matrix
     gain_sigma: float
     gain_c: float
     decay: float
     spared: float
+    root_path: float
     roots: Matrix
+    roots_minus: Matrix
 
     def without(self, failed: int) -> Rates:
         """Return the constants of a step whose last `failed` ranks have no vote."""
         valid = np.arange(self.population_size) < self.population_size - failed
-        weights = np.where(valid, self.weights, 0.0)
-        decay = 1 - self.rank_one - self.rank_mu * float(weights.sum())
-        return self._replace(weights=weights, decay=decay, roots=np.where(valid[:, None], self.roots, 0.0))
+        names = ("weights", "parents", "roots", "roots_minus")
+        voting = {name: np.where(valid, getattr(self, name), 0.0) for name in names}
+        decay = 1 - self.rank_one - self.rank_mu * float(voting["weights"].sum())
+        return self._replace(decay=decay, **voting)
 
 
 @functools.lru_cache(maxsize=256)
@@ -102,9 +110,7 @@ def rates(dim: int, population_size: int | None, active: bool, separable: bool) 
         weights[mu:] = most * minus / np.abs(minus).sum()
     path_sigma = (mass + 2) / (dim + mass + 3)
     path_c = (4 + mass / dim) / (dim + 4 + 2 * mass / dim)
-    roots = np.sqrt(rank_mu * np.abs(weights))
-    roots[mu:] *= math.sqrt(dim)
-    weights.flags.writeable = roots.flags.writeable = False
+    weights.flags.writeable = False
     return Rates(
         dim=dim,
         population_size=n,
@@ -118,11 +124,15 @@ def rates(dim: int, population_size: int | None, active: bool, separable: bool) 
         damping=1 + 2 * max(0.0, math.sqrt((mass - 1) / (dim + 1)) - 1) + path_sigma,
         length=math.sqrt(dim) * (1 - 1 / (4 * dim) + 1 / (21 * dim**2)),
         window=10 + math.ceil(30 * dim / n),
+        period=max(1, int(0.1 / ((rank_one + rank_mu) * dim))),
+        parents=np.maximum(weights, 0.0),
         gain_sigma=math.sqrt(path_sigma * (2 - path_sigma) * mass),
         gain_c=math.sqrt(path_c * (2 - path_c) * mass),
         decay=1 - rank_one - rank_mu * float(weights.sum()),
         spared=rank_one * path_c * (2 - path_c),
-        roots=roots[:, None],
+        root_path=math.sqrt(rank_one),
+        roots=np.sqrt(rank_mu * np.maximum(weights, 0.0)),
+        roots_minus=np.sqrt(dim * rank_mu * np.maximum(-weights, 0.0)),
     )
 
 
@@ -299,7 +309,7 @@ class CMABase(abc.ABC):
         """Return the path of sigma, sigma, and whether the path is so long that the other one is to wait."""
         path = (1 - r.path_sigma) * state.path_sigma
         path += r.gain_sigma * z_mean
-        length = math.sqrt(path @ path) / r.length
+        length = math.sqrt(path.dot(path)) / r.length
         change = r.path_sigma / r.damping * (length - 1)
         sigma = min(max(state.sigma * math.exp(min(1.0, change)), SMALLEST), LARGEST)
         usual = math.sqrt(1 - (1 - r.path_sigma) ** (2 * (state.step + 1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,13 +19,16 @@ from zoo.core.types import Evaluations, Rows
 from zoo.core.validation import check_count
 from zoo.methods.cma_base import CHECK_EVERY, LARGEST, SMALLEST, CMABase, CMAState, Matrix, Rates, rates
 
+_BLOCK = 4096  # numbers drawn at once: at dim 10 a draw costs as much as the rest of `ask`
+
 _last: tuple[Matrix, Key, int, Matrix, Matrix] | None = None  # factor, key, step; z and y drawn with them
 
 
 def clear_cache() -> None:
-    """Forget the sample drawn last, which `tell` otherwise need not draw again; no result depends on it."""
+    """Forget the samples drawn last, which need not be drawn again; no result depends on it."""
     global _last
     _last = None
+    _normals.cache_clear()
 
 
 @state
@@ -165,26 +169,26 @@ class CMAES(CMABase):
             sigma = max(0.9 * state.sigma, SMALLEST)
             return replace(state, step=step, nfev=nfev, sigma=sigma, history=history, spread=spread)
         z, y = _sample(state, r)
-        z, y, mu, parents = z.take(order, 0), y.take(order, 0), r.mu, r.weights[: r.mu]
-        y_mean = parents @ y[:mu]
+        z, y = z.take(order, 0), y.take(order, 0)
+        y_mean = r.parents.dot(y)
         mean = (state.sigma * state.frame.scale) * y_mean
         mean += state.mean
-        path_sigma, sigma, stalled = self._next_sigma(state, r, parents @ z[:mu])
+        path_sigma, sigma, stalled = self._next_sigma(state, r, r.parents.dot(z))
         path_c = (1 - r.path_c) * state.path_c
         if not stalled:
             path_c += r.gain_c * y_mean
 
-        # Rows whose squares go into the covariance: the path and the parents; and out of it: the others.
-        rows, worse = np.empty((r.population_size + 1, r.dim)), z[mu:]
-        np.multiply(path_c, math.sqrt(r.rank_one), out=rows[0])
-        np.multiply(y[:mu], r.roots[:mu], out=rows[1 : mu + 1])
-        lengths = np.sqrt(np.einsum("ij,ij->i", worse, worse))
-        np.multiply(y[mu:], r.roots[mu:] / lengths[:, None], out=rows[mu + 1 :])
+        # Rows whose squares go into the covariance, the path and the parents, and out of it, the others.
+        rows, mu = np.empty((r.population_size + 1, r.dim)), r.mu
+        np.multiply(path_c, r.root_path, out=rows[0])
+        shares = r.roots_minus / np.sqrt(np.vecdot(z, z))
+        shares += r.roots
+        np.multiply(y, shares[:, None], out=rows[1:])
         update = r.decay + r.spared if stalled else r.decay, rows[: mu + 1], rows[mu + 1 :]
 
         pending = (*state.pending, update)
         covariance, factor, condition = state.covariance, state.factor, state.condition
-        period = self._period(r)
+        period = self.update_period or r.period
         if step % period == 0:
             covariance, factor = _factorize(_fold(covariance, pending))
             pending = ()
@@ -213,9 +217,6 @@ class CMAES(CMABase):
         axis = state.factor[state.step // CHECK_EVERY % len(state.mean)]
         return np.sqrt(state.covariance.diagonal()), axis * state.frame.scale
 
-    def _period(self, r: Rates) -> int:
-        return self.update_period or max(1, int(0.1 / ((r.rank_one + r.rank_mu) * r.dim)))
-
 
 def _sample(state: CMAESState, r: Rates) -> tuple[Matrix, Matrix]:
     """Return z ~ N(0, I) and y = L z, one row for each of the whole population; not to be written to."""
@@ -225,10 +226,21 @@ def _sample(state: CMAESState, r: Rates) -> tuple[Matrix, Matrix]:
         z, y = last[3:]
         if len(z) == r.population_size:
             return z, y
-    z = to_numpy(state.frame.key.fold("cma", state.step).normal(0, r.population_size, r.dim))
+    steps = max(1, _BLOCK // (r.population_size * r.dim))
+    block, here = divmod(state.step, steps)
+    start = here * r.population_size
+    z = _normals(state.frame.key, block, steps * r.population_size, r.dim)[start : start + r.population_size]
     y = dtrmm(1.0, state.factor.T, z.T, lower=1).T
     _last = (state.factor, state.frame.key, state.step, z, y)
     return z, y
+
+
+@functools.lru_cache(maxsize=4)
+def _normals(key: Key, block: int, rows: int, dim: int) -> Matrix:
+    """Return the normal numbers of some steps on end."""
+    z = to_numpy(key.fold("cma", block).normal(0, rows, dim))
+    z.flags.writeable = False
+    return z
 
 
 def _fold(covariance: Matrix, pending: tuple[tuple[float, Matrix, Matrix], ...]) -> Matrix:

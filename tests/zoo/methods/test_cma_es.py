@@ -137,7 +137,7 @@ def test_sample_is_that_of_the_factor():
 
 
 def test_default_period_grows_with_the_dimension():
-    periods = [CMAES()._period(rates(dim, None, True, False)) for dim in (10, 100, 500, 1000)]
+    periods = [rates(dim, None, True, False).period for dim in (10, 100, 500, 1000)]
     assert periods == [1, 1, 4, 7]
 
 
