@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,7 +188,7 @@ def resume(
     name = config["objective"]["name"]
     if fun is None:
         if name.startswith("command "):
-            fun = name.removeprefix("command ").split(" ")
+            fun = shlex.split(name.removeprefix("command "))
         elif config["objective"].get("code") or ":" not in name:
             raise RunDirectoryError(
                 f"{path} minimises {name!r}, a function that no directory can hold: "

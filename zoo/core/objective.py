@@ -8,15 +8,17 @@ everything else, for instance to evaluate a batch on a device.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import itertools
-import math
+import shlex
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -46,8 +48,8 @@ class Objective:
     """
 
     unit: int | None = None
-    """Rows per call, or None for max(64, ceil(n / 16)) of n candidates. It belongs to the experiment:
-    a batch of another size may give other last bits."""
+    """Rows per call, or None for max(64, ceil(n / 16)) of n candidates; an attribute of the class. It
+    belongs to the experiment: a batch of another size may give other last bits."""
 
     def __call__(self, x: Array, *, key: Key) -> Any:
         """Return the values of some points.
@@ -68,10 +70,6 @@ class Objective:
     def evaluate(self, candidates: Candidates, start: int, stop: int, *, key: Key, step: int) -> Evaluations:
         """Evaluate one unit: its rows grouped by noise stream, one call for each stream."""
         rows, streams = candidates.rows(start, stop), candidates.noise(start, stop)
-        if not streams.any():  # the usual case, and worth its line: grouping costs more than a small step
-            done = _as_evaluations(self(rows, key=key.fold(step, 0)), stop - start)
-            moved = tuple(f._replace(row=start + f.row) for f in done.failures)
-            return Evaluations(done.values, moved) if moved else done
         values = np.empty(stop - start)
         failures: list[Failure] = []
         for stream in np.unique(streams):
@@ -100,12 +98,13 @@ class Objective:
                 break
             except (Exception, SystemExit) as error:
                 values.append(np.full(stop - start, np.nan))
-                failures.extend(failure_of(error, row) for row in range(start, stop))
-        return _reply(boundaries[0], np.concatenate([np.empty(0), *values]), failures, began)
+                failures.extend(_failures_of(error, start, stop))
+        together = values[0] if len(values) == 1 else np.concatenate([np.empty(0), *values])
+        return _reply(boundaries[0], together, failures, began)
 
     def identity(self) -> dict[str, str]:
         """Return what tells this objective from another one, as it is written to `config.json`."""
-        return {"name": _name_of(type(self))}
+        return _identity_of(self)
 
 
 class ScalarFunction(Objective):
@@ -169,6 +168,12 @@ class VectorizedFunction(Objective):
         with keyed_generators(key) if self.noisy else contextlib.nullcontext():
             return self.fun(x, *self.args)
 
+    def evaluate(self, candidates: Candidates, start: int, stop: int, *, key: Key, step: int) -> Evaluations:
+        if self.noisy:
+            return super().evaluate(candidates, start, stop, key=key, step=step)
+        # Without a key there are no streams to tell apart.
+        return _as_evaluations(self.fun(candidates.rows(start, stop), *self.args), stop - start)
+
     def identity(self) -> dict[str, str]:
         return _identity_of(self.fun)
 
@@ -213,7 +218,8 @@ class Named(Objective):
         return self.built(x, key=key)
 
     def units(self, candidates: Candidates) -> Sequence[int]:
-        if self._built is None and self.spec.endswith("()"):
+        # The class is asked even when an instance is there: units may not depend on who has built one.
+        if self.spec.endswith("()"):
             factory = self._found()
             if (
                 isinstance(factory, type)
@@ -250,9 +256,9 @@ class Named(Objective):
         try:
             built = self.built
         except (Exception, SystemExit) as error:
-            rows = range(boundaries[0], boundaries[-1])
-            failures = [failure_of(error, row) for row in rows]
-            return _reply(boundaries[0], np.full(len(rows), np.nan), failures, time.perf_counter())
+            start, stop = boundaries[0], boundaries[-1]
+            failures = _failures_of(error, start, stop)
+            return _reply(start, np.full(stop - start, np.nan), failures, time.perf_counter())
         return built.evaluate_units(candidates, boundaries, key=key, step=step)
 
     def identity(self) -> dict[str, str]:
@@ -263,7 +269,8 @@ class Command(Objective):
     """An external program, given one line per point and answering one line per point.
 
     The program gets the coordinates on its standard input, separated by blanks, each to the last
-    bit, and prints the value. It may go on reading lines, or end after an answer and be started anew.
+    bit, and prints the value and nothing else. It may go on reading lines, or end after an answer and
+    be started anew; after an answer that is no number it is ended and started anew.
     A program that goes on must not hold its answers back in a buffer: flush after each.
 
     Args:
@@ -290,38 +297,41 @@ class Command(Objective):
         return np.array([self._ask(" ".join(map(repr, row))) for row in to_numpy(x).tolist()])
 
     def _ask(self, line: str) -> float:
-        for attempt in (1, 2):
-            fresh = self._process is None or self._process.poll() is not None
-            if fresh:
+        try:
+            process, answer = self._process, ""
+            if process is not None and process.poll() is None:
+                answer = self._exchange(process, line)
+            if not answer:
+                # It may have ended after its last answer, a moment after we looked: only one that was
+                # started for this very line is to blame.
                 self.close()
-                self._process = subprocess.Popen(
+                process = self._process = subprocess.Popen(
                     self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
                 )
-            answer = self._exchange(line)
-            if answer:
-                try:
-                    return float(answer)
-                except ValueError:
-                    raise ValueError(
-                        f"{self.argv[0]!r} must answer with one number, got {answer.strip()!r}."
-                    ) from None
-            # It may have ended after its last answer, a moment after we looked: only a fresh one is to blame.
-            status = self._process.wait() if self._process else 0
-            if fresh or attempt == 2:
-                raise RuntimeError(f"{self.argv[0]!r} ended with status {status} and gave no answer.")
-        raise AssertionError("unreachable")
+                answer = self._exchange(process, line)
+                if not answer:
+                    status = process.wait()
+                    raise RuntimeError(f"{self.argv[0]!r} ended with status {status} and gave no answer.")
+            return self._as_value(answer)
+        except BaseException:
+            self.close()  # what it may still say would be taken for the answer to the next line
+            raise
 
-    def _exchange(self, line: str) -> str:
-        process = self._process
-        assert process is not None
+    def _exchange(self, process: subprocess.Popen[str], line: str) -> str:
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it may have ended, and answered before
             process.stdin.write(line + "\n")
             process.stdin.flush()
-        except BrokenPipeError:
-            return process.stdout.readline()
         return process.stdout.readline()
+
+    def _as_value(self, answer: str) -> float:
+        try:
+            return float(answer)
+        except ValueError:
+            raise ValueError(
+                f"{self.argv[0]!r} must answer with one number, got {answer.strip()!r}."
+            ) from None
 
     def close(self) -> None:
         """End the program, if it runs."""
@@ -340,7 +350,7 @@ class Command(Objective):
         self.close()
 
     def identity(self) -> dict[str, str]:
-        return {"name": "command " + " ".join(self.argv)}
+        return {"name": "command " + shlex.join(self.argv)}
 
 
 def as_objective(
@@ -353,11 +363,14 @@ def as_objective(
             a list of strings (see `Command`), or an `Objective`.
         args: Further arguments of the function.
         vectorized: Whether the function takes points of shape (k, dim) and returns shape (k,).
-        noise: Whether to key the global generators around each call.
+        noise: Whether to key the global generators around each call of a function. An `Objective` has
+            its `key` to draw from, and the randomness of a command is its own.
 
     Raises:
         TypeError: `fun` is none of these, or `args` or `vectorized` are given where they cannot be used.
     """
+    if not isinstance(args, tuple):
+        args = (args,)
     if isinstance(fun, str):
         return Named(fun, args, vectorized, noise)
     ready = Command(fun) if isinstance(fun, (list, tuple)) else fun
@@ -365,12 +378,10 @@ def as_objective(
         if args or (vectorized and not isinstance(fun, Objective)):
             raise TypeError(f"`args` and `vectorized` are for plain functions, and `fun` is {ready!r}.")
         return ready
-    if not callable(fun):
+    if not callable(fun) or (isinstance(fun, type) and issubclass(fun, Objective)):
         raise TypeError(
             f'`fun` must be a function, "module:name", a list of strings or an Objective, got {fun!r}.'
         )
-    if not isinstance(args, tuple):
-        args = (args,)
     return (VectorizedFunction if vectorized else ScalarFunction)(fun, args, noise)
 
 
@@ -392,19 +403,40 @@ def as_number(value: Any) -> float:
         )
     if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
         raise TypeError(f"the objective must return a number, got {value!r}.")
-    return float(value)
+    return float(value.detach() if is_torch(value) else value)
 
 
 def failure_of(error: BaseException, row: int) -> Failure:
     """Return the failure that an exception of the objective stands for."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename != __file__]
-    lines = traceback.format_list(own) + traceback.format_exception_only(error)
+    report = traceback.TracebackException.from_exception(error)
+    frames = 0
+    for link in _chain(report):
+        own = [
+            frame for frame in link.stack if frame.filename != __file__ and "importlib" not in frame.filename
+        ]
+        link.stack = traceback.StackSummary.from_list(own)
+        frames += len(own)
+    # Without a line of the user's, it would only repeat the message.
+    useful = frames or len(list(report.format_exception_only())) > 1
+    details = (
+        "".join(report.format()).replace("Traceback (", "Traceback of the objective (") if useful else ""
+    )
     text = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-    return Failure(
-        row, "raised", message, "Traceback of the objective (most recent call last):\n" + "".join(lines)
-    )
+    return Failure(row, "raised", message, details)
+
+
+def _chain(report: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
+    """Yield an exception's report and those of the exceptions it followed from."""
+    link: traceback.TracebackException | None = report
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _failures_of(error: BaseException, start: int, stop: int) -> list[Failure]:
+    failure = failure_of(error, start)
+    return [failure._replace(row=row) for row in range(start, stop)]
 
 
 def _boundaries(n: int, unit: int | None) -> list[int]:
@@ -425,20 +457,27 @@ def _as_evaluations(value: Any, n: int) -> Evaluations:
             raise TypeError(f"the objective must return numbers, got an array of {array.dtype}.")
         if array.shape != (n,):
             raise TypeError(f"the objective must return shape ({n},) for {n} points, got {array.shape}.")
-        done = Evaluations(array)
+        done = Evaluations(array, tuple(_returned(array)))
     if len(done) != n:
         raise TypeError(f"the objective must return {n} values for {n} points, got {len(done)}.")
     return done
 
 
 def _reply(start: int, values: np.ndarray[Any, Any], failures: list[Failure], began: float) -> Reply:
-    if not math.isfinite(values.sum()):  # also when finite values overflow: then the search finds none
+    finite = np.isfinite(values)
+    if not finite.all():
         known = {failure.row for failure in failures}
-        for index in np.flatnonzero(~np.isfinite(values)).tolist():
-            if start + index not in known:
-                failures.append(Failure(start + index, "returned", f"returned {values[index]}"))
-        values = np.where(np.isfinite(values), values, np.nan)
+        failures += [failure for failure in _returned(values, start) if failure.row not in known]
+        values = np.where(finite, values, np.nan)
     return Reply(start, values, tuple(failures), time.perf_counter() - began)
+
+
+def _returned(values: np.ndarray[Any, Any], start: int = 0) -> list[Failure]:
+    """Return a failure for every entry that is no finite number."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return []
+    return [Failure(start + i, "returned", f"returned {values[i]}") for i in np.flatnonzero(~finite).tolist()]
 
 
 def _name_of(thing: Any) -> str:
@@ -447,11 +486,23 @@ def _name_of(thing: Any) -> str:
 
 
 def _identity_of(fun: Any) -> dict[str, str]:
-    while hasattr(fun, "func") and not hasattr(fun, "__code__"):
-        fun = fun.func  # functools.partial
-    code = getattr(fun, "__code__", None)
-    if code is None:
+    """Return the name of a function, and a fingerprint where the name alone does not bring it back."""
+    inner = fun
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    code = getattr(inner, "__code__", None) or getattr(type(inner).__call__, "__code__", None)
+    if code is None and inner is fun:
         return {"name": _name_of(fun)}
-    names = repr([c for c in code.co_consts if isinstance(c, (int, float, str))]) + repr(code.co_names)
-    known = hashlib.sha256(code.co_code + names.encode() + sys.version[:4].encode())
-    return {"name": _name_of(fun), "code": known.hexdigest()[:16]}
+    total = hashlib.sha256(repr(sys.version_info[:2]).encode())
+    if code is not None:
+        _add_code(code, total)
+    return {"name": _name_of(inner), "code": total.hexdigest()[:16]}
+
+
+def _add_code(code: CodeType, total: Any) -> None:
+    total.update(code.co_code + repr(code.co_names).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _add_code(constant, total)
+        elif not isinstance(constant, frozenset):  # their order changes from process to process
+            total.update(repr(constant).encode())
