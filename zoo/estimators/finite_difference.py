@@ -29,7 +29,7 @@ class GradientEstimate(NamedTuple):
 
     Attributes:
         gradient: Shape (dim,); zeros when no direction could be used.
-        value: Value at the base where it was evaluated, else the mean of what was; NaN if all failed.
+        value: Value at the base, NaN if it failed; where the base was not asked for, the mean of all values.
         num_valid: Directions that entered.
         queries: Evaluations that the step asked for.
     """
@@ -386,7 +386,7 @@ class FiniteDifference:
             total, symmetric = _weighted_sum(asked, coefficients)
             gradient = total * (slope * centre * self.law.factor(asked.dim) / num_valid)
             gradient = self.law.project(gradient, state.memory)
-        second = _second_difference(asked, values, symmetric)
+        second = _second_differences(asked, values, symmetric)
         state = self._learned(state, asked, values, differences[valid], second, gradient)
         return state, GradientEstimate(gradient, value, num_valid, len(asked))
 
@@ -396,7 +396,7 @@ class FiniteDifference:
         asked: Displaced,
         values: Any,
         differences: Any,
-        second: float,
+        second: Any,
         gradient: Array,
     ) -> FiniteDifferenceState:
         memory, warned = state.memory, state.warned
@@ -419,8 +419,10 @@ class FiniteDifference:
                 precision, smoothing = next_smoothing(
                     precision,
                     smoothing,
+                    stencil=self.stencil,
                     difference=_rms(differences),
-                    second=second,
+                    second=_rms(second),
+                    pairs=len(second),
                     rounding=asked.rows_like.epsilon * _rms(finite),
                 )
         return FiniteDifferenceState(
@@ -476,17 +478,16 @@ def _weighted_sum(asked: Displaced, coefficients: Any) -> tuple[Array, Any]:
     return total, symmetric
 
 
-def _second_difference(asked: Displaced, values: Any, symmetric: Any) -> float:
-    """Return the root mean square of f(x + hu) + f(x - hu) - 2 f(x), NaN where there is none."""
+def _second_differences(asked: Displaced, values: Any, symmetric: Any) -> Any:
+    """Return f(x + hu) + f(x - hu) - 2 f(x) for all pairs that lie evenly about an evaluated base."""
     if symmetric is None or not asked.lead or not (asked.stencil == "central" or asked.mirror):
-        return math.nan
+        return np.empty(0)
     with np.errstate(over="ignore"):
         if asked.stencil == "central":
             second = ((values[1::2] - values[0]) + (values[2::2] - values[0]))[symmetric]
         else:
             second = (values[1:2] - values[0]) + (values[2:3] - values[0])
-    second = second[np.isfinite(second)]
-    return _rms(second) if len(second) else math.nan
+    return second[np.isfinite(second)]
 
 
 def _cast(rows: Array, like: Like, bounds: Bounds | None) -> Array:

@@ -1,0 +1,102 @@
+"""Updates against their formulas, in numpy and in torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zoo.core.device import Like, to_numpy
+from zoo.core.state import digest, freeze, thaw
+from zoo.updates.adam import Adam
+from zoo.updates.chain import Chain
+from zoo.updates.clip import Clip
+from zoo.updates.momentum import Momentum
+from zoo.updates.sign import Sign
+
+GRADIENTS = np.random.default_rng(0).normal(size=(12, 5))
+UPDATES = [Chain(), Momentum(0.9), Adam(), Sign(), Clip(1.0), Chain((Clip(1.0), Momentum(0.5), Sign()))]
+KINDS = [Like(kind, dtype) for kind in ("numpy", "torch") for dtype in ("float32", "float64")]
+
+
+def directions(update: Any, gradients: Any = GRADIENTS) -> list[Any]:
+    memory = update.init(gradients[0])
+    out = []
+    for gradient in gradients:
+        memory, direction = update.update(memory, gradient)
+        out.append(direction)
+    return out
+
+
+@pytest.mark.parametrize("update", UPDATES, ids=repr)
+@pytest.mark.parametrize("like", KINDS, ids=str)
+def test_kind_and_dtype_follow(update: Any, like: Like) -> None:
+    found = directions(update, like.asarray(GRADIENTS))
+    assert all(Like.of(direction) == like for direction in found)
+    expected = np.stack(directions(update))
+    np.testing.assert_allclose(
+        np.stack([to_numpy(d) for d in found]), expected, rtol=20 * like.epsilon, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("update", UPDATES, ids=repr)
+def test_pure_and_resumed(update: Any) -> None:
+    memory = update.init(np.zeros(5))
+    for gradient in GRADIENTS:
+        before, kept = digest(memory), gradient.copy()
+        again = thaw(*freeze(memory))
+        first, second = update.update(memory, gradient), update.update(again, gradient)
+        assert digest(memory) == before
+        assert (gradient == kept).all()
+        assert digest(first) == digest(second)
+        memory = first[0]
+
+
+def test_adam_is_torchs() -> None:
+    torch = pytest.importorskip("torch")
+    parameter = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    reference = torch.optim.Adam([parameter], lr=0.1, betas=(0.8, 0.95), eps=1e-3)
+    x = np.zeros(5)
+    for gradient, direction in zip(GRADIENTS, directions(Adam(0.8, 0.95, 1e-3)), strict=True):
+        parameter.grad = torch.from_numpy(gradient)
+        reference.step()
+        x = x - 0.1 * direction
+    np.testing.assert_allclose(x, parameter.detach().numpy(), rtol=1e-12)
+
+
+def test_momentum_is_a_sum() -> None:
+    weights = 0.9 ** np.arange(12)[::-1]
+    np.testing.assert_allclose(directions(Momentum(0.9))[-1], weights @ GRADIENTS)
+    assert directions(Momentum(0.0))[3].tolist() == GRADIENTS[3].tolist()
+
+
+def test_signs_are_elementwise() -> None:
+    assert Sign().update(None, np.array([1e-30, -5.0, 0.0]))[1].tolist() == [1.0, -1.0, 0.0]
+
+
+def test_clip_shortens_only() -> None:
+    for gradient, clipped in zip(GRADIENTS, directions(Clip(1.5)), strict=True):
+        length = np.linalg.norm(gradient)
+        np.testing.assert_allclose(clipped, gradient * min(1, 1.5 / length))
+
+
+def test_chain_is_one_after_another() -> None:
+    by_hand = directions(Sign(), np.stack(directions(Momentum(0.5), np.stack(directions(Clip(1.0))))))
+    assert np.stack(directions(UPDATES[-1])).tolist() == np.stack(by_hand).tolist()
+    assert np.stack(directions(Chain())).tolist() == GRADIENTS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Momentum(1.0), "`beta` must be at least 0 and below 1"),
+        (lambda: Adam(beta1=-0.1), "`beta1` must be at least 0 and below 1"),
+        (lambda: Adam(beta2=1.5), "`beta2` must be at least 0 and below 1"),
+        (lambda: Adam(epsilon=0.0), "`epsilon` must be a finite number above 0"),
+        (lambda: Clip(-1.0), "`max_norm` must be a finite number above 0"),
+    ],
+)
+def test_wrong_arguments(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
