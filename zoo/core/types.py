@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array
+from zoo.core.device import Array, to_numpy
 from zoo.core.rng import Key
 
 S = TypeVar("S")
@@ -20,6 +20,8 @@ class Candidates(abc.ABC):
 
     Subclasses hold as little as they can (a base, seeds, a scale) and pickle as little as that.
     """
+
+    __slots__ = ()
 
     @property
     @abc.abstractmethod
@@ -90,8 +92,12 @@ class Evaluations:
     Infinities count as failed too: they are made NaN here, so that no method can take -inf for best.
 
     Args:
-        values: Shape (n,).
+        values: Shape (n,); anything that numpy or torch takes for a row of real numbers.
         failures: Why, for those failed entries whose reason is known.
+
+    Raises:
+        TypeError: `values` are no real numbers.
+        ValueError: `values` have another number of dimensions than one.
 
     Example:
         >>> Evaluations([1.0, float("-inf")]).values.tolist()
@@ -102,7 +108,10 @@ class Evaluations:
     failures: tuple[Failure, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values, np.float64)
+        values = to_numpy(self.values)
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"`values` must be real numbers, got an array of {values.dtype}.")
+        values = np.asarray(values, np.float64)
         if values.ndim != 1:
             raise ValueError(f"`values` must have one dimension, got shape {values.shape}.")
         if not np.isfinite(values).all():
