@@ -4,9 +4,10 @@ A `Key` names a place in a run ("directions of step 7"). What is drawn under a k
 row i is the same whatever slice of rows is asked for, on whichever worker, in whichever order. The
 global generators of numpy, torch and Python are never read and never touched.
 
-How: a matrix is cut into blocks of about 16384 elements (16384 // dim rows; a row longer than 65536
-into column blocks of 65536), and every block has a generator state of its own, derived from the key
-and the block's number alone. So a slice costs what it holds and at most one block more.
+How: a matrix is cut into blocks of about 16384 elements (twice as many for torch, whose blocks take
+longer to set up and less to fill; a row longer than 65536 into column blocks of 65536), and every block
+has a generator state of its own, derived from the key and the block's number alone. So a slice costs what
+it holds and at most one block more.
 
 * numpy arrays, and short or float64 torch rows on the CPU: Philox, 128 bits of the key, the block's
   number in counter words 2 and 3 (words 0 and 1 count within the block: put there, the numbers of
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import sys
 import threading
 import warnings
@@ -42,8 +44,9 @@ if TYPE_CHECKING:
     import torch
 
 _BLOCK = 16384  # elements; below about 4000 the set-up of a block costs more than its numbers
+_TORCH_BLOCK = 32768
 _LONGEST_ROW = 65536  # elements; a longer row is cut into column blocks
-_TORCH_DIM = 1024  # elements; from this length on torch's CPU generator is the faster one
+_TORCH_DIM = 64  # elements; from this length on torch's CPU generator is the faster one for most draws
 _LOCAL = threading.local()
 
 
@@ -223,7 +226,9 @@ def _encode(part: str | int) -> bytes:
     raise TypeError(f"a key is folded with names and integers, got {part!r}.")
 
 
-def _blocks(start: int, stop: int, dim: int) -> Iterator[tuple[slice, slice, int, int, tuple[int, int]]]:
+def _blocks(
+    start: int, stop: int, dim: int, height: int | None = None
+) -> Iterator[tuple[slice, slice, int, int, tuple[int, int]]]:
     """Yield (rows, columns, elements to skip, elements to keep, block numbers) of a slice of rows."""
     if dim > _LONGEST_ROW:
         for row in range(start, stop):
@@ -232,7 +237,7 @@ def _blocks(start: int, stop: int, dim: int) -> Iterator[tuple[slice, slice, int
                 here = row - start
                 yield slice(here, here + 1), slice(first, last), 0, last - first, (row, column)
         return
-    height = max(1, _BLOCK // dim) if dim else 1
+    height = height or max(1, _BLOCK // max(1, dim))
     for block in range(start // height, -(-stop // height)):
         first, last = max(start, block * height), min(stop, (block + 1) * height)
         skip, size = (first - block * height) * dim, (last - first) * dim
@@ -256,6 +261,7 @@ class _Local:
         }
         self.torch: dict[str, torch.Generator] = {}
         self.twister: torch.Tensor | None = None
+        self.words: np.ndarray[Any, Any] = np.empty(0, np.uint64)  # those of the twister
 
 
 def _local() -> _Local:
@@ -296,8 +302,10 @@ def _draw_torch(key: Key, law: str, start: int, stop: int, dim: int, dtype: str,
 
     on_cpu = device == "cpu"
     out = torch.empty((stop - start, dim), dtype=getattr(torch, dtype), device=device)
-    height = max(1, _BLOCK // dim)
-    for rows, columns, skip, size, words in _blocks(start, stop, dim):
+    even = 16 // math.gcd(dim, 16)  # rows that hold a multiple of 16 numbers, and need no buffer on the CPU
+    height = max(1, _TORCH_BLOCK // dim)
+    height = height // even * even or height
+    for rows, columns, skip, size, words in _blocks(start, stop, dim, height):
         # On the CPU, `normal_` keeps a prefix only between sizes that are multiples of 16.
         drawn = skip + size if on_cpu else (size if dim > _LONGEST_ROW else height * dim)
         generator = _torch_generator(key, words, device)
@@ -321,11 +329,10 @@ def _torch_generator(key: Key, block: tuple[int, int], device: str) -> torch.Gen
         return generator.manual_seed(key.fold("cuda", *block).seed(63))
     if local.twister is None:
         local.twister = torch.Generator().get_state()
-    # The state's layout: seed, left, seeded and next in 24 bytes, 624 words of 8 bytes each, the cached
-    # normal. With `left` at 1, as in a new generator, the first number drawn mixes the words.
-    local.twister.numpy()[24 : 24 + 624 * 8].view(np.uint64)[:] = (
-        _philox(key, block).random_raw(312).view(np.uint32)
-    )
+        # The state's layout: seed, left, seeded and next in 24 bytes, 624 words of 8 bytes each, the cached
+        # normal. With `left` at 1, as in a new generator, the first number drawn mixes the words.
+        local.words = local.twister.numpy()[24 : 24 + 624 * 8].view(np.uint64)
+    local.words[:] = _philox(key, block).random_raw(312).view(np.uint32)
     return generator.set_state(local.twister)
 
 

@@ -47,7 +47,7 @@ class Rates(NamedTuple):
         spared: What is added to `decay` while the path of the covariance waits.
         root_path: Square root of the share of the path's square in the covariance.
         roots: By rank, square roots of the shares of the parents' squares; 0 for the others.
-        roots_minus: For the others what is taken away of the squares divided by |z|^2 / dim; 0 for the parents.
+        roots_minus: For the others, of what is taken away of their squares over |z|^2; 0 for the parents.
     """
 
     dim: int
@@ -75,10 +75,14 @@ class Rates(NamedTuple):
     def without(self, failed: int) -> Rates:
         """Return the constants of a step whose last `failed` ranks have no vote."""
         valid = np.arange(self.population_size) < self.population_size - failed
-        names = ("weights", "parents", "roots", "roots_minus")
-        voting = {name: np.where(valid, getattr(self, name), 0.0) for name in names}
-        decay = 1 - self.rank_one - self.rank_mu * float(voting["weights"].sum())
-        return self._replace(decay=decay, **voting)
+        weights = np.where(valid, self.weights, 0.0)
+        return self._replace(
+            weights=weights,
+            parents=np.where(valid, self.parents, 0.0),
+            decay=1 - self.rank_one - self.rank_mu * float(weights.sum()),
+            roots=np.where(valid, self.roots, 0.0),
+            roots_minus=np.where(valid, self.roots_minus, 0.0),
+        )
 
 
 @functools.lru_cache(maxsize=256)
