@@ -65,7 +65,7 @@ class Case:
 
 
 _RANKS = frozenset({"translation", "scaling", "monotone"})
-_DESCENT = frozenset({"translation"})
+_DESCENT = frozenset({"translation", "scaling"})
 
 CASES = (
     Case("cma", _RANKS, ROSENBROCK),

@@ -90,6 +90,7 @@ class Displaced(Candidates):
         "bounds",
         "directions",
         "draw",
+        "held",
         "lead",
         "memory",
         "mirror",
@@ -113,10 +114,12 @@ class Displaced(Candidates):
         mirror: bool,
         bounds: Bounds | None,
         stretch: Array | None,
+        held: Array | None,
     ) -> None:
         self.base, self.draw, self.directions, self.memory = base, draw, directions, memory
         self.smoothing, self.stencil, self.rows_like = smoothing, stencil, rows_like
-        self.lead, self.mirror, self.bounds, self.stretch = lead, mirror, bounds, stretch
+        self.lead, self.mirror, self.bounds = lead, mirror, bounds
+        self.stretch, self.held = stretch, held
         self._cache: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,7 +164,8 @@ class Displaced(Candidates):
         """Return directions `start` to `stop`, not to be written to."""
         if self._cache is None:
             self._cache = (self.directions.plan(self.draw, self.memory),)
-        return self.directions.draw(self.draw, start, stop, self.memory, self._cache[0])
+        directions = self.directions.draw(self.draw, start, stop, self.memory, self._cache[0])
+        return directions if self.held is None else array_module(directions).where(self.held, 0, directions)
 
     def ahead(self, directions: Array) -> Array:
         """Return x + h u for every direction u."""
@@ -323,6 +327,7 @@ class FiniteDifference:
         *,
         num_directions: int | None = None,
         base: bool = False,
+        held: Array | None = None,
     ) -> Displaced:
         """Return what has to be evaluated.
 
@@ -333,6 +338,7 @@ class FiniteDifference:
             step: Number of the step.
             num_directions: Fewer directions than usual, for one step; 0 leaves the base alone.
             base: Whether the base has to be among the rows, as row 0, in any case.
+            held: Which coordinates stay where they are in this step, shape (dim,); None for none.
         """
         count = self.count(len(x)) if num_directions is None else num_directions
         lead, mirror = self._extra(count, base)
@@ -350,6 +356,7 @@ class FiniteDifference:
             mirror=mirror,
             bounds=state.bounds,
             stretch=state.stretch,
+            held=held,
         )
 
     def estimate(
@@ -362,12 +369,13 @@ class FiniteDifference:
         *,
         num_directions: int | None = None,
         base: bool = False,
+        held: Array | None = None,
     ) -> tuple[FiniteDifferenceState, GradientEstimate]:
         """Return the next state and the estimate; the arguments must be those of `ask`.
 
         Never holds more than about 2^18 elements of directions at once, or one direction.
         """
-        asked = self.ask(state, x, key, step, num_directions=num_directions, base=base)
+        asked = self.ask(state, x, key, step, num_directions=num_directions, base=base, held=held)
         if len(evaluations) != len(asked):
             raise ValueError(f"`evaluations` must have {len(asked)} values, got {len(evaluations)}.")
         values = evaluations.values

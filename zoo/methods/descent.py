@@ -33,6 +33,7 @@ class DescentState:
         first: Length of the first step.
         step_size: Length of the next step.
         failures: Tries along `direction` so far, none of them better.
+        estimates: Estimates so far.
         estimator: The estimator's state.
         update: The update's memory.
         key: Key of the run.
@@ -47,6 +48,7 @@ class DescentState:
     first: float
     step_size: float
     failures: int
+    estimates: int
     estimator: FiniteDifferenceState
     update: Any
     key: Key
@@ -72,8 +74,10 @@ class Descent:
     does adding one, up to rounding.
 
     Bounds: x is projected onto the box, candidates are turned round at its walls
-    (`zoo.estimators.finite_difference.Displaced`). Where `scale` differs between coordinates, the descent
-    happens in coordinates divided by it.
+    (`zoo.estimators.finite_difference.Displaced`), and under "auto" a gradient loses the coordinates in
+    which it would only push x against a wall. Every other estimate then holds coordinates that are at a
+    wall, as slopes across walls may drown those along them in an estimate from few directions. Where
+    `scale` differs between coordinates, the descent happens in coordinates divided by it.
 
     A step without any usable difference moves nothing; under "auto" it halves s. Towards the end of the
     budget a step has fewer directions, down to one.
@@ -134,7 +138,7 @@ class Descent:
         x = estimator.work.asarray(x0) + 0
         length = float(np.max(to_numpy(scale))) * math.sqrt(self.estimator.law.size(len(x))) / 2
         return DescentState(
-            x, math.inf, None, length, length, 0, estimator, self.update.init(x), key, 0, 0, budget
+            x, math.inf, None, length, length, 0, 0, estimator, self.update.init(x), key, 0, 0, budget
         )
 
     def ask(self, state: DescentState) -> Candidates:
@@ -147,6 +151,7 @@ class Descent:
             state.step,
             num_directions=self._num_directions(state),
             base=self.recommends_evaluated,
+            held=self._held(state),
         )
 
     def tell(self, state: DescentState, evaluations: Evaluations) -> DescentState:
@@ -160,18 +165,24 @@ class Descent:
             state.step,
             num_directions=self._num_directions(state),
             base=self.recommends_evaluated,
+            held=self._held(state),
         )
-        known = {"estimator": estimator, "nfev": state.nfev + len(evaluations)}
+        known = {
+            "estimator": estimator,
+            "estimates": state.estimates + 1,
+            "nfev": state.nfev + len(evaluations),
+        }
         if not self.recommends_evaluated:
             return self._moved(state, estimate.gradient, estimate.num_valid, known)
         value = estimate.value if math.isfinite(estimate.value) else state.value
         if estimate.num_valid == 0 and len(evaluations) > 1:
             return _next(state, step_size=state.step_size * _SHRINK, value=value, **known)
-        gradient = _normalized(estimate.gradient)
+        gradient = _normalized(self._free(state, estimate.gradient))
         if gradient is None:
             return _next(state, value=value, **known)
         memory, direction = self.update.update(state.update, gradient)
-        return _next(state, value=value, update=memory, direction=_normalized(direction), failures=0, **known)
+        direction = _normalized(self._free(state, direction))
+        return _next(state, value=value, update=memory, direction=direction, failures=0, **known)
 
     def recommend(self, state: DescentState) -> Array:
         return state.estimator.cast(state.x[None])[0]
@@ -256,6 +267,24 @@ class Descent:
         if state.estimator.stretch is not None:
             step = step * state.estimator.stretch
         return _next(state, x=self._projected(state, state.x - step), update=memory, **known)
+
+    def _held(self, state: DescentState) -> Array | None:
+        """Return which coordinates stay where they are in the next estimate, or None for none."""
+        bounds = state.estimator.bounds
+        if bounds is None or not self.recommends_evaluated or state.estimates % 2 == 0:
+            return None
+        lower, upper = bounds.sides(state.x)
+        held = (state.x <= lower) | (state.x >= upper)
+        return held if held.any() and not held.all() else None
+
+    def _free(self, state: DescentState, gradient: Array) -> Array:
+        """Return the gradient without what would only push x against a wall that it is at."""
+        bounds = state.estimator.bounds
+        if bounds is None:
+            return gradient
+        lower, upper = bounds.sides(state.x)
+        blocked = ((state.x <= lower) & (gradient > 0)) | ((state.x >= upper) & (gradient < 0))
+        return array_module(gradient).where(blocked, 0, gradient)
 
     def _projected(self, state: DescentState, x: Array) -> Array:
         bounds = state.estimator.bounds
