@@ -113,7 +113,6 @@ print("torch" in sys.modules)
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [*DTYPES, "bfloat16"])
 def test_there_and_back_from_a_gpu(dtype):
     like = Like("torch", dtype, "cuda:0")

@@ -157,7 +157,6 @@ def test_values_may_carry_a_gradient(vectorized):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("vectorized", [False, True])
 def test_values_may_lie_on_a_gpu(vectorized):
     like = Like("torch", "float32", "cuda:0")
@@ -398,6 +397,18 @@ def test_an_exception_is_told_with_the_users_frames_and_no_others(vectorized, no
     assert "direct cause" in failure.details
     files = {line.split('"')[1] for line in failure.details.splitlines() if line.startswith("  File ")}
     assert files == {__file__}
+
+
+def misspelt_factory() -> Objective:
+    return as_objective("no_such_module:f")
+
+
+def test_causes_are_told_with_the_users_frames_and_no_others():
+    objective = as_objective(f"{__name__}:misspelt_factory()")
+    (failure,) = objective.evaluate_units(points(1), [0, 1], key=KEY, step=0).failures
+    files = {line.split('"')[1] for line in failure.details.splitlines() if line.startswith("  File ")}
+    assert files == {__file__}
+    assert "ModuleNotFoundError" in failure.details
 
 
 def test_one_exception_does_not_disturb_the_others():
@@ -651,6 +662,18 @@ def test_a_factory_that_raises_is_a_failure_of_each_point():
     ]
     assert "broken_factory" in reply.failures[0].details
     assert (reply.start, reply.stop) == (1, 3)
+
+
+def test_a_module_that_is_missing_where_it_is_evaluated(tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("def fun(x):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sent = pickle.dumps(as_objective("only_here:fun"))
+    monkeypatch.undo()
+    monkeypatch.delitem(sys.modules, "only_here")
+    reply = pickle.loads(sent).evaluate_units(points(), [0, 1], key=KEY, step=0)
+    (failure,) = reply.failures
+    assert failure.message.startswith("ValueError: `fun` must name a module that can be imported")
+    assert failure.details == ""  # none of the frames is the user's
 
 
 @pytest.mark.parametrize(

@@ -274,15 +274,17 @@ def test_trap_neighbouring_blocks_share_no_number():
     assert len(np.unique(columns)) == columns.size
 
 
-def test_blocks_are_numbered_in_the_upper_words_of_the_counter():
-    key = Key(9)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_blocks_are_numbered_in_the_upper_words_of_the_counter(dtype):
+    key, like = Key(9), Like("numpy", dtype)
     words = np.frombuffer(key.digest, "<u8")
-    expected = np.random.Generator(np.random.Philox(key=words, counter=[0, 0, 3, 0])).standard_normal(
-        (16, 1000)
-    )
-    assert_equal_bits(key.normal(48, 64, 1000), expected)
-    column = np.random.Generator(np.random.Philox(key=words, counter=[0, 0, 2, 1])).standard_normal(100)
-    assert_equal_bits(key.normal(2, 3, 65636)[0, 65536:], column)
+
+    def of_block(row: int, column: int, shape: Any) -> np.ndarray[Any, Any]:
+        generator = np.random.Generator(np.random.Philox(key=words, counter=[0, 0, row, column]))
+        return generator.standard_normal(shape, dtype=dtype)
+
+    assert_equal_bits(key.normal(48, 64, 1000, like=like), of_block(3, 0, (16, 1000)))
+    assert_equal_bits(key.normal(2, 3, 65636, like=like)[0, 65536:], of_block(2, 1, 100))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
