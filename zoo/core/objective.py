@@ -168,11 +168,28 @@ class VectorizedFunction(Objective):
         with keyed_generators(key) if self.noisy else contextlib.nullcontext():
             return self.fun(x, *self.args)
 
-    def evaluate(self, candidates: Candidates, start: int, stop: int, *, key: Key, step: int) -> Evaluations:
-        if self.noisy:
-            return super().evaluate(candidates, start, stop, key=key, step=step)
-        # Without a key there are no streams to tell apart.
-        return _as_evaluations(self.fun(candidates.rows(start, stop), *self.args), stop - start)
+    def evaluate_units(
+        self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int
+    ) -> Reply:
+        if self.noisy or len(boundaries) != 2:
+            return super().evaluate_units(candidates, boundaries, key=key, step=step)
+        # One unit, as small steps have, is not worth what the general way costs; and where no key is
+        # used, there are no streams to tell apart.
+        began = time.perf_counter()
+        start, stop = boundaries
+        failures: list[Failure] = []
+        try:
+            value = self.fun(candidates.rows(start, stop), *self.args)
+            if isinstance(value, Evaluations):
+                done = _as_evaluations(value, stop - start)
+                values, failures = done.values, [f._replace(row=start + f.row) for f in done.failures]
+            else:
+                values = _as_values(value, stop - start)
+        except Interrupt:
+            values = np.empty(0)
+        except (Exception, SystemExit) as error:
+            values, failures = np.full(stop - start, np.nan), _failures_of(error, start, stop)
+        return _reply(start, values, failures, began)
 
     def identity(self) -> dict[str, str]:
         return _identity_of(self.fun)
@@ -445,22 +462,26 @@ def _boundaries(n: int, unit: int | None) -> list[int]:
 
 
 def _as_evaluations(value: Any, n: int) -> Evaluations:
-    if isinstance(value, Evaluations):
-        done = value
-    else:
-        if value is None:
-            as_number(None)
-        array = to_numpy(value) if is_torch(value) else np.asarray(value)
-        if np.iscomplexobj(array):
-            raise TypeError(f"the objective must return real numbers, got {array.dtype}.")
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"the objective must return numbers, got an array of {array.dtype}.")
-        if array.shape != (n,):
-            raise TypeError(f"the objective must return shape ({n},) for {n} points, got {array.shape}.")
-        done = Evaluations(array, tuple(_returned(array)))
-    if len(done) != n:
-        raise TypeError(f"the objective must return {n} values for {n} points, got {len(done)}.")
-    return done
+    if not isinstance(value, Evaluations):
+        array = _as_values(value, n)
+        return Evaluations(array, tuple(_returned(array)))
+    if len(value) != n:
+        raise TypeError(f"the objective must return {n} values for {n} points, got {len(value)}.")
+    return value
+
+
+def _as_values(value: Any, n: int) -> np.ndarray[Any, Any]:
+    """Return what a function of many points returned as float64 numbers, none of them looked at yet."""
+    if value is None:
+        as_number(None)
+    array = to_numpy(value) if is_torch(value) else np.asarray(value)
+    if array.dtype.kind == "c":
+        raise TypeError(f"the objective must return real numbers, got {array.dtype}.")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"the objective must return numbers, got an array of {array.dtype}.")
+    if array.shape != (n,):
+        raise TypeError(f"the objective must return shape ({n},) for {n} points, got {array.shape}.")
+    return array.astype(np.float64, copy=False)
 
 
 def _reply(start: int, values: np.ndarray[Any, Any], failures: list[Failure], began: float) -> Reply:
