@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, is_torch, to_numpy
-from zoo.core.errors import CheckpointError, Interrupt, RunDirectoryError
+from zoo.core.errors import Interrupt, RunDirectoryError
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
 from zoo.core.validation import check_choice, check_count, check_number, check_positive, listed
@@ -277,12 +277,7 @@ def _run(
         if directory is not None:
             job.journal, job.event = directory.journal, directory.event
         stop = Stop(config["target"], seconds)
-        try:
-            outcome = run(job, stop, [_adapted(callback)] if callback else [], directory)
-        except (ValueError, TypeError) as error:
-            if directory is not None and "no state of the name" in str(error):
-                raise CheckpointError(f"{directory.path}: {error}") from error
-            raise
+        outcome = run(job, stop, [_adapted(callback)] if callback else [], directory)
         result = _result(config["method"], job, outcome)
         if directory is not None:
             directory.finish({name: to_numpy(v) if is_torch(v) else v for name, v in result.items()})

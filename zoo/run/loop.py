@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from zoo.core.errors import EvaluationError, Interrupt, TooManyFailures
+import numpy as np
+
+from zoo.core.errors import CheckpointError, EvaluationError, Interrupt, TooManyFailures
 from zoo.execution import interrupts
 from zoo.run.directory import RunDirectory
 from zoo.run.job import Job, Report
@@ -74,7 +76,7 @@ def run(
     began = time.monotonic()
     with job.open(), interrupts.handled():
         saved = out.restore() if out else None
-        state = job.restore(*saved[1:]) if saved else job.init()
+        state = job.init() if saved is None else _restored(job, *saved[1:])
         saved_at = time.monotonic()
         if out and not saved:
             out.save(state.step, *job.snapshot(state))
@@ -114,6 +116,13 @@ def run(
             out.save(resumable.step, *job.snapshot(resumable))
             out.event({"event": "ended", "status": status, "reason": reason})
         return Run(state, reason, status, error, interrupts.requested(), time.monotonic() - began)
+
+
+def _restored(job: Job[Any], tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    try:
+        return job.restore(tree, arrays)
+    except ValueError as error:
+        raise CheckpointError(f"this version cannot read the newest checkpoint: {error}") from error
 
 
 def _ended(job: Job[Any], state: Any, stop: Stop, began: float) -> tuple[str, str] | None:

@@ -372,6 +372,17 @@ def test_a_run_of_a_newer_version_is_refused(tmp_path):
         zoo.resume(tmp_path / "run", Counting())
 
 
+def test_a_checkpoint_of_a_state_that_is_not_known_is_refused(tmp_path, monkeypatch):
+    def halt(x):
+        raise StopIteration
+
+    out = tmp_path / "run"
+    minimize(sphere, out, callback=halt)
+    monkeypatch.setattr("zoo.core.state._CLASSES", {})
+    with pytest.raises(CheckpointError, match=r"cannot read the newest checkpoint: no state of the name"):
+        zoo.resume(out, sphere)
+
+
 def test_torch_states_survive(tmp_path):
     torch = pytest.importorskip("torch")
 
