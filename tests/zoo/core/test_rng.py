@@ -26,7 +26,7 @@ from zoo.core.rng import Key, _torch_generator, _travel_packed, keyed_generators
 
 ROOT = Path(__file__).parents[3]
 
-DIMS = (1, 10, 17, 1000, 3000, 16384, 16385, 65536, 65537, 70001)
+DIMS = (1, 10, 17, 64, 100, 1000, 3000, 16384, 16385, 65536, 65537, 70001)
 HALVES = [Like("numpy", "float16"), Like("torch", "float16"), Like("torch", "bfloat16")]
 LIKES = [NUMPY, Like("numpy", "float32"), Like("torch", "float32"), Like("torch", "float64"), *HALVES]
 LAWS: dict[str, Callable[[Key, int, int, int], np.ndarray[Any, Any]]] = {
@@ -41,11 +41,13 @@ def name_of(like: Like) -> str:
 
 def slices(dim: int) -> tuple[int, list[tuple[int, int]]]:
     """Return a number of rows, and slices of them that begin and end within blocks and between them."""
-    height = max(1, 32768 // dim)  # a block of torch, and two of numpy
-    n = min(2 * height + 3, 2500) if height > 1 else 4
+    n = max(4, min(-(-3 * 32768 // dim), 2500))
     cuts = [(0, 0), (0, 1), (1, 2), (1, n), (n - 1, n), (n // 2, n // 2 + 2), (3, 3)]
-    cuts += [(height - 1, height + 1), (height, height + 2)] if height > 1 and n > height + 2 else []
-    return n, cuts
+    for size in (16384, 32768, 65536):
+        height = size // dim
+        cuts += [(height - 1, height + 1), (height, height + 2)] if 1 < height < n - 2 else []
+    draws = Key(dim).integers(0, 8, 2, high=n + 1).tolist()
+    return n, cuts + [(min(draw), max(draw)) for draw in draws]
 
 
 def assert_equal_bits(one: Any, other: Any) -> None:
