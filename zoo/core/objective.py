@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib
 import itertools
+import math
 import shlex
 import subprocess
 import sys
@@ -132,21 +133,21 @@ class ScalarFunction(Objective):
             return super().evaluate_units(candidates, boundaries, key=key, step=step)
         began = time.perf_counter()
         start, stop = boundaries[0], boundaries[-1]
-        values = np.full(stop - start, np.nan)
+        values: list[float] = []
         failures: list[Failure] = []
-        fun, args, height, row = self.fun, self.args, max(1, _CHUNK // candidates.dim), start
+        fun, args, height = self.fun, self.args, max(1, _CHUNK // candidates.dim)
         try:
             for first in range(start, stop, height):
                 for x in candidates.rows(first, min(first + height, stop)):
                     try:
                         value = fun(x, *args)
-                        values[row - start] = value if isinstance(value, float) else as_number(value)
+                        values.append(value if isinstance(value, float) else as_number(value))
                     except (Exception, SystemExit) as error:
-                        failures.append(failure_of(error, row))
-                    row += 1
+                        failures.append(failure_of(error, start + len(values)))
+                        values.append(math.nan)
         except Interrupt:
-            values = values[: row - start]
-        return _reply(start, values, failures, began)
+            pass  # what there is, counts
+        return _reply(start, np.array(values, np.float64), failures, began)
 
     def identity(self) -> dict[str, str]:
         return _identity_of(self.fun)

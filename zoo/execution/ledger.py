@@ -61,7 +61,7 @@ class Ledger:
     ) -> None:
         self.boundaries = boundaries
         self.num_rows = boundaries[-1]
-        self.values = np.full(self.num_rows, np.nan)
+        self.values = np.empty(0)  # all of them once one is known
         self.account = Account() if account is None else account
         self._have: np.ndarray[Any, Any] | bool = False  # True for all rows, False for none
         self._failures: list[Failure] = []
@@ -153,6 +153,7 @@ class Ledger:
             self._failures = list(reply.failures)
         else:
             if isinstance(self._have, bool):
+                self.values = self.values if self._have else np.full(self.num_rows, np.nan)
                 self._have = np.full(self.num_rows, self._have)
             unknown = ~self._have[start:stop]
             if not unknown.all():
