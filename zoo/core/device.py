@@ -89,4 +89,5 @@ def to_numpy(value: Array) -> np.ndarray[Any, Any]:
     if not is_torch(value):
         return np.asarray(value)
     value = value.detach().cpu()
-    return (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    array: np.ndarray[Any, Any] = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    return array
