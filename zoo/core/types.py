@@ -108,15 +108,18 @@ class Evaluations:
     failures: tuple[Failure, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        values = to_numpy(self.values)
-        if values.dtype.kind not in "fiub":
-            raise TypeError(f"`values` must be real numbers, got an array of {values.dtype}.")
-        values = np.asarray(values, np.float64)
+        values = self.values
+        if not isinstance(values, np.ndarray) or values.dtype.char != "d":
+            values = to_numpy(values)
+            if values.dtype.kind not in "fiub":
+                raise TypeError(f"`values` must be real numbers, got an array of {values.dtype}.")
+            values = np.asarray(values, np.float64)
         if values.ndim != 1:
             raise ValueError(f"`values` must have one dimension, got shape {values.shape}.")
         if not np.isfinite(values).all():
             values = np.where(np.isfinite(values), values, np.nan)
-        object.__setattr__(self, "values", values)
+        if values is not self.values:
+            object.__setattr__(self, "values", values)
 
     def __len__(self) -> int:
         return len(self.values)

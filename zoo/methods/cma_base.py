@@ -233,7 +233,7 @@ class CMABase(abc.ABC):
 
     def recommend(self, state: Any) -> Array:
         """Return the mean of the distribution, taken into the box."""
-        return self._place(state.frame, state.mean)
+        return self._place(state.frame, state.mean.copy())  # the caller's to write to
 
     def finished(self, state: Any) -> str | None:
         """Return which stopping rule holds, in words, or None."""

@@ -226,7 +226,7 @@ class PyCMA:
 
     def recommend(self, state: PyCMAState) -> Array:
         """Return the mean of the distribution."""
-        x = state.like.asarray(state.mean)
+        x = state.like.asarray(state.mean.copy())  # the caller's to write to
         return x if state.bounds is None else state.bounds.map(x, "clip")
 
     def finished(self, state: PyCMAState) -> str | None:

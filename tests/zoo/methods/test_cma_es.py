@@ -248,6 +248,13 @@ def test_rows_do_not_depend_on_the_slice(kind):
 
 
 @BOTH
+def test_recommendation_belongs_to_the_caller(kind):
+    state = kind().init(np.ones(3), key=Key(0))
+    kind().recommend(state)[:] = 7
+    assert (kind().recommend(state) == 1).all()
+
+
+@BOTH
 def test_kind_of_array_follows_the_start(kind):
     method, box = kind(boundary="clip"), Bounds(np.zeros(3), np.full(3, 0.1))
     for start in (

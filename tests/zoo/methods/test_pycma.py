@@ -170,6 +170,12 @@ def test_bounds_hold_and_the_minimum_on_them_is_found():
     np.testing.assert_allclose(method.recommend(state), [0.5, 0.0, 2.0, 0.0], atol=1e-2)
 
 
+def test_recommendation_belongs_to_the_caller():
+    state = PyCMA().init(np.ones(3), key=Key(0))
+    PyCMA().recommend(state)[:] = 7
+    assert (PyCMA().recommend(state) == 1).all()
+
+
 def test_kind_of_array_follows_the_start():
     box = Bounds(np.zeros(3), np.full(3, 0.1))
     for start in (np.full(3, 0.1, np.float32), torch.full((3,), 0.1)):
