@@ -143,6 +143,7 @@ def minimize(
         "noise": bool(noise),
         "vectorized": bool(vectorized),
         "on_error": check_choice("on_error", on_error, ("raise", "nan")),
+        "unit": objective.unit,
         "threads": 1,
     }
     arrays = {"x0": to_numpy(start), "scale": _as_scale(scale, dim, box)}
@@ -200,6 +201,11 @@ def resume(
     stop_after = None if seconds is None else check_positive("seconds", seconds)
     objective = as_objective(fun, args, vectorized=config["vectorized"], noise=config["noise"])
     _check_objective(path, config["objective"], objective.identity())
+    if config["unit"] != objective.unit:
+        raise RunDirectoryError(
+            f"{path} was run with {config['unit']} points a call of the objective, whose `unit` is now "
+            f"{objective.unit}: the bytes would differ."
+        )
     directory = RunDirectory.open(path)
     directory.note_resumption()
     return _run(directory.config, directory.start, objective, executor, callback, stop_after, directory)

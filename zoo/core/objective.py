@@ -218,7 +218,8 @@ class Named(Objective):
     ) -> None:
         self.spec, self.args, self.vectorized, self.noisy = spec, args, vectorized, noisy
         self._built: Objective | None = None
-        self._found()
+        found = self._found()
+        self.unit = getattr(found, "unit", None) if spec.endswith("()") else self.built.unit
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_built": None}
