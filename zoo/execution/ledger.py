@@ -94,6 +94,9 @@ class Ledger:
         Raises:
             EvaluationError: The run must end here.
         """
+        if not (reply.failures or self._raised or self._hopeless):
+            self._accept(reply)
+            return []
         raised: dict[int, Failure] = {}  # by unit, the first of each
         for failure in sorted(reply.failures):
             if failure.kind == "raised":
