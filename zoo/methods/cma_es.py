@@ -69,8 +69,9 @@ class CMAES(CMABase):
     p_sigma by a rotation only and costs a tenth; it is taken anew every `update_period` steps. Failed
     evaluations rank last with weight 0. A step without any valid value leaves everything but sigma, which
     shrinks by a tenth. A covariance that rounding has made indefinite is mended by raising its
-    smallest eigenvalues. Of the stopping rules, noeffectaxis looks at columns of L instead of principal
-    axes, and all are looked at every tenth step only.
+    smallest eigenvalues. The stopping rules are looked at every tenth step; noeffectaxis looks at columns
+    of L instead of principal axes; tolx is relative to the first steps; tolfacupx is 1e10 and not 1e3,
+    since nothing restarts the search with longer steps.
 
     Args:
         population_size: Candidates of a step; None for 4 + floor(3 log(dim)).
@@ -229,7 +230,8 @@ def _sample(state: CMAESState, r: Rates) -> tuple[Matrix, Matrix]:
     steps = max(1, _BLOCK // (r.population_size * r.dim))
     block, here = divmod(state.step, steps)
     start = here * r.population_size
-    z = _normals(state.frame.key, block, steps * r.population_size, r.dim)[start : start + r.population_size]
+    draw = _normals if steps > 1 else _normals.__wrapped__  # a step's numbers alone are kept with their y
+    z = draw(state.frame.key, block, steps * r.population_size, r.dim)[start : start + r.population_size]
     y = dtrmm(1.0, state.factor.T, z.T, lower=1).T
     _last = (state.factor, state.frame.key, state.step, z, y)
     return z, y
