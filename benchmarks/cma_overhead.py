@@ -25,14 +25,14 @@ import zoo
 from zoo.core.types import Evaluations
 from zoo.methods.cma_es import CMAES
 
-STEPS = {10: 300, 40: 300, 100: 200, 500: 40, 1000: 24}  # of a block; whole periods of the factorization
+STEPS = {10: 1000, 40: 500, 100: 200, 500: 40, 1000: 28}  # of a block; whole periods of the factorization
 RATIO = {10: 1 / 5, 40: 1 / 5, 100: 1 / 5, 500: 1 / 4, 1000: 1 / 4}
 MICROSECONDS = {10: 15.0, 40: 18.0, 100: 30.0, 1000: 10_000 / 24}  # per evaluation; 10 ms a step of 24
 UNENDING = {"tolx": 0, "tolfun": 0, "tolfunhist": 0}
 
 
 def scalar(x):
-    return float(x @ x)
+    return float(x.dot(x))
 
 
 def vectorized(x):

@@ -41,8 +41,11 @@ class Rates(NamedTuple):
         window: Steps over which values are compared for stopping.
         period: Steps between two factorizations.
         parents: `weights`, but 0 where they are negative.
-        gain_sigma: Share of a step in the path of sigma.
-        gain_c: Share of a step in the path of the covariance.
+        keep_sigma: What the path of sigma is multiplied by.
+        gain_sigma: Share of a step in it.
+        keep_c: What the path of the covariance is multiplied by.
+        gain_c: Share of a step in it.
+        speed: Change of log sigma where the path of sigma is twice as long as expected.
         decay: What the covariance is multiplied by.
         spared: What is added to `decay` while the path of the covariance waits.
         root_path: Square root of the share of the path's square in the covariance.
@@ -64,8 +67,11 @@ class Rates(NamedTuple):
     window: int
     period: int
     parents: Matrix
+    keep_sigma: float
     gain_sigma: float
+    keep_c: float
     gain_c: float
+    speed: float
     decay: float
     spared: float
     root_path: float
@@ -114,6 +120,7 @@ def rates(dim: int, population_size: int | None, active: bool, separable: bool) 
         weights[mu:] = most * minus / np.abs(minus).sum()
     path_sigma = (mass + 2) / (dim + mass + 3)
     path_c = (4 + mass / dim) / (dim + 4 + 2 * mass / dim)
+    damping = 1 + 2 * max(0.0, math.sqrt((mass - 1) / (dim + 1)) - 1) + path_sigma
     weights.flags.writeable = False
     return Rates(
         dim=dim,
@@ -125,13 +132,16 @@ def rates(dim: int, population_size: int | None, active: bool, separable: bool) 
         path_c=path_c,
         rank_one=rank_one,
         rank_mu=rank_mu,
-        damping=1 + 2 * max(0.0, math.sqrt((mass - 1) / (dim + 1)) - 1) + path_sigma,
+        damping=damping,
         length=math.sqrt(dim) * (1 - 1 / (4 * dim) + 1 / (21 * dim**2)),
         window=10 + math.ceil(30 * dim / n),
         period=max(1, int(0.1 / ((rank_one + rank_mu) * dim))),
         parents=np.maximum(weights, 0.0),
+        keep_sigma=1 - path_sigma,
         gain_sigma=math.sqrt(path_sigma * (2 - path_sigma) * mass),
+        keep_c=1 - path_c,
         gain_c=math.sqrt(path_c * (2 - path_c) * mass),
+        speed=path_sigma / damping,
         decay=1 - rank_one - rank_mu * float(weights.sum()),
         spared=rank_one * path_c * (2 - path_c),
         root_path=math.sqrt(rank_one),
@@ -311,12 +321,12 @@ class CMABase(abc.ABC):
 
     def _next_sigma(self, state: CMAState, r: Rates, z_mean: Matrix) -> tuple[Matrix, float, bool]:
         """Return the path of sigma, sigma, and whether the path is so long that the other one is to wait."""
-        path = (1 - r.path_sigma) * state.path_sigma
+        path = r.keep_sigma * state.path_sigma
         path += r.gain_sigma * z_mean
         length = math.sqrt(path.dot(path)) / r.length
-        change = r.path_sigma / r.damping * (length - 1)
+        change = r.speed * (length - 1)
         sigma = min(max(state.sigma * math.exp(min(1.0, change)), SMALLEST), LARGEST)
-        usual = math.sqrt(1 - (1 - r.path_sigma) ** (2 * (state.step + 1)))
+        usual = math.sqrt(1 - r.keep_sigma ** (2 * (state.step + 1)))
         return path, sigma, length / usual > 1.4 + 2 / (r.dim + 1)
 
     def _values_say(self, state: CMAState, r: Rates) -> str | None:

@@ -20,6 +20,7 @@ from zoo.core.validation import check_count
 from zoo.methods.cma_base import CHECK_EVERY, LARGEST, SMALLEST, CMABase, CMAState, Matrix, Rates, rates
 
 _BLOCK = 4096  # numbers drawn at once: at dim 10 a draw costs as much as the rest of `ask`
+_TRIANGULAR = 150  # dim from which on it pays to spare the factor's zeros
 
 _last: tuple[Matrix, Key, int, Matrix, Matrix] | None = None  # factor, key, step; z and y drawn with them
 
@@ -175,7 +176,7 @@ class CMAES(CMABase):
         mean = (state.sigma * state.frame.scale) * y_mean
         mean += state.mean
         path_sigma, sigma, stalled = self._next_sigma(state, r, r.parents.dot(z))
-        path_c = (1 - r.path_c) * state.path_c
+        path_c = r.keep_c * state.path_c
         if not stalled:
             path_c += r.gain_c * y_mean
 
@@ -232,7 +233,7 @@ def _sample(state: CMAESState, r: Rates) -> tuple[Matrix, Matrix]:
     start = here * r.population_size
     draw = _normals if steps > 1 else _normals.__wrapped__  # a step's numbers alone are kept with their y
     z = draw(state.frame.key, block, steps * r.population_size, r.dim)[start : start + r.population_size]
-    y = dtrmm(1.0, state.factor.T, z.T, lower=1).T
+    y = z.dot(state.factor) if r.dim < _TRIANGULAR else dtrmm(1.0, state.factor.T, z.T, lower=1).T
     _last = (state.factor, state.frame.key, state.step, z, y)
     return z, y
 

@@ -133,7 +133,7 @@ class SepCMAES(CMABase):
         y_mean = np.sqrt(state.variances) * z_mean
         mean = state.mean + (state.sigma * state.frame.scale) * y_mean
         path_sigma, sigma, stalled = self._next_sigma(state, r, z_mean)
-        path_c = (1 - r.path_c) * state.path_c
+        path_c = r.keep_c * state.path_c
         if not stalled:
             path_c += r.gain_c * y_mean
 
