@@ -1,6 +1,7 @@
 """Evaluations that `cma` and pycma need to bring five functions below 1e-9, from the same starts.
 
-    python benchmarks/cma_quality.py [--seeds 15] [--dims 5 20 40] [--functions cigar ...] [--lazy-seeds 3] [--all]
+    python benchmarks/cma_quality.py [--seeds 15] [--dims 5 20 40] [--functions cigar ...]
+                                     [--lazy-seeds 3] [--all]
 
 Each start is uniform in [-3, 3]^dim, both begin with a standard deviation of 1 and have no bounds. A run
 that stops above the target counts as infinitely long; medians are compared. At dim 200 the covariance is also
