@@ -22,6 +22,7 @@ test: lint
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check zoo evolution federated tests benchmarks examples
 	$(RUN) -m mypy
 
 # The constraints pick the torch that comes without CUDA, which saves gigabytes.
