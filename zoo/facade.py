@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import numbers
 import os
 import secrets
 import shlex
@@ -14,13 +16,14 @@ import numpy as np
 
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, is_torch, to_numpy
-from zoo.core.errors import Interrupt, RunDirectoryError
+from zoo.core.errors import RunDirectoryError
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
-from zoo.core.validation import check_choice, check_count, check_number, check_positive, listed
+from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive, listed
 from zoo.execution.executor import Executor, Mapped, Serial
+from zoo.experiment import Experiment, differences
 from zoo.registry import find
-from zoo.run.directory import RunDirectory, read_config
+from zoo.run.directory import RunDirectory
 from zoo.run.job import Report, SearchJob, SearchState
 from zoo.run.loop import Run, Stop, run
 
@@ -113,52 +116,47 @@ def minimize(
         >>> bool(result.fun < 1e-6), result.nfev <= 800
         (True, True)
     """
-    find(method).build(options)
-    executor = _as_executor(workers)
-    stop_after = None if seconds is None else check_positive("seconds", seconds)
-    objective = as_objective(fun, args, vectorized=vectorized, noise=noise)
-    given = None if x0 is None else _as_start(x0)
-    box = _as_bounds(bounds, None if given is None else int(given.shape[0]))
-    start = _middle(box) if given is None else given
-    dim = int(start.shape[0])
-    if box is not None and box.dim != dim:
-        raise ValueError(
-            f"`bounds` must have one pair for each of the {dim} variables of `x0`, got {box.dim}."
-        )
-    if box is not None and not box.contains(start):
-        raise ValueError(f"`x0` must lie inside `bounds`, got {to_numpy(start)!r}.")
-    if budget is not None:
-        budget = check_count("budget", budget)
-    elif seconds is None:
-        budget = 1000 * dim
-    config: dict[str, Any] = {
-        "method": find(method).name,
-        "options": dict(options or {}),
-        "objective": objective.identity(),
-        "key": str(_as_key(rng)),
-        "dim": dim,
-        "like": [Like.of(start).kind, Like.of(start).dtype, Like.of(start).device],
-        "budget": budget,
-        "target": None if target is None else check_number("target", target),
-        "noise": bool(noise),
-        "vectorized": bool(vectorized),
-        "on_error": check_choice("on_error", on_error, ("raise", "nan")),
-        "unit": objective.unit,
-        "threads": 1,
-    }
-    arrays = {"x0": to_numpy(start), "scale": _as_scale(scale, dim, box)}
-    if box is not None:
-        arrays |= {"lower": box.lower, "upper": box.upper}
-    directory = None
-    if out is not None:
-        path = Path(out)
-        if (path / "config.json").exists():
-            directory = _reopened(path, config, arrays, fresh_key=rng is None)
-        else:
-            directory = RunDirectory.create(path, config, arrays, executor.describe())
-    if directory is not None:
-        config, arrays = directory.config, directory.start
-    return _run(config, arrays, objective, executor, callback, stop_after, directory)
+    name = _as_method(method, options)
+    executor, limits = _as_executor(workers), _as_limits(seconds, callback)
+    region = _as_region(x0, bounds, scale)
+    if budget is None and seconds is None:
+        budget = 1000 * len(region["start"])
+    experiment = Experiment(
+        method=name,
+        options=dict(options or {}),
+        objective=as_objective(
+            fun, args, vectorized=check_flag("vectorized", vectorized), noise=check_flag("noise", noise)
+        ),
+        **region,
+        key=_as_key(rng),
+        budget=None if budget is None else check_count("budget", budget),
+        target=None if target is None else _as_target(target),
+        noise=noise,
+        vectorized=vectorized,
+        on_error=check_choice("on_error", on_error, ("raise", "nan")),
+        threads=executor.threads,
+    )
+    if out is None:
+        return _run(experiment, executor, *limits, None)
+    path, (config, arrays) = Path(out), experiment.written()
+    if not (path / "config.json").exists():
+        directory = RunDirectory.create(path, config, arrays, executor.describe())
+        return _run(experiment, executor, *limits, directory, fresh=True)
+    directory = RunDirectory.open(path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(directory.close)
+        if rng is None:
+            config["key"] = directory.config["key"]
+        _check_objective(path, directory.config["objective"], config["objective"])
+        differ = differences((config, arrays), (directory.config, directory.start))
+        if differ:
+            raise RunDirectoryError(
+                f"{path} holds another run: {listed(differ)} differ. Choose another directory; an existing "
+                "run is resumed or refused, never overwritten."
+            )
+        stack.pop_all()
+    experiment = Experiment.read(directory.config, directory.start, experiment.objective)
+    return _run(experiment, executor, *limits, directory)
 
 
 def resume(
@@ -184,31 +182,24 @@ def resume(
         RunDirectoryError: The directory is missing, no run, in use, or of another objective.
         CheckpointError: Its checkpoints are damaged or newer than this version.
     """
-    path = Path(out)
-    config, _ = read_config(path)
-    name = config["objective"]["name"]
-    if fun is None:
-        if name.startswith("command "):
-            fun = shlex.split(name.removeprefix("command "))
-        elif config["objective"].get("code") or ":" not in name:
-            raise RunDirectoryError(
-                f"{path} minimises {name!r}, a function that no directory can hold: "
-                f"give it again, as in zoo.resume({str(path)!r}, fun)."
-            )
-        else:
-            fun = name
-    executor = _as_executor(workers)
-    stop_after = None if seconds is None else check_positive("seconds", seconds)
-    objective = as_objective(fun, args, vectorized=config["vectorized"], noise=config["noise"])
-    _check_objective(path, config["objective"], objective.identity())
-    if config["unit"] != objective.unit:
-        raise RunDirectoryError(
-            f"{path} was run with {config['unit']} points a call of the objective, whose `unit` is now "
-            f"{objective.unit}: the bytes would differ."
-        )
-    directory = RunDirectory.open(path)
-    directory.note_resumption()
-    return _run(directory.config, directory.start, objective, executor, callback, stop_after, directory)
+    executor, limits = _as_executor(workers), _as_limits(seconds, callback)
+    directory = RunDirectory.open(Path(out))
+    with contextlib.ExitStack() as stack:
+        stack.callback(directory.close)
+        path, config = directory.path, directory.config
+        fun = _named(path, config["objective"]) if fun is None else fun
+        objective = as_objective(fun, args, vectorized=config["vectorized"], noise=config["noise"])
+        _check_objective(path, config["objective"], objective.identity())
+        for name, before, now in (
+            ("points a call of the objective", config["unit"], objective.unit),
+            ("threads", config["threads"], executor.threads),
+        ):
+            if before != now:
+                raise RunDirectoryError(
+                    f"{path} was run with {before} {name}, not {now}: the bytes would differ."
+                )
+        stack.pop_all()
+    return _run(Experiment.read(config, directory.start, objective), executor, *limits, directory)
 
 
 def scipy_method(name: str) -> Callable[..., OptimizeResult]:
@@ -257,38 +248,31 @@ def scipy_method(name: str) -> Callable[..., OptimizeResult]:
 
 
 def _run(
-    config: dict[str, Any],
-    arrays: dict[str, np.ndarray[Any, Any]],
-    objective: Objective,
+    experiment: Experiment,
     executor: Executor,
-    callback: Callable[..., Any] | None,
     seconds: float | None,
+    callbacks: Sequence[Callable[[SearchState, Report], None]],
     directory: RunDirectory | None,
+    fresh: bool = False,
 ) -> OptimizeResult:
-    try:
-        optimizer = find(config["method"]).build(config["options"])
-        job = SearchJob(
-            optimizer,
-            objective,
-            executor,
-            Like(*config["like"]).asarray(arrays["x0"]),
-            key=Key.parse(config["key"]),
-            bounds=Bounds(arrays["lower"], arrays["upper"]) if "lower" in arrays else None,
-            scale=arrays["scale"],
-            budget=config["budget"],
-            noise=config["noise"],
-            on_error=config["on_error"],
-            threads=config["threads"],
-        )
-        if directory is not None:
-            job.journal, job.event = directory.journal, directory.event
-        stop = Stop(config["target"], seconds)
-        outcome = run(job, stop, [_adapted(callback)] if callback else [], directory)
-        result = _result(config["method"], job, outcome)
-        if directory is not None:
+    job = experiment.job(executor)
+    stop = Stop(experiment.target, seconds)
+    if directory is None:
+        outcome = run(job, stop, callbacks)
+        result = _result(experiment.method, job, outcome)
+    else:
+        try:
+            job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
+            if not fresh:
+                directory.note_resumption()
+            outcome = run(job, stop, callbacks, directory)
+            result = _result(experiment.method, job, outcome)
             directory.finish({name: to_numpy(v) if is_torch(v) else v for name, v in result.items()})
-    finally:
-        if directory is not None:
+        except (TypeError, ValueError, ImportError):
+            if fresh and directory.is_untouched:
+                directory.discard()
+            raise
+        finally:
             directory.close()
     if outcome.status == "interrupted":
         where = f"; zoo.resume({str(directory.path)!r}) goes on" if directory else ""
@@ -327,6 +311,15 @@ def _result(method: str, job: SearchJob, outcome: Run[SearchState]) -> OptimizeR
     )
 
 
+def _as_limits(
+    seconds: float | None, callback: Callable[..., Any] | None
+) -> tuple[float | None, list[Callable[[SearchState, Report], None]]]:
+    if callback is not None and not callable(callback):
+        raise TypeError(f"`callback` must be a function, got {callback!r}.")
+    limit = None if seconds is None else check_positive("seconds", seconds)
+    return limit, [_adapted(callback)] if callback is not None else []
+
+
 def _adapted(callback: Callable[..., Any]) -> Callable[[SearchState, Report], None]:
     try:
         by_name = "intermediate_result" in inspect.signature(callback).parameters
@@ -351,31 +344,17 @@ def _adapted(callback: Callable[..., Any]) -> Callable[[SearchState, Report], No
     return call
 
 
-def _reopened(
-    path: Path, config: dict[str, Any], arrays: dict[str, np.ndarray[Any, Any]], *, fresh_key: bool
-) -> RunDirectory:
-    directory = RunDirectory.open(path)
-    try:
-        there = directory.config
-        _check_objective(path, there["objective"], config["objective"])
-        ignored = {"objective"} | ({"key"} if fresh_key else set())
-        differ = [name for name in config if name not in ignored and config[name] != there.get(name)]
-        differ += [
-            name
-            for name in sorted({*arrays, *directory.start})
-            if name not in arrays or not np.array_equal(arrays[name], directory.start.get(name, np.nan))
-        ]
-        if differ:
-            names = ["rng" if name == "key" else name for name in differ]
-            raise RunDirectoryError(
-                f"{path} holds another run: {listed(names)} differ. Choose another directory; "
-                "an existing run is resumed or refused, never overwritten."
-            )
-        directory.note_resumption()
-    except BaseException:
-        directory.close()
-        raise
-    return directory
+def _named(path: Path, identity: dict[str, str]) -> Any:
+    """Return the objective that a run names, or say that it must be given."""
+    name = identity["name"]
+    if name.startswith("command "):
+        return shlex.split(name.removeprefix("command "))
+    if "code" in identity or ":" not in name:
+        raise RunDirectoryError(
+            f"{path} minimises {name!r}, a function that no directory can hold: "
+            f"give it again, as in zoo.resume({str(path)!r}, fun)."
+        )
+    return name
 
 
 def _check_objective(path: Path, there: dict[str, str], given: dict[str, str]) -> None:
@@ -385,10 +364,43 @@ def _check_objective(path: Path, there: dict[str, str], given: dict[str, str]) -
         )
 
 
-def _middle(box: Bounds | None) -> Array:
-    if box is None or not box.finite:
-        raise ValueError("`x0` must be given, or `bounds` be finite on all sides: there is nowhere to start.")
-    return (box.lower + box.upper) / 2
+def _as_method(name: Any, options: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"`method` must be the name of a method, got {name!r}.")
+    if options is not None and not isinstance(options, dict):
+        raise TypeError(f"`options` must be a dictionary, got {options!r}.")
+    method = find(name)
+    method.build(options)
+    return method.name
+
+
+def _as_region(x0: Any, bounds: Any, scale: Any) -> dict[str, Any]:
+    given = None if x0 is None else _as_start(x0)
+    box = _as_bounds(bounds, None if given is None else len(given))
+    if given is None:
+        if box is None or not box.finite or not box.dim:
+            raise ValueError(
+                "`x0` must be given, or `bounds` be finite on all sides: there is nowhere to start."
+            )
+        given = box.lower / 2 + box.upper / 2
+    if box is not None:
+        if box.dim != len(given):
+            raise ValueError(
+                f"`bounds` must have one pair for each of the {len(given)} variables of `x0`, got {box.dim}."
+            )
+        inside = box.map(given, "clip")
+        # A wall that `x0`'s dtype cannot hold is a rounding away from it.
+        if not np.allclose(to_numpy(inside), to_numpy(given), rtol=Like.of(given).epsilon, atol=0):
+            raise ValueError(f"`x0` must lie inside `bounds`, got {to_numpy(given)!r}.")
+        given = inside
+    return {"start": given, "bounds": box, "scale": _as_scale(scale, len(given), box)}
+
+
+def _as_target(target: Any) -> float:
+    number = check_number("target", target)
+    if not np.isfinite(number):
+        raise ValueError(f"`target` must be finite, got {target!r}.")
+    return number
 
 
 def _as_start(x0: Any) -> Array:
@@ -397,7 +409,10 @@ def _as_start(x0: Any) -> Array:
             raise TypeError(f"`x0` must be of a floating-point dtype, got {x0.dtype}.")
         start = x0.detach().clone()
     else:
-        array = np.atleast_1d(np.asarray(x0))
+        try:
+            array = np.atleast_1d(np.asarray(x0))
+        except ValueError:
+            raise ValueError(f"`x0` must be one row of numbers, got {x0!r}.") from None
         if array.dtype.kind not in "fiub":
             raise TypeError(f"`x0` must hold real numbers, got an array of {array.dtype}.")
         start = array.astype(array.dtype if array.dtype.kind == "f" else np.float64)
@@ -425,6 +440,9 @@ def _as_bounds(bounds: Any, dim: int | None) -> Bounds | None:
         raise ValueError(
             f"`bounds` must be a sequence of (lower, upper) pairs, one for each variable, got {bounds!r}."
         ) from None
+    for side in (side for pair in pairs for side in pair if side is not None):
+        if not isinstance(side, numbers.Real) and np.ndim(side) == 0 and not isinstance(side, np.ndarray):
+            raise TypeError(f"`bounds` must hold real numbers and None, got {side!r}.")
     lower = np.array([-np.inf if pair[0] is None else pair[0] for pair in pairs], np.float64)
     upper = np.array([np.inf if pair[1] is None else pair[1] for pair in pairs], np.float64)
     return Bounds(lower, upper)
@@ -432,7 +450,10 @@ def _as_bounds(bounds: Any, dim: int | None) -> Bounds | None:
 
 def _as_scale(scale: Any, dim: int, box: Bounds | None) -> np.ndarray[Any, Any]:
     if scale is not None:
-        given = np.asarray(to_numpy(scale), np.float64)
+        array = to_numpy(scale)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"`scale` must be a number or one for each variable, got {scale!r}.")
+        given = np.asarray(array, np.float64)
         if given.shape not in ((), (1,), (dim,)):
             raise ValueError(f"`scale` must be a number or have shape ({dim},), got shape {given.shape}.")
         if not (np.isfinite(given).all() and (given > 0).all()):
@@ -440,9 +461,9 @@ def _as_scale(scale: Any, dim: int, box: Bounds | None) -> np.ndarray[Any, Any]:
         return np.broadcast_to(given, (dim,)).copy()
     if box is None:
         return np.ones(dim)
-    width = box.upper - box.lower
+    width = 0.3 * box.upper - 0.3 * box.lower
     # A variable that its bounds fix keeps a scale, which nothing depends on.
-    return np.where(np.isfinite(width) & (width > 0), 0.3 * np.where(np.isfinite(width), width, 1.0), 1.0)
+    return np.where(np.isfinite(width) & (width > 0), width, 1.0)
 
 
 def _as_key(rng: Any) -> Key:
@@ -453,6 +474,8 @@ def _as_key(rng: Any) -> Key:
     if isinstance(rng, np.random.Generator):
         return Key(int(rng.integers(2**63)))
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+        if rng < 0:
+            raise ValueError(f"`rng` must be at least 0, got {rng!r}.")
         return Key(int(rng))
     raise TypeError(f"`rng` must be an integer, a numpy Generator, a Key or None, got {rng!r}.")
 
@@ -460,6 +483,10 @@ def _as_key(rng: Any) -> Key:
 def _as_executor(workers: Any) -> Executor:
     if isinstance(workers, Executor):
         return workers
+    if isinstance(workers, type) and issubclass(workers, Executor):
+        raise TypeError(
+            f"`workers` must be an executor, and {workers!r} is a class: call it, as in Processes(2)."
+        )
     if callable(workers):
         return Mapped(workers)
     if isinstance(workers, (int, np.integer)) and workers == -1:
@@ -470,6 +497,3 @@ def _as_executor(workers: Any) -> Executor:
     from zoo.execution.processes import Processes
 
     return Processes(number)
-
-
-__all__ = ["Interrupt", "Interrupted", "minimize", "resume", "scipy_method"]

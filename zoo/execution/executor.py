@@ -24,6 +24,9 @@ class Executor(abc.ABC):
     The values depend on the objective, the candidates, the key and the step; never on the executor.
     """
 
+    threads: int = 1
+    """Threads of numerical libraries where it evaluates. They belong to the experiment."""
+
     @contextlib.contextmanager
     @abc.abstractmethod
     def open(self, objective: Objective) -> Iterator[None]:

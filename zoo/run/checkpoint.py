@@ -19,13 +19,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from zoo.core.errors import CheckpointError, ZooWarning
+from zoo.core.errors import CheckpointError, RunDirectoryError, ZooWarning
 
 SCHEMA = 1
 KEPT = 2
 
 
-def save(directory: Path, step: int, tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Path:
+def save(
+    directory: Path, step: int, tree: Any, arrays: dict[str, np.ndarray[Any, Any]], run: str = ""
+) -> Path:
     """Write a checkpoint of `step` below `directory` and remove all but the newest two.
 
     Args:
@@ -33,38 +35,63 @@ def save(directory: Path, step: int, tree: Any, arrays: dict[str, np.ndarray[Any
         step: Number of steps done.
         tree: JSON tree of the state, as `zoo.core.state.freeze` returns it.
         arrays: The arrays of the state.
+        run: Digest of what the run is, by which `load` knows its own checkpoints.
     """
     directory.mkdir(parents=True, exist_ok=True)
     final = directory / f"step_{step:09d}"
     beside = directory / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
     data = save_arrays(arrays)
-    content = {"schema": SCHEMA, "step": step, "arrays": hashlib.sha256(data).hexdigest(), "state": tree}
+    content = {
+        "schema": SCHEMA,
+        "run": run,
+        "step": step,
+        "arrays": hashlib.sha256(data).hexdigest(),
+        "state": tree,
+    }
     text = json.dumps({**content, "sha256": _checksum(content)}, allow_nan=False)
-    write_durably(beside / "arrays.safetensors", data)
-    write_durably(beside / "state.json", text.encode())
-    if final.exists():
-        shutil.rmtree(final)
-    os.rename(beside, final)
-    _sync_directory(directory)
+    try:
+        beside.mkdir()
+        write_durably(beside / "arrays.safetensors", data)
+        write_durably(beside / "state.json", text.encode())
+        aside = beside.with_name(f"{beside.name}.old")
+        if final.exists():
+            os.rename(final, aside)
+        os.rename(beside, final)
+        shutil.rmtree(aside, ignore_errors=True)
+        _sync_directory(directory)
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise RunDirectoryError(
+            f"{final} cannot be written: {error.strerror}. The checkpoint before and everything evaluated "
+            "are there: make room and resume the run."
+        ) from error
     for old in sorted(directory.glob("step_*"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def load(directory: Path) -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]] | None:
-    """Return (step, tree, arrays) of the newest sound checkpoint, or None where there is none at all.
-
-    Raises:
-        CheckpointError: All are damaged, or the newest was written by a newer version.
-    """
+def sweep(directory: Path, newest: int | None) -> None:
+    """Remove what kills left unfinished; call what is newer than the checkpoint that was loaded damaged."""
     for stray in directory.glob(".step_*"):
         shutil.rmtree(stray, ignore_errors=True)
+    for path in sorted(directory.glob("step_*")):
+        if newest is not None and int(path.name.removeprefix("step_")) > newest:
+            shutil.rmtree(path.with_name(f"damaged_{path.name}"), ignore_errors=True)
+            os.rename(path, path.with_name(f"damaged_{path.name}"))
+
+
+def load(directory: Path, run: str = "") -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]] | None:
+    """Return (step, tree, arrays) of the newest sound checkpoint, or None where there is none at all.
+
+    Nothing is changed, so a run that is under way may be looked at.
+
+    Raises:
+        CheckpointError: All are damaged, or the newest belongs to another run or a newer version.
+    """
     found = sorted(directory.glob("step_*"), reverse=True)
     for path in found:
         try:
-            loaded = _load(path)
+            loaded = _load(path, run)
         except _DamagedError as error:
             warnings.warn(f"{path} is damaged ({error}); taking the one before.", ZooWarning, stacklevel=3)
             continue
@@ -81,7 +108,7 @@ class _DamagedError(Exception):
     """What is wrong with a checkpoint."""
 
 
-def _load(path: Path) -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]]:
+def _load(path: Path, run: str) -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]]:
     try:
         content = json.loads((path / "state.json").read_text())
         data = (path / "arrays.safetensors").read_bytes()
@@ -95,9 +122,16 @@ def _load(path: Path) -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]]:
             f"{path} was written by a newer version of gradfree (its format is {schema}, this one reads "
             f"up to {SCHEMA}). Update gradfree to resume it."
         )
-    checksum = content.pop("sha256", None)
-    if checksum != _checksum(content):
+    try:
+        sound = content.pop("sha256", None) == _checksum(content)
+    except ValueError as error:
+        raise _DamagedError(f"state.json: {error}") from error
+    if not sound:
         raise _DamagedError("state.json does not have its checksum")
+    if run and content["run"] != run:
+        raise CheckpointError(
+            f"{path} is a checkpoint of another run: of another method, objective or start."
+        )
     if hashlib.sha256(data).hexdigest() != content["arrays"]:
         raise _DamagedError("arrays.safetensors does not have its checksum")
     try:

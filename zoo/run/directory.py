@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import shutil
 import sys
 import time
 import warnings
@@ -22,6 +24,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from zoo.core.errors import RunDirectoryError, ZooWarning
+from zoo.execution.ledger import Account
 from zoo.run import checkpoint
 from zoo.run.checkpoint import write_atomically
 from zoo.run.journal import Journal
@@ -41,37 +44,50 @@ class RunDirectory:
     Use `create` or `open`.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], start: dict[str, np.ndarray[Any, Any]]) -> None:
-        self.path, self.config, self.start = path, config, start
-        self._lock = _locked(path)
-        self.journal = Journal(path / "evaluations.bin")
-        self._events = open(path / "events.jsonl", "ab")  # noqa: SIM115 - closed in `close`
-        self._logs: dict[str, BinaryIO] = {}
+    def __init__(self, path: Path) -> None:
+        with contextlib.ExitStack() as stack:
+            self._lock = _locked(path)
+            stack.callback(os.close, self._lock)
+            self.path = path
+            self.config, self.start = read_config(path)
+            self._run = _digest(path)
+            self.journal = Journal(path / "evaluations.bin")
+            stack.callback(self.journal.close)
+            self._events = stack.enter_context(open(path / "events.jsonl", "ab"))
+            self._logs: dict[str, BinaryIO] = {}
+            self._stack = stack.pop_all()
 
     @staticmethod
     def create(
-        path: Path, config: dict[str, Any], start: dict[str, np.ndarray[Any, Any]], meta: dict[str, Any]
+        path: Path, config: Mapping[str, Any], start: dict[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]
     ) -> RunDirectory:
         """Make a new run directory; it must not hold anything yet.
 
         Raises:
-            RunDirectoryError: There is something at `path` already that is no run directory.
-            TypeError: The configuration holds something that JSON cannot.
+            RunDirectoryError: There is something at `path` already that is no run directory, or it
+                cannot be written to.
         """
         try:
-            content = _dump({"schema": SCHEMA, **config})
-        except TypeError as error:
-            raise TypeError(
-                f"`options` kept in a run directory must be plain numbers and names: {error}."
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()) and not (path / ".lock").exists():
+                raise RunDirectoryError(f"{path} exists and is no run directory; nothing in it was touched.")
+            lock = _locked(path)
+            try:
+                if (path / "config.json").exists():
+                    raise RunDirectoryError(f"{path} was made by another process just now.")
+                write_atomically(path / "start.safetensors", save_arrays(start))
+                write_atomically(path / "meta.json", dump({**machine(), **meta}))
+                # Written last: a directory with a configuration is a run.
+                write_atomically(path / "config.json", dump({"schema": SCHEMA, **config}))
+            finally:
+                os.close(lock)
+        except (FileExistsError, NotADirectoryError):
+            raise RunDirectoryError(
+                f"{path} cannot be a run directory: there is a file in its place."
             ) from None
-        if path.exists() and not _is_vacant(path):
-            raise RunDirectoryError(f"{path} exists and is no run directory; nothing in it was touched.")
-        path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / "start.safetensors", save_arrays(start))
-        write_atomically(path / "meta.json", _dump({**machine(), **meta}))
-        # Written last: a directory with a configuration is a run.
-        write_atomically(path / "config.json", content)
-        return RunDirectory(path, config, start)
+        except OSError as error:
+            raise RunDirectoryError(f"{path} cannot be written: {error.strerror}.") from error
+        return RunDirectory.open(path)
 
     @staticmethod
     def open(path: Path) -> RunDirectory:
@@ -80,12 +96,27 @@ class RunDirectory:
         Raises:
             RunDirectoryError: It is missing, damaged, newer than this version, or held by another process.
         """
-        config, start = read_config(path)
-        return RunDirectory(path, config, start)
+        if not (path / "config.json").exists():
+            read_config(path)
+        return RunDirectory(path)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing has come of this run yet."""
+        return not (self.path / "checkpoints").exists() and not self.journal.size
+
+    def discard(self) -> None:
+        """Remove the directory, in which nothing has happened yet."""
+        self.close()
+        shutil.rmtree(self.path)
 
     def note_resumption(self) -> None:
         """Put it on record that another process goes on, and warn if the same bytes cannot be promised."""
-        before, now = json.loads((self.path / "meta.json").read_text()), machine()
+        now = machine()
+        try:
+            before = json.loads((self.path / "meta.json").read_text())
+        except (OSError, ValueError):
+            before = now
         changed = [
             f"{name} {old} then, {new} now"
             for name, old, new in (
@@ -98,6 +129,7 @@ class RunDirectory:
             if old != new
         ]
         self.event({"event": "resumed", "versions": now["versions"], "processor": now["processor"]})
+        (self.path / "result.json").unlink(missing_ok=True)  # of the process before
         if changed:
             warnings.warn(
                 f"{self.path} was started elsewhere ({'; '.join(changed)}): it can go on, but the last bits "
@@ -107,9 +139,11 @@ class RunDirectory:
             )
 
     def restore(self) -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]] | None:
-        """Return the newest sound checkpoint, with the logs cut back to it."""
-        loaded = checkpoint.load(self.path / "checkpoints")
+        """Return the newest sound checkpoint, with everything behind it put away."""
+        checkpoints = self.path / "checkpoints"
+        loaded = checkpoint.load(checkpoints, self._run)
         step = loaded[0] if loaded else 0
+        checkpoint.sweep(checkpoints, step if loaded else None)
         for name in ("metrics.jsonl", "timings.jsonl"):
             _cut(self.path / name, step)
         self.journal.forget_before(step)
@@ -118,7 +152,7 @@ class RunDirectory:
     def save(self, step: int, tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
         """Write a checkpoint, the logs first."""
         self.flush()
-        checkpoint.save(self.path / "checkpoints", step, tree, arrays)
+        checkpoint.save(self.path / "checkpoints", step, tree, arrays, self._run)
 
     def log(self, name: str, entry: Mapping[str, Any]) -> None:
         """Append a line to `metrics.jsonl` or `timings.jsonl`."""
@@ -133,7 +167,16 @@ class RunDirectory:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`."""
-        write_atomically(self.path / "result.json", _dump(result))
+        write_atomically(self.path / "result.json", dump(result))
+
+    def account(self) -> Account:
+        """Return what faults have cost so far, over all processes, as `events.jsonl` tells it."""
+        account = Account()
+        for event in read_events(self.path):
+            account.retries += event.get("event") == "evaluation raised"
+            account.restarts += event.get("event") == "worker restarted"
+            account.lost += event["units"] if event.get("event") == "worker lost" else 0
+        return account
 
     def flush(self) -> None:
         """Hand what is logged so far to the operating system."""
@@ -142,10 +185,19 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let go of the directory."""
-        for file in (*self._logs.values(), self._events):
+        for file in self._logs.values():
             file.close()
-        self.journal.close()
-        os.close(self._lock)
+        self._stack.close()
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a run; a torn last line is left out."""
+    events = []
+    with contextlib.suppress(OSError):
+        for line in (path / "events.jsonl").read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                events.append(json.loads(line))
+    return events
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
@@ -154,11 +206,11 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
     Raises:
         RunDirectoryError: There is no run at `path`, it is damaged, or of a newer version.
     """
-    if not path.exists():
+    if not path.is_dir():
         raise RunDirectoryError(f"there is no directory {path}.")
     try:
         config = json.loads((path / "config.json").read_text())
-        schema = config.pop("schema")
+        schema = int(config.pop("schema"))
         start = load_arrays((path / "start.safetensors").read_bytes())
     except FileNotFoundError as error:
         raise RunDirectoryError(
@@ -199,12 +251,10 @@ def _cut(path: Path, step: int) -> None:
         file.truncate(kept)
 
 
-def _is_vacant(path: Path) -> bool:
-    """Whether there is nothing, or only what a process left that was killed while it made the directory."""
-    if not path.is_dir():
-        return False
-    names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")}
-    return names <= {"start.safetensors", "meta.json"}
+def _digest(path: Path) -> str:
+    """Return what tells this run from every other one."""
+    content = (path / "config.json").read_bytes() + (path / "start.safetensors").read_bytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def machine() -> dict[str, Any]:
@@ -233,7 +283,8 @@ def _now() -> str:
     return datetime.datetime.fromtimestamp(time.time(), datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def _dump(content: Mapping[str, Any]) -> bytes:
+def dump(content: Mapping[str, Any]) -> bytes:
+    """Return what a JSON file is to hold."""
     return (json.dumps(_plain(content), indent=2, allow_nan=False) + "\n").encode()
 
 

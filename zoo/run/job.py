@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array, Like
+from zoo.core.device import Array
 from zoo.core.errors import TooManyFailures
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
@@ -30,12 +31,10 @@ class Report(NamedTuple):
     """What one step did.
 
     Attributes:
-        nfev: Evaluations the step took.
         value: Lowest value of the step, NaN if all failed.
         evaluations: All of them.
     """
 
-    nfev: int
     value: float
     evaluations: Evaluations
 
@@ -43,7 +42,8 @@ class Report(NamedTuple):
 class Job(Protocol[S]):
     """Something that goes step by step and can be stopped and resumed between any two.
 
-    Its state has at least `step` (steps done), `nfev` (evaluations told) and `fun_best` (lowest value).
+    Its state has at least `step` (steps done), `nfev` (evaluations told), `fun_best` (lowest value) and `x`
+    (None until `finish`).
     """
 
     def open(self) -> contextlib.AbstractContextManager[None]:
@@ -64,6 +64,10 @@ class Job(Protocol[S]):
 
     def finish(self, state: S) -> S:
         """Do what comes after the last step; no further step follows on the state returned."""
+        ...
+
+    def cut_short(self, state: S) -> S:
+        """Return what to report of a job that was stopped before its end and can go on."""
         ...
 
     def metrics(self, state: S, report: Report) -> dict[str, Any]:
@@ -168,7 +172,17 @@ class SearchJob:
         )
 
     def finished(self, state: SearchState) -> str | None:
-        """Return why the search is at its end: the method's own reason, or the budget."""
+        """Return why the search is at its end: the method's own reason, or the budget.
+
+        Raises:
+            TooManyFailures: More than a fifth of the last hundred evaluations raised, crashed or hung.
+        """
+        if _fails_too_often(state):
+            raise TooManyFailures(
+                f"{len(state.failures)} of the last {min(state.nfev, _WINDOW)} evaluations raised, crashed "
+                f"or hung, the last one being evaluation {state.failures[-1]}; a run stops when more than a "
+                "fifth do."
+            )
         left = None if self._budget is None else self._budget - self._kept - state.nfev
         if left is None or left > 0:
             reason = self.optimizer.finished(state.optimizer)
@@ -181,19 +195,14 @@ class SearchJob:
 
         Raises:
             EvaluationError: The objective raised, and the policy says that this ends the run.
-            TooManyFailures: More than a fifth of the last hundred evaluations raised, crashed or hung.
             Interrupt: A signal asked to stop.
         """
         candidates = self._ask(state.optimizer)
         evaluations = self._evaluate(candidates, state, SEARCH)
         told = self.optimizer.tell(state.optimizer, evaluations)
         values, nfev = evaluations.values, state.nfev + len(evaluations)
-        x_best, fun_best, num_failed, failures = (
-            state.x_best,
-            state.fun_best,
-            state.num_failed,
-            state.failures,
-        )
+        x_best, fun_best = state.x_best, state.fun_best
+        num_failed, failures = state.num_failed, state.failures
         if evaluations.failures:
             num_failed += len(evaluations.failures)
             failures += tuple(state.nfev + f.row for f in evaluations.failures if f.kind in _HARD)
@@ -207,9 +216,7 @@ class SearchJob:
         if value < fun_best:
             x_best, fun_best = candidates.rows(index, index + 1)[0], value
         after = SearchState(told, state.step + 1, nfev, num_failed, failures, x_best, fun_best)
-        if nfev >= _WINDOW_START and len(failures) > _MOST_FAILURES * min(nfev, _WINDOW):
-            raise _StepFailed(after, failures, min(nfev, _WINDOW))
-        return after, Report(len(values), value, evaluations)
+        return after, Report(value, evaluations)
 
     def finish(self, state: SearchState) -> SearchState:
         """Settle `x` and `fun`: the better of the recommendation and the best point evaluated.
@@ -218,9 +225,9 @@ class SearchJob:
         """
         if state.x is not None:
             return state
-        x, fun, num_failed, num_final = state.x_best, state.fun_best, state.num_failed, 0
-        x_best, fun_best = x, fun
-        if self._kept and (self._budget is None or state.nfev < self._budget):
+        x, fun = state.x_best, state.fun_best
+        x_best, fun_best, num_failed, num_final = x, fun, state.num_failed, 0
+        if self._kept or not state.nfev:
             recommended = self.optimizer.recommend(state.optimizer)
             evaluations = self._evaluate(Rows(recommended[None]), state, FINAL)
             value = float(evaluations.values[0])
@@ -231,18 +238,17 @@ class SearchJob:
                 x, fun = recommended, value
         if x is None:
             x, fun = self.optimizer.recommend(state.optimizer), float("nan")
-        return SearchState(
-            state.optimizer,
-            state.step,
-            state.nfev,
-            num_failed,
-            state.failures,
-            x_best,
-            fun_best,
-            x,
-            fun,
-            num_final,
+        return replace(
+            state, num_failed=num_failed, x_best=x_best, fun_best=fun_best, x=x, fun=fun, num_final=num_final
         )
+
+    def cut_short(self, state: SearchState) -> SearchState:
+        """Return what to report of a search that could go on.
+
+        Without a budget nothing is in the way of the last evaluation, and with noise there is no other way
+        to a value. Otherwise it would be one that the search, going on, has no budget for.
+        """
+        return self.finish(state) if self._noise or self._budget is None else state
 
     def metrics(self, state: SearchState, report: Report) -> dict[str, Any]:
         """Return the step's numbers and the method's own diagnostics."""
@@ -267,12 +273,8 @@ class SearchJob:
         restored = thaw(tree, arrays)
         if not isinstance(restored, SearchState):
             raise ValueError(f"it holds a {type(restored).__name__}, not the state of a search")
-        return restored
-
-    @property
-    def like(self) -> Like:
-        """Kind of the arrays of this search."""
-        return Like.of(self._x0)
+        # Resumed after too many failures, presumably because their cause is gone: count anew.
+        return replace(restored, failures=()) if _fails_too_often(restored) else restored
 
     def _ask(self, state: Any) -> Candidates:
         # `finished` has to look at the candidates as well, and a state is told only once.
@@ -296,12 +298,5 @@ class SearchJob:
         return self.executor.evaluate(candidates, key, state.step, ledger)
 
 
-class _StepFailed(TooManyFailures):
-    """Too many failures; the step itself is done, and its state worth a checkpoint."""
-
-    def __init__(self, state: SearchState, failures: tuple[int, ...], window: int) -> None:
-        super().__init__(
-            f"{len(failures)} of the last {window} evaluations raised, crashed or hung, the last one being "
-            f"evaluation {failures[-1]}; a run stops when more than a fifth do."
-        )
-        self.state = state
+def _fails_too_often(state: SearchState) -> bool:
+    return state.nfev >= _WINDOW_START and len(state.failures) > _MOST_FAILURES * min(state.nfev, _WINDOW)

@@ -4,12 +4,14 @@ It is what makes a kill cost nothing: a resumed run starts at its last checkpoin
 candidates again, and finds their values here.
 
 Layout: a first line, then records of
-    length, checksum      two 32-bit unsigned numbers, of what follows
+    mark                  four bytes, by which records behind a damaged one are found again
+    length, checksums     three 32-bit unsigned numbers: length and crc-32 of the rest, crc-32 of this head
     step, first id        two 64-bit numbers; the id of row 0 of the step
     kind, start, count    three 32-bit numbers; kind 0 is a step of the search, 1 the last evaluation
     values                count float64 numbers, NaN where failed
     failures              JSON, a list of [row, kind, message]; empty where there are none
-all little-endian. A torn last record is cut off; a damaged one elsewhere is skipped and made again.
+all little-endian. A torn last record is cut off; damaged ones elsewhere are skipped, and what they held is
+evaluated again where the search still needs it.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.core.types import Failure, Reply
 
 _HEADER = b"gradfree evaluations 1\n"
-_FRAME = struct.Struct("<II")
+_MARK = b"\xabGF\x01"
+_FRAME = struct.Struct("<4sII")
+_CHECK = struct.Struct("<I")
 _HEAD = struct.Struct("<qqiii")
 
 SEARCH, FINAL = 0, 1
@@ -56,6 +60,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._known: dict[tuple[int, int], list[Reply]] = {}
         end = 0
         if path.exists():
@@ -68,6 +73,11 @@ class Journal:
         os.lseek(self._file, end, os.SEEK_SET)
         if not end:
             _write(self._file, _HEADER)
+
+    @property
+    def size(self) -> int:
+        """Bytes of records."""
+        return os.fstat(self._file).st_size - len(_HEADER)
 
     def known(self, kind: int, step: int) -> list[Reply]:
         """Hand out what an earlier process evaluated of a step; each step is asked for once."""
@@ -84,7 +94,14 @@ class Journal:
         failures = json.dumps([f[:3] for f in reply.failures]).encode() if reply.failures else b""
         head = _HEAD.pack(step, first_id, kind, reply.start, len(reply.values))
         body = head + np.ascontiguousarray(reply.values, "<f8").tobytes() + failures
-        _write(self._file, _FRAME.pack(len(body), zlib.crc32(body)) + body)
+        frame = _FRAME.pack(_MARK, len(body), zlib.crc32(body))
+        try:
+            _write(self._file, frame + _CHECK.pack(zlib.crc32(frame)) + body)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"{self._path} cannot be written: {error.strerror}. What was evaluated before is on record: "
+                "make room and resume the run."
+            ) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -115,7 +132,10 @@ def values_by_id(path: Path, num_evaluations: int) -> np.ndarray[Any, Any]:
         values[part][fresh] = record.reply.values[:count][fresh]
         have[part] = True
     if not have.all():
-        raise RunDirectoryError(f"{path} has no record of evaluation {int(have.argmin())}.")
+        raise RunDirectoryError(
+            f"{path} has no sound record of evaluation {int(have.argmin())}. The state does not depend on it "
+            "any more; removing the directory `checkpoints` and resuming evaluates it again."
+        )
     return values
 
 
@@ -127,15 +147,18 @@ def _scan(path: Path) -> Iterator[tuple[Record, int]]:
             return  # killed while the first line was written
         raise RunDirectoryError(f"{path} is not a journal of this version of gradfree.")
     position, damaged = len(_HEADER), 0
-    while position + _FRAME.size <= len(data):
-        length, checksum = _FRAME.unpack_from(data, position)
-        body = data[position + _FRAME.size : position + _FRAME.size + length]
-        if len(body) < length or length < _HEAD.size:
-            break
-        position += _FRAME.size + length
-        if zlib.crc32(body) != checksum:
+    while position < len(data):
+        body = _body(data, position)
+        if body is None:
+            # Torn, if nothing sound follows; else damaged, and the next mark shows where to go on.
+            position = data.find(_MARK, position + 1)
+            while position >= 0 and _body(data, position) is None:
+                position = data.find(_MARK, position + 1)
+            if position < 0:
+                break
             damaged += 1
             continue
+        position += _FRAME.size + _CHECK.size + len(body)
         step, first_id, kind, start, count = _HEAD.unpack_from(body)
         values = np.frombuffer(body, "<f8", count, _HEAD.size).astype(np.float64)
         rest = body[_HEAD.size + 8 * count :]
@@ -143,8 +166,24 @@ def _scan(path: Path) -> Iterator[tuple[Record, int]]:
         yield Record(step, first_id, kind, Reply(start, values, failures)), position
     if damaged:
         warnings.warn(
-            f"{path}: {damaged} damaged records are left out and evaluated again.", ZooWarning, stacklevel=2
+            f"{path} is damaged in {damaged} places; the records there are left out, and evaluated again "
+            "where the search needs them.",
+            ZooWarning,
+            stacklevel=2,
         )
+
+
+def _body(data: bytes, position: int) -> bytes | None:
+    """Return the body of the record at a position, or None if there is no sound one."""
+    behind = position + _FRAME.size + _CHECK.size
+    if behind > len(data):
+        return None
+    mark, length, checksum = _FRAME.unpack_from(data, position)
+    (check,) = _CHECK.unpack_from(data, position + _FRAME.size)
+    if mark != _MARK or zlib.crc32(data[position : position + _FRAME.size]) != check:
+        return None
+    body = data[behind : behind + length]
+    return body if len(body) == length and zlib.crc32(body) == checksum else None
 
 
 def _write(file: int, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from zoo.core.errors import CheckpointError, EvaluationError, Interrupt, TooManyFailures
+from zoo.core.errors import (
+    CheckpointError,
+    EvaluationError,
+    Interrupt,
+    RunDirectoryError,
+    TooManyFailures,
+)
 from zoo.execution import interrupts
 from zoo.run.directory import RunDirectory
 from zoo.run.job import Job, Report
@@ -62,9 +69,9 @@ def run(
 ) -> Run[Any]:
     """Drive a job to its end.
 
-    With a directory, the job goes on from the newest checkpoint there, a checkpoint is written every
-    ten seconds and at the end, and what is evaluated is journalled. Signals and errors of the
-    objective end the run, with a checkpoint, and are returned rather than raised.
+    With a directory, the job goes on from the newest checkpoint there (one that is finished is not even
+    opened), a checkpoint is written every ten seconds and at the end, and what is evaluated is journalled.
+    Signals and errors of the objective end the run, with a checkpoint, and are returned rather than raised.
 
     Args:
         job: What to run.
@@ -74,9 +81,11 @@ def run(
     """
     stop = stop or Stop()
     began = time.monotonic()
+    saved = out.restore() if out else None
+    state = job.init() if saved is None else _restored(job, *saved[1:])
+    if saved is not None and state.x is not None:
+        return Run(state, job.finished(state) or "the run is finished", "finished")
     with job.open(), interrupts.handled():
-        saved = out.restore() if out else None
-        state = job.init() if saved is None else _restored(job, *saved[1:])
         saved_at = time.monotonic()
         if out and not saved:
             out.save(state.step, *job.snapshot(state))
@@ -86,9 +95,8 @@ def run(
                 state, report = job.step(state)
                 if out is not None:
                     out.log("metrics.jsonl", job.metrics(state, report))
-                    out.log(
-                        "timings.jsonl", {"step": state.step, "seconds": round(time.monotonic() - began, 6)}
-                    )
+                    elapsed = round(time.monotonic() - began, 6)
+                    out.log("timings.jsonl", {"step": state.step, "seconds": elapsed})
                     if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                         out.save(state.step, *job.snapshot(state))
                         saved_at = time.monotonic()
@@ -96,23 +104,24 @@ def run(
                     break
                 interrupts.check()
             status, reason = ended
+            # What is reported of a run cut short is no part of the search: it goes on from where it was.
             resumable = state
-            if status != "target":
-                state = job.finish(state)
             if status == "finished":
-                resumable = state
+                state = resumable = job.finish(state)
+            elif status != "target":
+                state = job.cut_short(state)
         except Interrupt:
             status, resumable = "interrupted", state
             reason = "stopped by Ctrl-C" if interrupts.requested() == signal.SIGINT else "stopped by SIGTERM"
         except (EvaluationError, TooManyFailures) as caught:
-            state = resumable = getattr(caught, "state", state)
+            resumable = state
             status, reason, error = "failed", str(caught), caught
         except BaseException:
             if out is not None:
-                out.save(state.step, *job.snapshot(state))
+                with contextlib.suppress(RunDirectoryError):  # the first error is the one to be told
+                    out.save(state.step, *job.snapshot(state))
             raise
         if out is not None:
-            # Where a later process goes on: the last evaluation of a run cut short is not part of the search.
             out.save(resumable.step, *job.snapshot(resumable))
             out.event({"event": "ended", "status": status, "reason": reason})
         return Run(state, reason, status, error, interrupts.requested(), time.monotonic() - began)
@@ -126,7 +135,7 @@ def _restored(job: Job[Any], tree: Any, arrays: dict[str, np.ndarray[Any, Any]])
 
 
 def _ended(job: Job[Any], state: Any, stop: Stop, began: float) -> tuple[str, str] | None:
-    if stop.target is not None and state.fun_best <= stop.target:
+    if stop.target is not None and state.nfev and state.fun_best <= stop.target:
         return "target", f"the target {stop.target:g} is reached"
     reason = job.finished(state)
     if reason is not None:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from zoo.core.errors import CheckpointError, ZooWarning
+from zoo.core.errors import CheckpointError, RunDirectoryError, ZooWarning
 from zoo.run import checkpoint
 
 
@@ -77,7 +77,47 @@ def test_what_a_kill_left_unfinished_is_swept_up(tmp_path):
     stray.mkdir()
     (stray / "arrays.safetensors").write_bytes(b"half")
     assert checkpoint.load(tmp_path)[0] == 1
+    assert stray.exists(), "looking at a run that is under way must not disturb it"
+    checkpoint.sweep(tmp_path, 1)
     assert not stray.exists()
+
+
+def test_damaged_ones_are_put_aside_and_do_not_count_among_those_kept(tmp_path):
+    save(tmp_path, 1)
+    (save(tmp_path, 2) / "state.json").write_text("")
+    with pytest.warns(ZooWarning):
+        step = checkpoint.load(tmp_path)[0]
+    checkpoint.sweep(tmp_path, step)
+    save(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.glob("step_*")) == ["step_000000001", "step_000000002"]
+    assert (tmp_path / "damaged_step_000000002").exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    checkpoint.save(tmp_path, 1, {"dict": {}}, {"a": np.zeros(1)}, run="one")
+    assert checkpoint.load(tmp_path, "one")[0] == 1
+    with pytest.raises(CheckpointError, match="another run"):
+        checkpoint.load(tmp_path, "other")
+
+
+def test_a_number_that_is_none_counts_as_damage(tmp_path):
+    save(tmp_path, 1)
+    path = save(tmp_path, 2) / "state.json"
+    path.write_text(path.read_text().replace('"step": 2', '"step": NaN'))
+    with pytest.warns(ZooWarning, match="is damaged"):
+        assert checkpoint.load(tmp_path)[0] == 1
+
+
+def test_a_full_disk_leaves_the_one_before_and_no_litter(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_durably", full)
+    with pytest.raises(RunDirectoryError, match="No space left on device"):
+        save(tmp_path, 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["step_000000001"]
 
 
 def test_a_pickle_in_the_place_of_arrays_is_refused_unread(tmp_path):

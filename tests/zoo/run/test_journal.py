@@ -62,17 +62,20 @@ def test_a_torn_tail_costs_only_the_records_it_tears(path, missing):
     assert len(records) == len(kept) + 1
 
 
-def test_a_damaged_record_is_skipped_and_said(path):
+@pytest.mark.parametrize("place", range(23, 83))
+def test_a_damaged_record_is_skipped_and_said(path, place):
+    """Whichever byte of the first record it is: mark, length, checksums or body."""
     write(path)
     data = bytearray(path.read_bytes())
-    data[60] ^= 1
+    data[place] ^= 0x40
     path.write_bytes(data)
-    with pytest.warns(ZooWarning, match="1 damaged record"):
+    with pytest.warns(ZooWarning, match="damaged in 1 places"):
         assert len(list(read(path))) == 5
     with pytest.warns(ZooWarning, match="evaluated again"):
         journal = Journal(path)
     assert [r.start for r in journal.known(SEARCH, 0)] == [2]
     journal.close()
+    assert path.stat().st_size == len(data)
 
 
 def test_a_file_cut_inside_its_first_line_is_begun_anew(path):

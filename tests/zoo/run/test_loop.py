@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 
@@ -298,6 +300,129 @@ def test_one_process_at_a_time(tmp_path):
     zoo.resume(tmp_path / "run", Counting())
 
 
+def test_a_checkpoint_of_another_method_or_start_is_refused(tmp_path):
+    def halt(xk):
+        raise StopIteration
+
+    minimize(Counting(), tmp_path / "run", callback=halt)
+    for name, change in (("method", {"method": "zo-adam"}), ("start", {"scale": 3.0})):
+        minimize(Counting(), tmp_path / name, callback=halt, **change)
+        shutil.rmtree(tmp_path / "run/checkpoints")
+        shutil.copytree(tmp_path / name / "checkpoints", tmp_path / "run/checkpoints")
+        with pytest.raises(CheckpointError, match="of another run"):
+            zoo.resume(tmp_path / "run", Counting())
+
+
+def test_stops_cost_no_evaluation_beyond_the_budget(tmp_path):
+    def halt(xk):
+        raise StopIteration
+
+    fun = Counting()
+    while minimize(fun, tmp_path / "run", callback=halt).status == 3:
+        assert fun.calls <= 200
+    assert fun.calls == 200
+
+
+def test_a_target_that_nothing_has_reached_yet_does_not_end_a_run():
+    result = minimize(Counting(), target=1e300)
+    assert result.status == 1
+    assert result.nfev > 0
+    assert result.success
+
+
+@pytest.mark.parametrize("method", ["zo-adam", "random"])
+def test_if_the_method_cannot_begin_the_start_itself_is_evaluated(method):
+    result = zoo.minimize(lambda x: 1.0, np.full(2, 1e308), method=method, budget=1, rng=0)
+    assert result.nfev == 1
+    assert result.fun == 1.0
+
+
+def test_what_faults_cost_is_counted_over_all_processes(tmp_path):
+    fun = Counting(lambda number, attempt: number == 5 and attempt == 1)
+
+    def halt(intermediate_result):
+        if intermediate_result.nit == 3:
+            raise StopIteration
+
+    minimize(fun, tmp_path / "run", callback=halt)
+    assert zoo.resume(tmp_path / "run", fun).retries == 1
+    assert zoo.resume(tmp_path / "run", fun).retries == 1
+
+
+def test_after_too_many_failures_every_step_has_its_line_and_a_mended_objective_goes_on(tmp_path):
+    broken = [True]
+    fun = Counting(lambda number, attempt: broken[0] and number > 40)
+    with pytest.raises(TooManyFailures):
+        minimize(fun, tmp_path / "run", on_error="nan")
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    broken[0] = False
+    result = zoo.resume(tmp_path / "run", fun)
+    assert result.nfev == 200
+    metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == list(range(1, result.nit + 1))
+    assert len(metrics) > len(lines)
+
+
+def test_options_come_back_as_they_were(tmp_path):
+    options = {"tolfacupx": float("inf"), "population_size": 9}
+    first = minimize(Counting(), tmp_path / "run", options=options)
+    assert minimize(Counting(), tmp_path / "run", options=options).x.tobytes() == first.x.tobytes()
+    more = {"options": {"CMA_mirrors": 0, "tolx": 1e-9}}
+    first = minimize(Counting(), tmp_path / "pycma", method="pycma", options=more)
+    assert minimize(Counting(), tmp_path / "pycma", method="pycma", options=more).fun == first.fun
+
+
+def test_other_threads_are_refused(tmp_path):
+    minimize("zoo.problems:sphere", tmp_path / "run", workers=zoo.Processes(2, threads=2))
+    assert json.loads((tmp_path / "run/config.json").read_text())["threads"] == 2
+    with pytest.raises(RunDirectoryError, match="2 threads, not 1"):
+        zoo.resume(tmp_path / "run")
+
+
+def test_a_refused_run_leaves_no_directory(tmp_path):
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="cannot be sent"):
+        minimize(lambda x: float(sphere(x)) if lock else 0.0, tmp_path / "run", workers=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stale_result_is_gone_while_a_run_goes_on(tmp_path):
+    def halt(xk):
+        raise StopIteration
+
+    seen = []
+    minimize(Counting(), tmp_path / "run", callback=halt)
+    assert (tmp_path / "run/result.json").exists()
+    zoo.resume(
+        tmp_path / "run",
+        Counting(),
+        callback=lambda xk: seen.append((tmp_path / "run/result.json").exists()),
+    )
+    assert not any(seen)
+    assert (tmp_path / "run/result.json").exists()
+
+
+def test_damage_outside_checkpoints_is_explained_and_leaves_no_lock_behind(tmp_path):
+    minimize(Counting(), tmp_path / "run")
+    (tmp_path / "run/meta.json").write_text("{")
+    zoo.resume(tmp_path / "run", Counting())
+    journal_file = tmp_path / "run/evaluations.bin"
+    data = journal_file.read_bytes()
+    for _ in range(2):
+        journal_file.write_bytes(b"nonsense")
+        with pytest.raises(RunDirectoryError, match="not a journal"):
+            zoo.resume(tmp_path / "run", Counting())
+    journal_file.write_bytes(data)
+    zoo.resume(tmp_path / "run", Counting())
+    (tmp_path / "run/config.json").write_text('{"schema": "a"}')
+    with pytest.raises(RunDirectoryError, match="damaged"):
+        zoo.resume(tmp_path / "run", Counting())
+    with pytest.raises(RunDirectoryError, match="a file in its place"):
+        minimize(Counting(), journal_file)
+    with pytest.raises(RunDirectoryError, match="a file in its place"):
+        minimize(Counting(), journal_file / "below")
+
+
 def test_what_is_no_run_directory_is_left_alone(tmp_path):
     (tmp_path / "precious.txt").write_text("data")
     with pytest.raises(RunDirectoryError, match="no run directory"):
@@ -311,13 +436,14 @@ def test_what_is_no_run_directory_is_left_alone(tmp_path):
 
 def test_a_directory_that_was_being_made_when_its_process_was_killed_is_used(tmp_path):
     (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").write_bytes(b"")
     (tmp_path / "run/start.safetensors").write_bytes(b"")
     (tmp_path / "run/.config.json.123").write_bytes(b"{")
     assert minimize(Counting(), tmp_path / "run").nfev == 200
 
 
 def test_what_json_cannot_hold_leaves_no_directory(tmp_path):
-    with pytest.raises(TypeError, match="plain numbers and names"):
+    with pytest.raises(TypeError, match="an option cannot be kept in a run directory"):
         minimize(Counting(), tmp_path / "run", options={"sigma": Fraction(1)})
     assert not (tmp_path / "run").exists()
 
@@ -338,7 +464,7 @@ def test_resumed_with_other_versions_it_warns(tmp_path):
         ({"method": "random"}, "method"),
         ({"rng": 6}, "rng"),
         ({"budget": 300}, "budget"),
-        ({"bounds": [(-2, 2)] * 4}, "lower"),
+        ({"bounds": [(-2, 2)] * 4}, "bounds"),
         ({"scale": 2.0}, "scale"),
         ({"options": {"population_size": 9}}, "options"),
         ({"noise": True}, "noise"),

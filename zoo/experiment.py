@@ -1,0 +1,156 @@
+"""What a run is: everything that decides its bytes, and how that is written down and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array, Like, to_numpy
+from zoo.core.objective import Objective
+from zoo.core.rng import Key
+from zoo.core.state import freeze, thaw
+from zoo.execution.executor import Executor
+from zoo.registry import find
+from zoo.run.directory import dump
+from zoo.run.job import SearchJob
+
+_OPTION = "option:"  # in front of the names of arrays that options hold
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A search, apart from who evaluates it and when it is stopped from outside.
+
+    Attributes:
+        method: Name of the method.
+        options: Its options.
+        objective: What is minimised.
+        start: Where it starts, shape (dim,).
+        bounds: Box of the candidates, or None.
+        scale: How far from the start the first candidates go, shape (dim,).
+        key: Where all randomness comes from.
+        budget: Evaluations there may be, or None.
+        target: Value at which the run ends, or None.
+        noise: Whether equal points may have different values.
+        vectorized: Whether a plain function takes many points at once.
+        on_error: What an exception of the objective does.
+        threads: Threads of numerical libraries.
+    """
+
+    method: str
+    options: Mapping[str, Any]
+    objective: Objective
+    start: Array
+    bounds: Bounds | None
+    scale: np.ndarray[Any, Any]
+    key: Key
+    budget: int | None
+    target: float | None
+    noise: bool
+    vectorized: bool
+    on_error: str
+    threads: int
+
+    def job(self, executor: Executor) -> SearchJob:
+        """Return the job that does it."""
+        return SearchJob(
+            find(self.method).build(dict(self.options)),
+            self.objective,
+            executor,
+            self.start,
+            key=self.key,
+            bounds=self.bounds,
+            scale=self.scale,
+            budget=self.budget,
+            noise=self.noise,
+            on_error=self.on_error,
+            threads=self.threads,
+        )
+
+    def written(self) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+        """Return it as `config.json` and `start.safetensors` hold it; the objective as its identity.
+
+        Raises:
+            TypeError: An option is neither number, name, array nor made of those.
+        """
+        like = Like.of(self.start)
+        arrays = {"x0": to_numpy(self.start), "scale": self.scale}
+        if self.bounds is not None:
+            arrays |= {"lower": self.bounds.lower, "upper": self.bounds.upper}
+        try:
+            options, held = freeze(_without_lists(dict(self.options)))
+        except TypeError as error:
+            raise TypeError(f"an option cannot be kept in a run directory: {error}") from None
+        arrays |= {_OPTION + name: array for name, array in held.items()}
+        config = {
+            "method": self.method,
+            "options": options,
+            "objective": self.objective.identity(),
+            "key": str(self.key),
+            "dim": len(self.start),
+            "like": [like.kind, like.dtype, like.device],
+            "budget": self.budget,
+            "target": self.target,
+            "noise": self.noise,
+            "vectorized": self.vectorized,
+            "on_error": self.on_error,
+            "unit": self.objective.unit,
+            "threads": self.threads,
+        }
+        image: dict[str, Any] = json.loads(dump(config))
+        return image, arrays
+
+    @staticmethod
+    def read(
+        config: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, Any]], objective: Objective
+    ) -> Experiment:
+        """Return what `written` wrote, with the objective given again."""
+        held = {
+            name.removeprefix(_OPTION): array for name, array in arrays.items() if name.startswith(_OPTION)
+        }
+        return Experiment(
+            method=config["method"],
+            options=thaw(config["options"], held),
+            objective=objective,
+            start=Like(*config["like"]).asarray(arrays["x0"]),
+            bounds=Bounds(arrays["lower"], arrays["upper"]) if "lower" in arrays else None,
+            scale=arrays["scale"],
+            key=Key.parse(config["key"]),
+            budget=config["budget"],
+            target=config["target"],
+            noise=config["noise"],
+            vectorized=config["vectorized"],
+            on_error=config["on_error"],
+            threads=config["threads"],
+        )
+
+
+def differences(
+    one: tuple[Mapping[str, Any], Mapping[str, np.ndarray[Any, Any]]],
+    other: tuple[Mapping[str, Any], Mapping[str, np.ndarray[Any, Any]]],
+) -> list[str]:
+    """Return the names of what differs between two experiments as `written`, the objectives left aside."""
+    configs, arrays = (one[0], other[0]), (one[1], other[1])
+    names = sorted({*configs[0], *configs[1]} - {"objective"})
+    differ = [
+        "rng" if name == "key" else name for name in names if configs[0].get(name) != configs[1].get(name)
+    ]
+    for name in sorted({*arrays[0], *arrays[1]}):
+        mine, theirs = arrays[0].get(name), arrays[1].get(name)
+        if mine is None or theirs is None or mine.dtype != theirs.dtype or not np.array_equal(mine, theirs):
+            differ.append("bounds" if name in ("lower", "upper") else name.removeprefix(_OPTION))
+    return list(dict.fromkeys(differ))
+
+
+def _without_lists(value: Any) -> Any:
+    """Return lists as tuples, all the way down: JSON does not tell one from the other."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_without_lists(item) for item in value)
+    if isinstance(value, dict):
+        return {name: _without_lists(item) for name, item in value.items()}
+    return value
