@@ -206,7 +206,8 @@ def scipy_method(name: str) -> Callable[..., OptimizeResult]:
     """Return a method in the form that `scipy.optimize.minimize(method=...)` takes.
 
     The options given there are those of `minimize` (`budget`, `rng`, `target`, `scale`, ...) and of
-    the method. Derivatives, if scipy passes any, are not used.
+    the method; `maxfev` is understood as `budget`, and scipy's `tol` as the method's `tolfun` where it has
+    one. Derivatives, if scipy passes any, are not used.
 
     Example:
         >>> from scipy.optimize import minimize
@@ -239,6 +240,9 @@ def scipy_method(name: str) -> Callable[..., OptimizeResult]:
         del jac, hess, hessp  # scipy hands them to every method
         if constraints is not None and (not isinstance(constraints, Sequence) or len(constraints)):
             raise ValueError(f"`constraints` are not supported by {method.name!r}, got {constraints!r}.")
+        for scipys, ours in (("maxfev", "budget"), ("tol", "tolfun")):
+            if options.get(scipys) is not None and (ours in facade or ours in method.options()):
+                options.setdefault(ours, options.pop(scipys))
         own = {key: options.pop(key) for key in list(options) if key in facade}
         own.setdefault("options", options)
         return minimize(fun, x0, args, method=method.name, bounds=bounds, callback=callback, **own)

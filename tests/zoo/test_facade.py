@@ -52,6 +52,13 @@ def test_scipy_takes_our_methods():
         options={"budget": 600, "rng": 1, "population_size": 12},
     )
     assert bounded.x == pytest.approx(np.ones(3), abs=1e-6)
+    short = scipy.optimize.minimize(
+        sphere, np.ones(3), method=zoo.scipy_method("cma"), tol=1e-3, options={"maxfev": 3000, "rng": 1}
+    )
+    assert short.nfev < 400
+    assert "tolfun" in short.message
+    with pytest.raises(TypeError, match="unknown option of method 'random': 'tol'"):
+        scipy.optimize.minimize(sphere, np.ones(3), method=zoo.scipy_method("random"), tol=1e-3)
     with pytest.raises(ValueError, match="constraints"):
         scipy.optimize.minimize(
             sphere, np.ones(2), method=zoo.scipy_method("cma"), constraints=[{"type": "eq"}]

@@ -1,8 +1,8 @@
 """`zoo minimize`, `zoo resume` and `zoo report`.
 
 Results go to standard output as JSON, progress to standard error where that is a terminal.
-Exit codes: 0 done, 1 the objective or a worker failed, 2 usage, 3 too many failures, 130 and 143
-stopped by SIGINT and SIGTERM with a checkpoint.
+Exit codes: 0 done, 2 usage, 3 the objective or the workers failed, 130 and 143 stopped by SIGINT and SIGTERM
+with a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import typer
 
 import zoo
 from zoo.core.device import to_numpy
-from zoo.core.errors import RunDirectoryError, TooManyFailures, ZooError
+from zoo.core.errors import RunDirectoryError, ZooError
 from zoo.facade import Interrupted
 
 app = typer.Typer(
@@ -96,7 +96,7 @@ def minimize(
         start = None if x0 is None else _start(x0)
         if box is not None and len(box) == 1 and start is not None:
             box = box * len(start)
-        with _progress() as callback:
+        with _results_alone(), _progress() as callback:
             result = zoo.minimize(
                 shlex.split(objective) if command else objective,
                 start,
@@ -130,8 +130,10 @@ def resume(
     \b
     zoo resume runs/first
     """  # noqa: D301 - \b is for the help page
-    with _explained(), _progress() as callback:
-        _print(zoo.resume(directory, workers=_workers(workers, ray), seconds=seconds, callback=callback))
+    with _explained():
+        with _results_alone(), _progress() as callback:
+            result = zoo.resume(directory, workers=_workers(workers, ray), seconds=seconds, callback=callback)
+        _print(result)
 
 
 @app.command()
@@ -181,15 +183,26 @@ def _explained() -> Iterator[None]:
     except Interrupted as error:
         typer.echo(f"zoo: {error}", err=True)
         raise typer.Exit(128 + error.signal) from None
-    except TooManyFailures as error:
-        typer.echo(f"zoo: {error}", err=True)
-        raise typer.Exit(3) from None
     except (ValueError, TypeError, RunDirectoryError) as error:
         typer.echo(f"zoo: {error}", err=True)
         raise typer.Exit(2) from None
-    except (ZooError, OSError) as error:
+    except ZooError as error:
         typer.echo(f"zoo: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(3) from None
+
+
+@contextlib.contextmanager
+def _results_alone() -> Iterator[None]:
+    """Send what the objective prints to standard error, here and in workers: results are to be parsed."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -56,6 +56,23 @@ def test_the_users_own_module_and_a_program(tmp_path):
     assert json.loads(done.stdout)["fun"] < 9
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_the_objective_prints_is_no_result(tmp_path, workers):
+    (tmp_path / "loud.py").write_text("def loss(x):\n    print('hello')\n    return float((x * x).sum())\n")
+    done = zoo("minimize", "loud:loss", "--x0", "1,2", "--budget", "30", "--workers", workers, cwd=tmp_path)
+    assert json.loads(done.stdout)["nfev"] == 30
+    assert done.stderr.count("hello") == 30
+
+
+def test_an_objective_that_fails_is_shown(tmp_path):
+    (tmp_path / "bad.py").write_text("def loss(x):\n    return 1 / 0\n")
+    done = zoo("minimize", "bad:loss", "--x0", "1,2", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "evaluation 0 raised" in done.stderr
+    assert "1 / 0" in done.stderr
+    assert "cli/app.py" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
