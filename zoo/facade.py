@@ -8,6 +8,7 @@ import numbers
 import os
 import secrets
 import shlex
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, is_torch, to_numpy
-from zoo.core.errors import RunDirectoryError
+from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
 from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive, listed
@@ -361,10 +362,24 @@ def _named(path: Path, identity: dict[str, str]) -> Any:
     return name
 
 
-def _check_objective(path: Path, there: dict[str, str], given: dict[str, str]) -> None:
-    if there["name"] != given["name"] or ("<lambda>" in given["name"] and there != given):
+def _check_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -> None:
+    """Refuse another objective than the run's; warn where it may be another."""
+    name = given["name"]
+    if there["name"] != name or ("<lambda>" in name and there.get("code") != given.get("code")):
         raise RunDirectoryError(
-            f"{path} minimises {there['name']!r}, and `fun` is {given['name']!r}, another objective."
+            f"{path} minimises {there['name']!r}, and `fun` is {name!r}, another objective."
+        )
+    if there.get("arguments") != given.get("arguments"):
+        raise RunDirectoryError(f"{path} minimises {name!r} with other arguments, another objective.")
+    before, now = there.get("attributes", {}), given.get("attributes", {})
+    changed = [f"{key!r}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    changed += ["the code"] if there.get("code") != given.get("code") else []
+    if changed:
+        warnings.warn(
+            f"of {name!r}, {' and '.join(changed)} changed since {path} was started: if it computes something "
+            "else now, choose another directory.",
+            ZooWarning,
+            stacklevel=3,
         )
 
 

@@ -133,6 +133,13 @@ class CMAES(CMABase):
         """
         frame, mean = self._frame(x0, key, bounds, scale, budget)
         dim = len(mean)
+        try:
+            identity = np.eye(dim)
+        except MemoryError:
+            raise MemoryError(
+                f"a covariance of {dim} variables takes {8e-9 * dim**2:.1f} GB, several times over; "
+                'method="sep-cma" keeps its diagonal only.'
+            ) from None
         return CMAESState(
             frame=frame,
             step=0,
@@ -144,8 +151,8 @@ class CMAES(CMABase):
             history=Log(),
             spread=math.inf,
             condition=1.0,
-            covariance=np.eye(dim),
-            factor=np.eye(dim),
+            covariance=identity,
+            factor=identity,
             pending=(),
         )
 
