@@ -376,8 +376,8 @@ def _check_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -
     changed += ["the code"] if there.get("code") != given.get("code") else []
     if changed:
         warnings.warn(
-            f"of {name!r}, {' and '.join(changed)} changed since {path} was started: if it computes something "
-            "else now, choose another directory.",
+            f"of {name!r}, {' and '.join(changed)} changed since {path} was started: if it computes "
+            "something else now, choose another directory.",
             ZooWarning,
             stacklevel=3,
         )
