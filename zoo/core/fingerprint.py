@@ -61,7 +61,7 @@ def describe(fun: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """Return 16 hexadecimal digits that equal values share, in any process; an unknown object is its class."""
+    """Return 16 hexadecimal digits that equal values share, in any process; other objects are their class."""
     total = hashlib.sha256()
     _add(value, total, set())
     return total.hexdigest()[:16]
