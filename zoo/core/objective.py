@@ -13,11 +13,16 @@ import hashlib
 import importlib
 import itertools
 import math
+import os
+import select
 import shlex
+import shutil
 import subprocess
 import sys
+import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import CodeType
 from typing import Any
@@ -31,6 +36,7 @@ from zoo.core.types import Candidates, Evaluations, Failure, Reply
 from zoo.core.validation import hint
 
 _CHUNK = 2**18  # elements of candidates held at once while a function is called point by point
+_GRACE_SECONDS = 1.0  # for a program to end by itself
 
 
 class Objective:
@@ -82,26 +88,48 @@ class Objective:
         return Evaluations(values, tuple(failures))
 
     def evaluate_units(
-        self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int
+        self,
+        candidates: Candidates,
+        boundaries: Sequence[int],
+        *,
+        key: Key,
+        step: int,
+        limit: float = math.inf,
     ) -> Reply:
-        """Evaluate consecutive units, a failing one not disturbing the others."""
+        """Evaluate consecutive units, a failing one not disturbing the others.
+
+        Args:
+            candidates: Where the points come from.
+            boundaries: First row of each unit, and one past the last row.
+            key: Randomness of the run's evaluations.
+            step: Number of the step.
+            limit: Seconds after which no further unit is begun, so that what is done can be put on
+                record. The first unit is evaluated in any case.
+
+        Returns:
+            The values of all these units, or of the first of them where the time was over or a signal came.
+        """
         began = time.perf_counter()
         values: list[np.ndarray[Any, Any]] = []
         failures: list[Failure] = []
-        for start, stop in itertools.pairwise(boundaries):
-            try:
-                done = _as_evaluations(
-                    self.evaluate(candidates, start, stop, key=key, step=step), stop - start
-                )
-                values.append(done.values)
-                failures.extend(done.failures)
-            except Interrupt:
-                break
-            except (Exception, SystemExit) as error:
-                values.append(np.full(stop - start, np.nan))
-                failures.extend(_failures_of(error, start, stop))
+        interrupted = False
+        try:
+            for start, stop in itertools.pairwise(boundaries):
+                try:
+                    done = _as_evaluations(
+                        self.evaluate(candidates, start, stop, key=key, step=step), stop - start
+                    )
+                    failures.extend(done.failures)
+                    values.append(done.values.copy())  # which may be a buffer that the next call fills
+                except (Exception, SystemExit) as error:
+                    failures.extend(_failures_of(error, start, stop))
+                    values.append(np.full(stop - start, np.nan))
+                if time.perf_counter() - began > limit:
+                    break
+        except Interrupt:
+            interrupted = True
         together = values[0] if len(values) == 1 else np.concatenate([np.empty(0), *values])
-        return _reply(boundaries[0], together, failures, began)
+        return _reply(boundaries[0], together, failures, began, interrupted)
 
     def identity(self) -> dict[str, str]:
         """Return what tells this objective from another one, as it is written to `config.json`."""
@@ -127,14 +155,23 @@ class ScalarFunction(Objective):
             return np.array([as_number(self.fun(row, *self.args)) for row in x])
 
     def evaluate_units(
-        self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int
+        self,
+        candidates: Candidates,
+        boundaries: Sequence[int],
+        *,
+        key: Key,
+        step: int,
+        limit: float = math.inf,
     ) -> Reply:
         if self.noisy:
-            return super().evaluate_units(candidates, boundaries, key=key, step=step)
-        began = time.perf_counter()
+            return super().evaluate_units(candidates, boundaries, key=key, step=step, limit=limit)
+        clock = time.perf_counter
+        began = clock()
+        over = began + limit
         start, stop = boundaries[0], boundaries[-1]
         values: list[float] = []
         failures: list[Failure] = []
+        interrupted = False
         fun, args, height = self.fun, self.args, max(1, _CHUNK // candidates.dim)
         try:
             for first in range(start, stop, height):
@@ -145,12 +182,17 @@ class ScalarFunction(Objective):
                     except (Exception, SystemExit) as error:
                         failures.append(failure_of(error, start + len(values)))
                         values.append(math.nan)
+                    if clock() > over:
+                        break
+                else:
+                    continue
+                break
         except Interrupt:
-            pass  # what there is, counts
+            interrupted = True  # what there is, counts
         row = np.array(values, np.float64)
         if not failures and all(map(math.isfinite, values)):
-            return Reply(start, row, (), time.perf_counter() - began)
-        return _reply(start, row, failures, began)
+            return Reply(start, row, (), clock() - began, interrupted)
+        return _reply(start, row, failures, began, interrupted)
 
     def identity(self) -> dict[str, str]:
         return _identity_of(self.fun)
@@ -173,15 +215,22 @@ class VectorizedFunction(Objective):
             return self.fun(x, *self.args)
 
     def evaluate_units(
-        self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int
+        self,
+        candidates: Candidates,
+        boundaries: Sequence[int],
+        *,
+        key: Key,
+        step: int,
+        limit: float = math.inf,
     ) -> Reply:
         if self.noisy or len(boundaries) != 2:
-            return super().evaluate_units(candidates, boundaries, key=key, step=step)
+            return super().evaluate_units(candidates, boundaries, key=key, step=step, limit=limit)
         # One unit, as small steps have, is not worth what the general way costs; and where no key is
         # used, there are no streams to tell apart.
         began = time.perf_counter()
         start, stop = boundaries
         failures: list[Failure] = []
+        interrupted = False
         try:
             value = self.fun(candidates.rows(start, stop), *self.args)
             if isinstance(value, Evaluations):
@@ -189,11 +238,12 @@ class VectorizedFunction(Objective):
                 values, failures = done.values, [f._replace(row=start + f.row) for f in done.failures]
             else:
                 values = _as_values(value, stop - start)
+            values = values.copy()  # which may be a buffer that the next call fills
         except Interrupt:
-            values = np.empty(0)
+            values, interrupted = np.empty(0), True
         except (Exception, SystemExit) as error:
             values, failures = np.full(stop - start, np.nan), _failures_of(error, start, stop)
-        return _reply(start, values, failures, began)
+        return _reply(start, values, failures, began, interrupted)
 
     def identity(self) -> dict[str, str]:
         return _identity_of(self.fun)
@@ -273,7 +323,13 @@ class Named(Objective):
         return self.built.evaluate(candidates, start, stop, key=key, step=step)
 
     def evaluate_units(
-        self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int
+        self,
+        candidates: Candidates,
+        boundaries: Sequence[int],
+        *,
+        key: Key,
+        step: int,
+        limit: float = math.inf,
     ) -> Reply:
         try:
             built = self.built
@@ -281,7 +337,7 @@ class Named(Objective):
             start, stop = boundaries[0], boundaries[-1]
             failures = _failures_of(error, start, stop)
             return _reply(start, np.full(stop - start, np.nan), failures, time.perf_counter())
-        return built.evaluate_units(candidates, boundaries, key=key, step=step)
+        return built.evaluate_units(candidates, boundaries, key=key, step=step, limit=limit)
 
     def identity(self) -> dict[str, str]:
         return {"name": self.spec}
@@ -293,10 +349,17 @@ class Command(Objective):
     The program gets the coordinates on its standard input, separated by blanks, each to the last
     bit, and prints the value and nothing else. It may go on reading lines, or end after an answer and
     be started anew; after an answer that is no number it is ended and started anew.
-    A program that goes on must not hold its answers back in a buffer: flush after each.
+    A program that goes on must not hold its answers back in a buffer: flush after each. One that
+    prints more than its answers cannot be trusted any more: every later evaluation raises.
+
+    Each thread that evaluates has a process of its own.
 
     Args:
         argv: Program and arguments; no shell is involved.
+
+    Raises:
+        TypeError: `argv` is no list of strings.
+        ValueError: There is no such program.
 
     Example:
         >>> square = Command([sys.executable, "-c", "print(float(input()) ** 2)"])
@@ -305,74 +368,139 @@ class Command(Objective):
     """
 
     unit = 1
-    _process: subprocess.Popen[str] | None = None
 
     def __init__(self, argv: Sequence[str]) -> None:
         if isinstance(argv, str) or not argv or not all(isinstance(part, str) for part in argv):
             raise TypeError(f"`argv` must be a list of strings, program first, got {argv!r}.")
-        self.argv = tuple(argv)
+        if shutil.which(argv[0]) is None:
+            raise ValueError(f"no program {argv[0]!r} is found.")
+        self.__setstate__({"argv": tuple(argv)})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_process": None}
+        return {"argv": self.argv}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.argv: tuple[str, ...] = state["argv"]
+        self._thread = threading.local()
+        self._programs: weakref.WeakSet[_Program] = weakref.WeakSet()  # those of all threads
+        self._out_of_step = ""  # why its answers can no longer be told apart
 
     def __call__(self, x: Array, *, key: Key) -> np.ndarray[Any, Any]:
         return np.array([self._ask(" ".join(map(repr, row))) for row in to_numpy(x).tolist()])
 
     def _ask(self, line: str) -> float:
+        if self._out_of_step:
+            raise RuntimeError(self._out_of_step)
+        program: _Program | None = getattr(self._thread, "program", None)
         try:
-            process, answer = self._process, ""
-            if process is not None and process.poll() is None:
-                answer = self._exchange(process, line)
-            if not answer:
-                # It may have ended after its last answer, a moment after we looked: only one that was
-                # started for this very line is to blame.
-                self.close()
-                process = self._process = subprocess.Popen(
-                    self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-                )
-                answer = self._exchange(process, line)
-                if not answer:
-                    status = process.wait()
+            answer = None
+            if program is not None and program.is_open:
+                if program.said_more():
+                    raise self._distrust()
+                answer = program.ask(line)
+            if answer is None:
+                # It may have ended after its last answer: only one that was started for this very
+                # line is to blame.
+                if program is not None:
+                    program.close()
+                program = self._thread.program = _Program(self.argv)
+                self._programs.add(program)
+                answer = program.ask(line)
+                if answer is None:
+                    status = program.process.wait()
                     raise RuntimeError(f"{self.argv[0]!r} ended with status {status} and gave no answer.")
-            return self._as_value(answer)
+            value = self._as_value(answer)
+            assert program is not None
+            if program.surplus:
+                raise self._distrust()
+            return value
         except BaseException:
-            self.close()  # what it may still say would be taken for the answer to the next line
+            # What it may still say would be taken for the answer to the next line.
+            self._thread.program = None
+            if program is not None:
+                program.close()
             raise
 
-    def _exchange(self, process: subprocess.Popen[str], line: str) -> str:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it may have ended, and answered before
-            process.stdin.write(line + "\n")
-            process.stdin.flush()
-        return process.stdout.readline()
+    def _distrust(self) -> RuntimeError:
+        # An answer that came early has been taken for that to the next line, perhaps long ago.
+        self._out_of_step = (
+            f"{self.argv[0]!r} printed more than one line for a point, so that answers and points no longer "
+            "match; it must print the value and nothing else."
+        )
+        return RuntimeError(self._out_of_step)
 
-    def _as_value(self, answer: str) -> float:
+    def _as_value(self, answer: bytes) -> float:
+        text = answer.decode(errors="replace").strip()
         try:
-            return float(answer)
+            if "_" in text:  # Python's own, between digits
+                raise ValueError
+            return float(text)
         except ValueError:
-            raise ValueError(
-                f"{self.argv[0]!r} must answer with one number, got {answer.strip()!r}."
-            ) from None
+            raise ValueError(f"{self.argv[0]!r} must answer with one number, got {text!r}.") from None
 
     def close(self) -> None:
-        """End the program, if it runs."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        for stream in (process.stdin, process.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                if stream is not None:
-                    stream.close()
-        if process.poll() is None:
-            process.terminate()
-        process.wait()
-
-    def __del__(self) -> None:
-        self.close()
+        """End the program, if it runs, in whichever thread it was started."""
+        self._thread.program = None
+        for program in list(self._programs):
+            program.close()
 
     def identity(self) -> dict[str, str]:
         return {"name": "command " + shlex.join(self.argv)}
+
+
+class _Program:
+    """A program that runs, and both ends of what is said to it and by it."""
+
+    def __init__(self, argv: tuple[str, ...]) -> None:
+        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.surplus = b""  # what it said after its answer
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be asked; it may have ended since."""
+        return self.process.returncode is None
+
+    def ask(self, line: str) -> bytes | None:
+        """Return the line it answers, or None if it ended without one."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it may have ended, and answered before
+            stdin.write(line.encode() + b"\n")
+            stdin.flush()
+        # Read past the buffer of `stdout`, in which a second line would hide.
+        said, descriptor = b"", stdout.fileno()
+        while b"\n" not in said and (more := os.read(descriptor, 65536)):
+            said += more
+        answer, newline, self.surplus = said.partition(b"\n")
+        return answer if answer or newline else None
+
+    def said_more(self) -> bool:
+        """Whether it has said something since its last answer; its end is nothing said."""
+        stdout = self.process.stdout
+        assert stdout is not None
+        poll = select.poll()
+        poll.register(stdout, select.POLLIN)
+        return bool(poll.poll(0)) and bool(os.read(stdout.fileno(), 1))
+
+    def close(self) -> None:
+        """End it: at once if it heeds SIGTERM, else after a second."""
+        process = self.process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        process.terminate()
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()  # not before: another thread may be reading
+
+    def __del__(self) -> None:
+        if hasattr(self, "process"):
+            self.close()
 
 
 def as_objective(
@@ -489,13 +617,21 @@ def _as_values(value: Any, n: int) -> np.ndarray[Any, Any]:
     return array.astype(np.float64, copy=False)
 
 
-def _reply(start: int, values: np.ndarray[Any, Any], failures: list[Failure], began: float) -> Reply:
+def _reply(
+    start: int,
+    values: np.ndarray[Any, Any],
+    failures: list[Failure],
+    began: float,
+    interrupted: bool = False,
+) -> Reply:
+    if interrupted:  # perhaps between a failure and its value
+        failures = [failure for failure in failures if failure.row < start + len(values)]
     finite = np.isfinite(values)
     if not finite.all():
         known = {failure.row for failure in failures}
         failures += [failure for failure in _returned(values, start) if failure.row not in known]
         values = np.where(finite, values, np.nan)
-    return Reply(start, values, tuple(failures), time.perf_counter() - began)
+    return Reply(start, values, tuple(failures), time.perf_counter() - began, interrupted)
 
 
 def _returned(values: np.ndarray[Any, Any], start: int = 0) -> list[Failure]:

@@ -134,12 +134,14 @@ class Reply:
         values: float64, NaN where the evaluation failed; row `start + i` is entry i.
         failures: One for every NaN.
         seconds: Time it took.
+        interrupted: Whether it ends where `Interrupt` came; none of its values was touched by that.
     """
 
     start: int
     values: np.ndarray[Any, Any]
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
+    interrupted: bool = False
 
     @property
     def stop(self) -> int:

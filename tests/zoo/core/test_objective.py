@@ -6,10 +6,13 @@ import functools
 import math
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,8 @@ from zoo.core.objective import (
     Objective,
     ScalarFunction,
     VectorizedFunction,
+    _Program,
+    _reply,
     as_number,
     as_objective,
     failure_of,
@@ -49,6 +54,12 @@ def shifted(x: Any, shift: float, power: int = 2) -> float:
 
 def noisy(x: Any) -> float:
     return float(x.sum()) + random.random() + float(np.random.rand()) + float(torch.rand(()))
+
+
+def slow_noisy(x: Any) -> float:
+    first = noisy(x)
+    time.sleep(0.002)
+    return first + noisy(x)
 
 
 class Scaled:
@@ -545,6 +556,83 @@ def test_long_points_are_made_a_few_at_a_time():
     assert Counted.most == 2**18 // 40_000
 
 
+class Slow(Objective):
+    """Many points at a time, the second unit slowly."""
+
+    unit = 5
+
+    def __call__(self, x: Any, *, key: Key) -> Any:
+        time.sleep(0.05 if 5 in x[:, 0] else 0.0)
+        return x[:, 0]
+
+
+def slow(x: Any) -> float:
+    time.sleep(0.05 if x[0] == 5 else 0.0)
+    return float(x[0])
+
+
+@pytest.mark.parametrize(
+    ("objective", "done"),
+    [
+        (as_objective(slow), 6),
+        (as_objective(slow, noise=True), 6),
+        (as_objective(f"{__name__}:slow"), 6),
+        (Slow(), 10),
+    ],
+)
+def test_a_reply_is_cut_between_units_when_time_is_over(objective, done):
+    candidates = Rows(np.arange(20.0)[:, None])
+    boundaries = objective.units(candidates)
+    reply = objective.evaluate_units(candidates, boundaries, key=KEY, step=0, limit=0.04)
+    assert reply.values.tolist() == list(range(done))
+    assert not reply.interrupted
+    first = objective.evaluate_units(candidates, boundaries, key=KEY, step=0, limit=0.0)
+    assert len(first.values) == boundaries[1]
+
+
+def test_a_buffer_may_be_used_again():
+    buffer = np.empty(100)
+
+    def into(x: Any) -> Any:
+        return np.sum(x**2, axis=1, out=buffer[: len(x)])
+
+    objective = as_objective(into, vectorized=True)
+    candidates = points(150)
+    boundaries = objective.units(candidates)
+    parts = [objective.evaluate_units(candidates, boundaries[i : i + 2], key=KEY, step=0) for i in range(3)]
+    expected = (candidates.array**2).sum(1)
+    np.testing.assert_array_equal(np.concatenate([part.values for part in parts]), expected)
+    np.testing.assert_array_equal(reply_of(objective, candidates).values, expected)
+
+    class Own(Objective):
+        unit = 7
+
+        def evaluate(
+            self, candidates: Candidates, start: int, stop: int, *, key: Key, step: int
+        ) -> Evaluations:
+            return Evaluations(into(candidates.rows(start, stop)))
+
+    np.testing.assert_array_equal(reply_of(Own(), candidates).values, expected)
+
+
+def test_failures_of_an_interrupted_reply_have_a_value():
+    """A signal may come between the two."""
+
+    class Odd(Objective):
+        unit = 1
+
+        def __call__(self, x: Any, *, key: Key) -> Any:
+            if x[0, 0] == 2:
+                raise Interrupt
+            return [float("nan")]
+
+    reply = reply_of(Odd(), Rows(np.arange(4.0)[:, None]))
+    assert reply.interrupted
+    assert (reply.stop, [failure.row for failure in reply.failures]) == (2, [0, 1])
+    cut = _reply(3, np.array([1.0]), [Failure(3, "raised", ""), Failure(4, "raised", "")], 0.0, True)
+    assert [failure.row for failure in cut.failures] == [3]
+
+
 # Noise.
 
 
@@ -597,6 +685,19 @@ def test_noise_does_not_depend_on_what_was_drawn_before():
         noisy(np.zeros(2))
         second = reply_of(objective, points())
     assert first.values.tolist() == second.values.tolist()
+
+
+def test_threads_do_not_disturb_each_others_noise():
+    objective = as_objective(slow_noisy, noise=True)
+    candidates = points(12)
+    expected = reply_of(objective, candidates).values
+    before = np.random.get_state()[1].tobytes()
+    with ThreadPoolExecutor(3) as pool:
+        replies = list(
+            pool.map(lambda i: objective.evaluate_units(candidates, [i, i + 1], key=KEY, step=0), range(12))
+        )
+    assert [reply.values[0] for reply in replies] == expected.tolist()
+    assert np.random.get_state()[1].tobytes() == before
 
 
 def test_without_noise_the_generators_are_the_users():
@@ -806,16 +907,18 @@ for line in sys.stdin:
 
 def test_a_command_that_is_interrupted_is_started_anew():
     objective = Command(ON_AND_ON)
-    exchange = Command._exchange
 
-    def interrupted(process: subprocess.Popen[str], line: str) -> str:
-        exchange(objective, process, line)
+    def interrupted(program: _Program, line: str) -> bytes:
+        _Program.ask(program, line)
         raise Interrupt  # the answer has been given, and nobody has taken it
 
-    objective._exchange = interrupted
-    assert reply_of(objective, points(2)).values.tolist() == []
-    del objective._exchange
-    assert objective._process is None
+    reply_of(objective, points(1))
+    (program,) = objective._programs
+    program.ask = functools.partial(interrupted, program)
+    reply = reply_of(objective, points(2))
+    assert reply.values.tolist() == []
+    assert reply.interrupted
+    assert program.process.poll() is not None
     np.testing.assert_allclose(reply_of(objective, points(2)).values, EXPECTED[:2])
     objective.close()
 
@@ -826,6 +929,8 @@ def test_a_command_that_is_interrupted_is_started_anew():
         ("import sys; sys.exit(3)", "ended with status 3 and gave no answer"),
         ("input(); print()", "must answer with one number, got ''"),
         ("input(); print('1 2')", "must answer with one number, got '1 2'"),
+        ("input(); print('1_000')", "must answer with one number, got '1_000'"),
+        ("import sys; sys.stdout.buffer.write(b'\\xff\\n')", "must answer with one number, got '\ufffd'"),
         ("input(); print('nan')", "returned nan"),
     ],
 )
@@ -836,15 +941,67 @@ def test_commands_that_go_wrong(code, message):
 
 
 def test_a_command_that_is_not_there():
-    reply = reply_to(["no-such-program-anywhere"], points(1))
-    assert reply.failures[0].message.startswith("FileNotFoundError: ")
+    with pytest.raises(ValueError, match="no program 'no-such-program-anywhere' is found"):
+        as_objective(["no-such-program-anywhere"])
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["print(sum(x)); print(0, flush=True)", "print(sum(x), flush=True); print(0, flush=True)"],
+    ids=["at once", "later"],
+)
+def test_a_command_that_prints_more_than_its_answers(rest):
+    """Which answer belongs to which point can no longer be known, not even for a fresh process."""
+    objective = Command(
+        script(f"import sys\nfor line in sys.stdin:\n    x = list(map(float, line.split()))\n    {rest}")
+    )
+    replies = []
+    for _ in range(3):
+        replies.append(reply_of(objective, points(1)))
+        time.sleep(0.05)
+    assert [len(reply.failures) for reply in replies[1:]] == [1, 1]
+    for reply in replies[1:]:
+        assert "printed more than one line for a point" in reply.failures[0].message
+
+
+def test_threads_ask_processes_of_their_own():
+    objective = Command(
+        script(
+            "import sys, time\nfor line in sys.stdin: time.sleep(0.01); print(float(line) ** 2, flush=True)"
+        )
+    )
+    rows = np.arange(20.0)[:, None]
+    with ThreadPoolExecutor(4) as pool:
+        values = list(pool.map(lambda x: objective(x[None], key=KEY)[0], rows))
+        assert 1 < len(objective._programs) <= 4
+        assert values == (rows[:, 0] ** 2).tolist()
+        processes = [program.process for program in objective._programs]
+        objective.close()
+        assert all(process.returncode is not None for process in processes)
+        assert pool.submit(objective, rows[3:4], key=KEY).result().tolist() == [9.0]
+
+
+def test_a_command_that_does_not_heed_a_request_is_killed():
+    objective = Command(
+        script("""
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for line in sys.stdin: print(1.0, flush=True)
+time.sleep(60)
+""")
+    )
+    reply_of(objective, points(1))
+    (program,) = objective._programs
+    began = time.monotonic()
+    objective.close()
+    assert time.monotonic() - began < 10
+    assert program.process.returncode == -signal.SIGKILL
 
 
 def test_a_command_ends_with_its_objective():
     objective = Command(ON_AND_ON)
     reply_of(objective, points(1))
-    process = objective._process
-    assert process is not None
+    (process,) = [program.process for program in objective._programs]
     assert process.poll() is None
     del objective
     assert process.poll() is not None
@@ -857,7 +1014,7 @@ def test_identities_tell_objectives_apart():
     assert as_objective(sphere).identity()["name"] == f"{__name__}:sphere"
     assert as_objective(sphere).identity() == ScalarFunction(sphere).identity()
     assert as_objective(math.sin).identity() == {"name": "math:sin"}
-    assert as_objective(["a", "b c"]).identity() == {"name": "command a 'b c'"}
+    assert as_objective(["sh", "b c"]).identity() == {"name": "command sh 'b c'"}
     lambdas = [
         lambda x: x.sum(),
         lambda x: x.mean(),
