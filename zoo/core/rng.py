@@ -336,13 +336,17 @@ def _torch_generator(key: Key, block: tuple[int, int], device: str) -> torch.Gen
     return generator.set_state(local.twister)
 
 
+_generators = threading.RLock()
+
+
 @contextlib.contextmanager
 def keyed_generators(key: Key) -> Iterator[None]:
     """Run a block with the global generators seeded from `key`, and put them back afterwards.
 
     Numpy's legacy generator, Python's `random` and torch's default generators, on the CPU and on all
     CUDA devices, are covered, each only where it is loaded. It is how a user's noisy function becomes a
-    function of its place in the run. The generators belong to the process, so one thread at a time.
+    function of its place in the run. The generators belong to the process, so threads take turns: one
+    that is inside keeps the others waiting.
 
     Warns:
         ZooWarning: The block was the first to import torch, and drew from it: those numbers are not keyed.
@@ -354,20 +358,21 @@ def keyed_generators(key: Key) -> Iterator[None]:
         ...     bool(np.random.rand() == one)
         True
     """
-    python = sys.modules.get("random")
-    numpy_state = np.random.get_state()
-    python_state = python.getstate() if python else None
-    words = key.fold("numpy").integers(0, 1, 624, high=2**32)[0].astype(np.uint32)
-    np.random.set_state(("MT19937", words, 624, 0, 0.0))
-    if python:
-        python.seed(key.fold("python").seed(128))
-    try:
-        with _keyed_torch(key):
-            yield
-    finally:
-        np.random.set_state(numpy_state)
-        if python:
-            python.setstate(python_state)
+    with _generators:
+        python = sys.modules.get("random")
+        numpy_state = np.random.get_state()
+        python_state = python.getstate() if python else None
+        words = key.fold("numpy").integers(0, 1, 624, high=2**32)[0].astype(np.uint32)
+        try:
+            np.random.set_state(("MT19937", words, 624, 0, 0.0))
+            if python:
+                python.seed(key.fold("python").seed(128))
+            with _keyed_torch(key):
+                yield
+        finally:
+            np.random.set_state(numpy_state)
+            if python:
+                python.setstate(python_state)
 
 
 @contextlib.contextmanager
