@@ -25,6 +25,7 @@ class Faults:
         failed_starts: Workers that die before they are ready.
         duplicate: Share of replies delivered twice, the second time later.
         delay: Share of polls in which a worker's next event is held back.
+        cut: Share of dispatches of which a worker returns only a part.
         on_poll: Called at every poll.
     """
 
@@ -36,6 +37,7 @@ class Faults:
     failed_starts: tuple[int, ...] = ()
     duplicate: float = 0.0
     delay: float = 0.0
+    cut: float = 0.0
     on_poll: Callable[[], None] = lambda: None
 
 
@@ -60,6 +62,7 @@ class FakeTransport:
         self.dead: list[Event] = []
         self.late: list[Event] = []
         self.evaluated: list[tuple[int, int, int, bool]] = []  # worker, first, last, whether alone
+        self.done: list[tuple[int, int]] = []  # first, last
         self.lost: list[tuple[int, int]] = []  # first, last
         self.most = 0  # dispatches one worker had at once
         self.starts = self.dispatches = 0
@@ -130,11 +133,14 @@ class FakeTransport:
         ):
             self.die(worker)
             return []
+        if self.faults.cut and self.random.random() < self.faults.cut:
+            last = self.random.randint(first + 1, last)
         reply = seat.worker.evaluate(first, last)
         if number in self.faults.kill_after:
             self.die(worker)
             return []
         seat.inbox.popleft()
+        self.done.append((first, last))
         reply = Reply(reply.start, reply.values, reply.failures, self.seconds * (last - first))
         event = Answered(worker, dispatch, reply)
         if self.random.random() < self.faults.duplicate:

@@ -1,6 +1,7 @@
 """The scheduler on a fake transport: whatever dies, comes late or twice, the values stay the same."""
 
 import contextlib
+import signal
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,7 @@ from tests.distributed import objectives
 from tests.distributed.fake import Fake, Faults
 from tests.distributed.objectives import points
 from zoo.core.errors import EvaluationError, Interrupt, WorkerError, ZooWarning
-from zoo.core.objective import as_objective
+from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
 from zoo.core.types import Reply
 from zoo.execution import interrupts, pool
@@ -78,7 +79,10 @@ FAULTS = {
     "all, in turn": Faults(kill_all=(5, 12, 30)),
     "start": Faults(failed_starts=(0, 1), kill_before=(4,)),
     "starts": Faults(failed_starts=(0, 1, 4, 6), kill_before=(4, 8)),
-    "everything": Faults(kill_before=(4,), kill_after=(9,), failed_starts=(2,), duplicate=0.4, delay=0.3),
+    "everything": Faults(
+        kill_before=(4,), kill_after=(9,), failed_starts=(2,), duplicate=0.4, delay=0.3, cut=0.5
+    ),
+    "cut": Faults(kill_before=(3, 8), kill_after=(5,), cut=0.9),
 }
 
 
@@ -97,6 +101,39 @@ def test_deaths_change_nothing(num_workers, faults):
             3 * list(range(UNITS))
         )
         assert run.executor.transport.closed
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+@pytest.mark.parametrize("seconds", [1e-6, 0.03])
+def test_what_is_left_of_a_dispatch_is_issued_again(num_workers, seconds):
+    for objective in (WAVE, objectives.Batches()):
+        expected = serial(objective)
+        for seed in range(4):
+            faults = Faults(cut=0.7, duplicate=0.3, delay=0.2)
+            run = Run(Fake(num_workers, seed=seed, seconds=seconds, faults=faults), objective)
+            assert run.digest == expected
+            assert run.account == Account()
+            done = sorted(unit for first, last in run.executor.transport.done for unit in range(first, last))
+            assert done == sorted(3 * list(range(len(objective.units(points(UNITS))) - 1)))
+
+
+def test_what_is_left_of_a_dispatch_is_not_suspect():
+    """A worker returns a part, and dies under its next dispatch."""
+    faults = Faults(cut=1.0, poison=((2, 20),))
+    run = Run(Fake(1, seconds=0.005, faults=faults, max_attempts=1))
+    assert run.failures == [(2, 20, "crashed")]
+    lost = [unit for first, last in run.executor.transport.lost for unit in range(first, last)]
+    assert run.account.lost == len(lost) < 20
+
+
+def test_a_worker_that_does_nothing():
+    class Idle(Objective):
+        def evaluate_units(self, candidates, boundaries, *, key, step, limit):
+            return Reply(boundaries[0], np.empty(0))
+
+    for executor in (Fake(2), Serial()):
+        with pytest.raises(RuntimeError, match="must return the values of at least one unit"):
+            Run(executor, Idle())
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
@@ -288,13 +325,11 @@ def interrupted(executor, poll):
 
     def stop():
         if next(polls) == poll:
-            interrupts._requested = 15
+            signal.raise_signal(signal.SIGTERM)
 
     executor.faults.on_poll = stop
-    try:
+    with interrupts.handled():
         yield
-    finally:
-        interrupts._requested = None
 
 
 def test_interrupt_keeps_what_was_evaluated():

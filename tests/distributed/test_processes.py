@@ -220,6 +220,114 @@ def test_interrupt_leaves_no_process():
     assert not any(map(is_alive, pids))
 
 
+def test_what_is_done_is_put_on_record_when_the_objective_turns_slow(tmp_path):
+    """At most one evaluation of each worker is not on record, once they take longer than a dispatch."""
+    log, records = tmp_path / "ends", []
+
+    def function(x):
+        if x[0] >= 400:
+            time.sleep(0.3)
+        with log.open("a") as file:
+            file.write(f"{time.time()}\n")
+        return x[0]
+
+    def record(reply):
+        records.append((time.time(), len(reply.values)))
+
+    executor = Processes(2)
+    with executor.open(as_objective(function)):
+        ledger = Ledger(range(413), record=record)
+        values = executor.evaluate(points(412), Key(0), 0, ledger).values
+    assert values.tolist() == list(range(412))
+    ends = sorted(map(float, log.read_text().split()))
+    assert len(ends) == 412
+    slow = ends[-12:]
+    for at in [end + 0.15 for end in slow[:-2]]:  # a moment later, well before the next ones end
+        on_record = sum(size for when, size in records if when <= at)
+        assert sum(end <= at for end in ends) - on_record <= 2
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["interrupted", "killed driver"])
+def test_programs_end_with_the_run(tmp_path, killed):
+    """Also one that hangs, and does not heed what it is asked for."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, pathlib, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"pathlib.Path({str(tmp_path)!r}, f'pid{{os.getpid()}}').touch()\n"
+        "time.sleep(60)\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import sys
+            from tests.distributed.objectives import points
+            from zoo.core.errors import Interrupt
+            from zoo.core.objective import Command
+            from zoo.core.rng import Key
+            from zoo.execution import interrupts
+            from zoo.execution.processes import Processes
+
+            executor = Processes(2)
+            with executor.open(Command([sys.executable, {str(program)!r}])), interrupts.handled():
+                try:
+                    executor.evaluate(points(), Key(0), 0)
+                except Interrupt:
+                    print("interrupted")
+            """
+        )
+    )
+
+    def pids():
+        return [int(path.name[3:]) for path in tmp_path.glob("pid*")]
+
+    with run(script) as process:
+        wait_until(lambda: len(pids()) == 2)
+        assert all(map(is_alive, pids()))
+        process.send_signal(signal.SIGKILL if killed else signal.SIGINT)
+        assert process.communicate(timeout=15)[0] == ("" if killed else "interrupted\n")
+        wait_until(lambda: not any(map(is_alive, pids())), 5.0)
+
+
+def test_functions_of_the_script_without_cloudpickle(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys
+            sys.modules["cloudpickle"] = None
+            from tests.distributed import objectives
+            from zoo.core.objective import as_objective
+            from zoo.core.rng import Key
+            from zoo.execution.processes import Processes
+
+            def fun(x):
+                return 0.0
+
+            for function in (fun, lambda x: 0.0):
+                try:
+                    with Processes(1).open(as_objective(function)):
+                        pass
+                except TypeError as error:
+                    print(error)
+            executor = Processes(1)
+            with executor.open(as_objective(objectives.wave)):
+                print(len(executor.evaluate(objectives.points(2), Key(0), 0)))
+            """
+        )
+    )
+    with run(script) as process:
+        said = process.communicate(timeout=30)
+    lines = said[0].splitlines()
+    assert len(lines) == 3, said
+    assert lines[2] == "2"
+    for line in lines[:2]:
+        assert line.startswith("`fun` cannot be sent to workers: ")
+        assert "pip install cloudpickle" in line
+    assert "defined in the script or notebook itself" in lines[0]
+
+
 SCRIPT = """
 import numpy as np, os, sys
 from zoo.core.objective import as_objective

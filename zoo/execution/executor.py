@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from zoo.execution.ledger import Ledger
 
 DISPATCH_SECONDS = 0.1
 """What one dispatch should take: long against its overhead, short against what a death loses."""
+
+LIMIT_SECONDS = 2 * DISPATCH_SECONDS
+"""After which one begins no further unit: an objective may turn slow in the middle."""
 
 
 class Executor(abc.ABC):
@@ -47,7 +51,8 @@ class Executor(abc.ABC):
 
         Raises:
             EvaluationError: The objective raised; see `Ledger` for when that ends a run.
-            Interrupt: A signal asked to stop; what was evaluated is in the ledger.
+            Interrupt: A signal asked to stop; what was evaluated is in the ledger, unless the objective
+                may have taken the signal for an error of its own.
         """
 
     def describe(self) -> dict[str, Any]:
@@ -79,14 +84,25 @@ class Serial(Executor):
         while todo := ledger.todo:
             for first, last in todo:
                 while first < last:
-                    interrupts.check()
                     end = min(last, first + self._size)
                     part = boundaries[first : end + 1]
-                    with interrupts.interruptible():
-                        reply = objective.evaluate_units(candidates, part, key=key, step=step)
+                    try:
+                        with interrupts.interruptible():
+                            reply = objective.evaluate_units(
+                                candidates, part, key=key, step=step, limit=LIMIT_SECONDS
+                            )
+                    except KeyboardInterrupt:
+                        interrupts.check()  # the end of a run inside the objective is that of this one
+                        raise
+                    if not reply.interrupted:
+                        # A signal that was swallowed, by a bare `except`, has become a value.
+                        interrupts.check()
                     ledger.add(reply)
-                    if reply.stop < boundaries[end]:
+                    if reply.interrupted:
+                        interrupts.check()
                         raise Interrupt
+                    if reply.stop < boundaries[end]:
+                        end = first_left(boundaries, first, reply)
                     # Timing decides only how often a result is put on record, never what is evaluated.
                     fits = DISPATCH_SECONDS / max(reply.seconds, 1e-9) * (end - first)
                     self._size = max(1, min(int(fits), 4 * self._size))
@@ -124,15 +140,19 @@ class Mapped(Executor):
             interrupts.check()
             units = [unit for first, last in todo for unit in range(first, last)]
             answers = 0
-            for reply in self._map(call, units):
-                if not isinstance(reply, Reply):
-                    raise TypeError(
-                        "`workers` must return the function's results, as `map` does; one of them is "
-                        f"{reply!r}."
-                    )
-                ledger.add(reply)
-                answers += 1
-                interrupts.check()
+            try:
+                for reply in self._map(call, units):
+                    if not isinstance(reply, Reply):
+                        raise TypeError(
+                            "`workers` must return the function's results, as `map` does; one of them is "
+                            f"{reply!r}."
+                        )
+                    ledger.add(reply)
+                    answers += 1
+                    interrupts.check()
+            except KeyboardInterrupt:
+                interrupts.check()  # as in `Serial`
+                raise
             if answers != len(units):
                 raise RuntimeError(
                     "`workers` must return one result per item, as `map` does, "
@@ -152,6 +172,18 @@ class _UnitCall:
     def __call__(self, unit: int) -> Reply:
         objective, candidates, boundaries, key, step = self._arguments
         return objective.evaluate_units(candidates, boundaries[unit : unit + 2], key=key, step=step)
+
+
+def first_left(boundaries: Sequence[int], first: int, reply: Reply) -> int:
+    """Return the first unit after those that a reply to units from `first` on holds.
+
+    Raises:
+        RuntimeError: It holds none.
+    """
+    unit = bisect_right(boundaries, reply.stop) - 1
+    if unit <= first:
+        raise RuntimeError("`evaluate_units` must return the values of at least one unit.")
+    return unit
 
 
 def opened(objective: Objective | None) -> Objective:

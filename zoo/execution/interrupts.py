@@ -1,28 +1,36 @@
-"""SIGINT and SIGTERM during a run: the first asks it to stop with a checkpoint, the second leaves at once."""
+"""SIGINT and SIGTERM during a run: the first asks it to stop with a checkpoint, the second leaves at once.
+
+Signals reach the main thread alone, so only a run there is asked. Where such runs are nested, the signal
+is for all of them: the inner one ends, and then the outer one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 from collections.abc import Iterator
+from threading import current_thread, get_ident, main_thread
 from types import FrameType
 from typing import Any
 
 from zoo.core.errors import Interrupt
 
+_owner: int | None = None  # the thread inside `handled`; no other one touches what follows
 _requested: int | None = None
+_heeded = False  # whether somebody was told, by an `Interrupt`
 _inside = False
 
 
 def requested() -> int | None:
-    """Return the number of the signal that asked the run to stop, or None."""
-    return _requested
+    """Return the number of the signal that asked this thread's run to stop, or None."""
+    return _requested if _owner == get_ident() else None
 
 
 def check() -> None:
-    """Raise `Interrupt` if a signal asked the run to stop."""
-    if _requested is not None:
+    """Raise `Interrupt` if a signal asked this thread's run to stop."""
+    global _heeded
+    if _requested is not None and _owner == get_ident():
+        _heeded = True
         raise Interrupt
 
 
@@ -33,37 +41,52 @@ class interruptible:  # noqa: N801 - used as a function is, but at half the cost
 
     def __enter__(self) -> None:
         global _inside
-        _inside = True
-        try:
-            check()  # one that came just before would find nobody to break into
-        except Interrupt:
-            _inside = False
-            raise
+        if _owner == get_ident():
+            _inside = True
+            if _requested is not None:  # just before, when there was nobody to break into
+                _inside = False
+                check()
 
-    def __exit__(self, *exception: object) -> None:
-        global _inside
-        _inside = False
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        global _heeded, _inside
+        if _owner == get_ident():
+            _inside = False
+            if kind is not None and issubclass(kind, Interrupt):
+                _heeded = True
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
     """Catch SIGINT and SIGTERM inside the block; elsewhere than in the main thread, do nothing.
 
-    It must be entered after the workers are started: Ray sets handlers of its own.
+    A signal of which nobody inside was told goes, at the end, to the handlers there were before.
+    The block must be entered after the workers are started: Ray sets handlers of its own.
     """
-    global _requested
-    if threading.current_thread() is not threading.main_thread():
+    global _owner, _requested, _heeded, _inside
+    if current_thread() is not main_thread():
         yield
         return
-    _requested = None
+    outer = _owner, _inside, _heeded
+    asked_before = _requested
+    _owner, _inside, _heeded = get_ident(), False, False
     numbers = signal.SIGINT, signal.SIGTERM
     before: dict[int, Any] = {number: signal.signal(number, _handle) for number in numbers}
     try:
         yield
+    except (Interrupt, KeyboardInterrupt):
+        _heeded = True  # on its way up, it tells whoever is concerned
+        raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        _requested = None
+        try:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        finally:
+            missed = None if _heeded or asked_before is not None else _requested
+            _owner, _inside, _heeded = outer
+            if _owner is None or missed is not None:
+                _requested = None
+        if missed is not None:
+            signal.raise_signal(missed)
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:

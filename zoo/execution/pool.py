@@ -2,7 +2,8 @@
 
 Units travel in dispatches: runs of consecutive units worth about a tenth of a second by a running
 estimate, but no more than a fair share of what is left; two are under way per worker, so that none
-waits for the driver. Replies are taken in any order.
+waits for the driver. A worker that has taken too long returns what it has, and the rest is issued again.
+Replies are taken in any order.
 Clocks and luck decide who evaluates a unit and when; the values are those of `Serial`, to the last bit.
 
 A worker that dies is replaced. Everything it had not answered is suspect and issued again one unit at
@@ -28,7 +29,7 @@ from zoo.core.rng import Key
 from zoo.core.types import Candidates, Evaluations, Reply
 from zoo.core.validation import check_count
 from zoo.execution import interrupts
-from zoo.execution.executor import DISPATCH_SECONDS, Executor, opened
+from zoo.execution.executor import DISPATCH_SECONDS, Executor, first_left, opened
 from zoo.execution.ledger import Ledger
 from zoo.execution.worker import encode, encode_objective
 
@@ -48,7 +49,7 @@ class Ready(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A worker has evaluated a dispatch."""
+    """A worker has evaluated a dispatch, or the first units of it."""
 
     worker: int
     dispatch: int
@@ -88,7 +89,7 @@ class Transport(Protocol):
         ...
 
     def submit(self, worker: int, dispatch: int, first: int, last: int) -> None:
-        """Have units `first` to `last` evaluated."""
+        """Have units `first` to `last` evaluated, or as many as there is time for."""
         ...
 
     def poll(self, timeout: float) -> Sequence[Event]:
@@ -133,6 +134,10 @@ class _Step:
 
     def add(self, first: int, last: int) -> None:
         self.pending.append((first, last))
+        self.left += last - first
+
+    def add_first(self, first: int, last: int) -> None:
+        self.pending.appendleft((first, last))
         self.left += last - first
 
     def take(self, size: int) -> tuple[int, int]:
@@ -238,10 +243,14 @@ class Pool:
             if dispatch is None:
                 return  # an answer that came twice
             self._deaths = 0
-            self._learn(event.reply.seconds / (dispatch.last - dispatch.first))
-            if dispatch.serial == state.serial:
-                for unit in state.ledger.add(event.reply):
-                    state.add(unit, unit + 1)
+            if dispatch.serial != state.serial:
+                return  # to a step that was abandoned
+            end = first_left(state.ledger.boundaries, dispatch.first, event.reply)
+            self._learn(event.reply.seconds / (end - dispatch.first))
+            if end < dispatch.last:
+                state.add_first(end, dispatch.last)
+            for unit in state.ledger.add(event.reply):
+                state.add(unit, unit + 1)
         elif isinstance(event, Ready):
             worker.ready = True
             self._failed_starts, self._warn_at = 0, math.inf

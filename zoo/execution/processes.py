@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from zoo.execution.pool import Answered, Died, Event, Failed, Pooled, Ready, Transport
+from zoo.execution.threads import VARIABLES
 from zoo.execution.worker import (
     BEGIN,
     DISPATCH,
@@ -25,7 +26,6 @@ from zoo.execution.worker import (
     HEADER,
     LOAD,
     READY,
-    THREAD_VARIABLES,
     decode,
 )
 
@@ -41,7 +41,8 @@ class Processes(Pooled):
     They are fresh interpreters which import what the objective needs but not the script that started
     the run, so scripts need no `if __name__ == "__main__"`. Functions defined in a script or notebook,
     lambdas and closures are sent by value. Output of the objective goes where the driver's goes. The
-    processes end with the run, and about a second after a driver that was killed.
+    processes end with the run, and about a second after a driver that was killed, and with each ends
+    whatever the objective has started there.
 
     Args:
         num_workers: How many processes.
@@ -87,7 +88,8 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stderr=self.errors,
                 pass_fds=(theirs.fileno(), errors),
-                env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
+                env={**os.environ, **dict.fromkeys(VARIABLES, str(threads))},
+                start_new_session=True,
             )
         except OSError:
             ours.close()
@@ -157,9 +159,11 @@ class _Process:
         return f"process {self.popen.pid} ended with status {status}" + (f"\n\n{said}" if said else "")
 
     def end(self, deadline: float) -> None:
-        """Wait for its end, and bring it about at the deadline."""
+        """Wait for its end, and bring it about at the deadline; what it has started ends with it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.popen.wait(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.kill()
         self.popen.wait()
         self.socket.close()
@@ -246,7 +250,8 @@ class _Processes:
 
 def _bootstrap(connection: int, errors: int) -> str:
     """Return the program of a worker: it finds modules where the driver does."""
-    # Ctrl-C reaches the whole group of processes; what it means is for the driver to decide.
+    # A worker is in a session of its own, which Ctrl-C does not reach; whatever else sends the signal to
+    # all processes, what it means is for the driver to decide.
     return (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
         f"sys.path[:] = {[*map(str, sys.path)]!r}; "

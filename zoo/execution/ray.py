@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from zoo.execution.pool import Answered, Died, Event, Failed, Pooled, Ready, Transport
-from zoo.execution.worker import THREAD_VARIABLES
+from zoo.execution.threads import VARIABLES
 
 _INLINE = 100_000  # bytes; what is longer goes through the object store, once
 _QUIET = {
@@ -88,7 +88,7 @@ class _Actors:
             num_cpus=1,
             max_restarts=0,
             max_task_retries=0,
-            runtime_env={"env_vars": dict.fromkeys(THREAD_VARIABLES, str(threads))},
+            runtime_env={"env_vars": dict.fromkeys(VARIABLES, str(threads))},
         )(_actor_class())
         self._objective = self._packed(objective)
         self._actors: dict[int, Any] = {}

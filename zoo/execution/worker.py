@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import signal
 import socket
 import struct
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 from zoo.core.objective import Objective
 from zoo.core.types import Reply
+from zoo.execution.executor import LIMIT_SECONDS
 
 HEADER = struct.Struct("<BQ")
 DISPATCH = struct.Struct("<qqq")
@@ -29,9 +31,8 @@ DISPATCH = struct.Struct("<qqq")
 
 LOAD, BEGIN, EVALUATE = 1, 2, 3  # from the driver: the objective, a step, a dispatch
 READY, REPLY, FAILED = 1, 2, 3  # to the driver: nothing, (dispatch, reply), why it cannot go on
+_MAIN = b"\x8c\x08__main__"  # how a pickle names the module of a function or class of the script
 _TASKS = {LOAD: "load the objective", BEGIN: "load the candidates", EVALUATE: "evaluate"}
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Worker:
@@ -53,20 +54,32 @@ class Worker:
         self._step = decode(step)
 
     def evaluate(self, first: int, last: int) -> Reply:
-        """Evaluate units `first` to `last` of the current step, each in a call of its own."""
+        """Evaluate units `first` to `last` of the current step, or the first of them if time runs out."""
         if self._step is None:
             raise RuntimeError("`evaluate` came before `begin`.")
         candidates, boundaries, key, step = self._step
-        return self._objective.evaluate_units(candidates, boundaries[first : last + 1], key=key, step=step)
+        part = boundaries[first : last + 1]
+        return self._objective.evaluate_units(candidates, part, key=key, step=step, limit=LIMIT_SECONDS)
 
 
 def encode(value: Any) -> bytes:
     """Return `value` as bytes that another process can load, also where `__main__` defines what it needs."""
     try:
-        from cloudpickle import dumps
+        import cloudpickle
     except ModuleNotFoundError:
-        from pickle import dumps
-    data: bytes = dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        return _encode_by_name(value)
+    data: bytes = cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    return data
+
+
+def _encode_by_name(value: Any) -> bytes:
+    advice = "install cloudpickle to send it (pip install cloudpickle)"
+    try:
+        data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # picklers raise what they like
+        raise pickle.PicklingError(f"{summary(error)}; if it is a function, {advice}") from error
+    if _MAIN in data:
+        raise pickle.PicklingError(f"it is defined in the script or notebook itself; {advice}")
     return data
 
 
@@ -103,11 +116,16 @@ def report(what: str, error: BaseException) -> str:
 
 
 def watch(parent: int) -> None:
-    """End this process about a second after process `parent` stopped being its parent."""
+    """End this process about a second after process `parent` stopped being its parent.
+
+    If it leads a group of processes, the others end with it: programs that the objective has started.
+    """
 
     def look() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
+        if os.getpgid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=look, name="watch", daemon=True).start()

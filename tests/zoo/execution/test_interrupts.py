@@ -1,5 +1,6 @@
 """The first signal asks, the second one does not."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -38,6 +39,131 @@ def test_breaking_in():
             pytest.fail("not reached")
     with interrupts.interruptible():
         pass
+
+
+class Came(Exception):
+    """Raised by the handlers that a test sets."""
+
+
+@pytest.fixture
+def came():
+    """Have both signals raise `Came`, where nobody else handles them."""
+
+    def raising(number, frame):
+        raise Came(number)
+
+    before = {number: signal.signal(number, raising) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield raising
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_nobody_was_told_of_goes_to_who_was_there_before(number, came):
+    def run():
+        with interrupts.handled():
+            signal.raise_signal(number)
+            assert interrupts.requested() == number  # to look is not to heed
+
+    with pytest.raises(Came, match=str(int(number))):
+        run()
+    assert signal.getsignal(number) is came
+    assert interrupts.requested() is None
+    with interrupts.handled():
+        interrupts.check()
+
+
+def test_a_signal_whose_interrupt_was_swallowed(came):
+    def run():
+        with interrupts.handled(), interrupts.interruptible(), contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Came):
+        run()
+
+
+def test_a_signal_beside_an_exception(came):
+    def run(error):
+        with interrupts.handled():
+            signal.raise_signal(signal.SIGINT)
+            raise error
+
+    with pytest.raises(Came) as caught:
+        run(ZeroDivisionError)
+    assert isinstance(caught.value.__context__, ZeroDivisionError)
+    with pytest.raises(KeyboardInterrupt):
+        run(KeyboardInterrupt)
+
+
+def test_nested(came):
+    """The signal ends the inner block, and then the outer one."""
+
+    def inner():
+        with interrupts.handled():
+            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(Interrupt):
+                interrupts.check()
+
+    def outer():
+        with interrupts.interruptible():
+            with interrupts.handled():
+                interrupts.check()
+            assert interrupts._inside
+            inner()
+            assert interrupts.requested() == signal.SIGTERM
+            with pytest.raises(Interrupt), interrupts.handled():
+                interrupts.check()  # a run begun after all
+            interrupts.check()
+
+    with interrupts.handled():
+        with pytest.raises(Interrupt):
+            outer()
+        assert interrupts.requested() == signal.SIGTERM
+    assert interrupts.requested() is None
+
+
+def test_nested_and_missed(came):
+    """What the inner block did not see goes to the outer one, which it breaks into if that is allowed."""
+
+    def inner():
+        with interrupts.handled():
+            signal.raise_signal(signal.SIGINT)
+
+    def outer():
+        with interrupts.handled():
+            inner()
+            assert interrupts.requested() == signal.SIGINT
+
+    with interrupts.handled():
+        with pytest.raises(Interrupt), interrupts.interruptible():
+            inner()
+        with pytest.raises(Interrupt):
+            interrupts.check()
+    with pytest.raises(Came):
+        outer()
+
+
+def test_other_threads_are_not_asked():
+    seen = []
+
+    def work():
+        with interrupts.handled(), interrupts.interruptible():
+            interrupts.check()
+            seen.append(interrupts.requested())
+
+    def run_thread():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    with interrupts.handled():
+        with contextlib.suppress(Interrupt), interrupts.interruptible():
+            run_thread()
+            assert interrupts._inside
+            signal.raise_signal(signal.SIGINT)
+        assert interrupts.requested() == signal.SIGINT
+        run_thread()
+    assert seen == [None, None]
 
 
 def test_handlers_come_back_after_an_exception():

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -168,6 +169,79 @@ def test_a_signal_inside_a_batch():
     with executor.open(Batch()), interrupts.handled(), pytest.raises(Interrupt):
         executor.evaluate(points(8, 1), Key(0), 0, ledger)
     assert [(record.start, record.stop) for record in records] == [(0, 4)]
+
+
+@pytest.mark.parametrize("swallowed", [True, False])
+def test_a_signal_that_has_become_a_value_is_not_on_record(swallowed):
+    sent = []
+
+    def function(x):
+        try:
+            if x[0] == 25 and not sent:
+                sent.append(True)
+                signal.raise_signal(signal.SIGINT)
+        except:  # noqa: E722 - as people write it
+            if not swallowed:
+                raise
+            return -1.0
+        return x[0]
+
+    records, executor = [], Serial()
+    ledger = Ledger(range(41), record=records.append)
+    with executor.open(as_objective(function)):
+        with interrupts.handled(), pytest.raises(Interrupt):
+            executor.evaluate(points(40, 1), Key(0), 0, ledger)
+        values = np.concatenate([record.values for record in records])
+        assert values.tolist() == list(range(len(values)))
+        assert len(values) < 25 if swallowed else len(values) == 25
+        assert executor.evaluate(points(40, 1), Key(0), 0, ledger).values.tolist() == list(range(40))
+
+
+@pytest.mark.parametrize("executor", [Serial(), Mapped(map)])
+def test_a_signal_to_a_run_inside_the_objective(executor):
+    """Which ends in a `KeyboardInterrupt`, as inner runs do; without a signal it is the objective's own."""
+
+    def function(x):
+        with interrupts.handled():
+            if signals:
+                signal.raise_signal(signals[0])
+            try:
+                interrupts.check()
+            except Interrupt:
+                raise KeyboardInterrupt from None
+        if x[0] == 5:
+            raise KeyboardInterrupt
+        return x[0]
+
+    with executor.open(as_objective(function)), interrupts.handled():
+        signals = []
+        with pytest.raises(KeyboardInterrupt):
+            executor.evaluate(points(8, 1), Key(0), 0)
+        signals = [signal.SIGTERM]
+        with pytest.raises(Interrupt):
+            executor.evaluate(points(8, 1), Key(0), 0)
+        assert interrupts.requested() == signal.SIGTERM
+
+
+def test_what_is_done_is_put_on_record_when_the_objective_turns_slow():
+    """At most one evaluation is not on record at any time, once they take longer than a dispatch."""
+    ends = []
+    unrecorded = []
+
+    def function(x):
+        unrecorded.append(len(ends) - sum(len(record.values) for record in records))
+        if x[0] >= 200:
+            time.sleep(0.25)
+        ends.append(time.perf_counter())
+        return x[0]
+
+    records, executor = [], Serial()
+    with executor.open(as_objective(function)):
+        ledger = Ledger(range(206), record=records.append)
+        values = executor.evaluate(points(205, 1), Key(0), 0, ledger).values
+    assert values.tolist() == list(range(205))
+    assert len(ends) == 205
+    assert unrecorded[201:] == [0, 0, 0, 0]
 
 
 def test_describe():
