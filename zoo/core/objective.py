@@ -37,6 +37,7 @@ from zoo.core.validation import hint
 
 _CHUNK = 2**18  # elements of candidates held at once while a function is called point by point
 _GRACE_SECONDS = 1.0  # for a program to end by itself
+_SETTLE_SECONDS = 0.05  # for a program to say more than its first answer, if it is of that kind
 
 
 class Objective:
@@ -383,6 +384,7 @@ class Command(Objective):
         self.argv: tuple[str, ...] = state["argv"]
         self._thread = threading.local()
         self._programs: weakref.WeakSet[_Program] = weakref.WeakSet()  # those of all threads
+        self._settled = False  # whether it has been waited for more than an answer
         self._out_of_step = ""  # why its answers can no longer be told apart
 
     def __call__(self, x: Array, *, key: Key) -> np.ndarray[Any, Any]:
@@ -411,8 +413,10 @@ class Command(Objective):
                     raise RuntimeError(f"{self.argv[0]!r} ended with status {status} and gave no answer.")
             value = self._as_value(answer)
             assert program is not None
-            if program.surplus:
+            # Later on, a second line can only be seen if it comes before the next point is sent.
+            if program.surplus or (not self._settled and program.said_more(_SETTLE_SECONDS)):
                 raise self._distrust()
+            self._settled = True
             return value
         except BaseException:
             # What it may still say would be taken for the answer to the next line.
@@ -475,13 +479,13 @@ class _Program:
         answer, newline, self.surplus = said.partition(b"\n")
         return answer if answer or newline else None
 
-    def said_more(self) -> bool:
-        """Whether it has said something since its last answer; its end is nothing said."""
+    def said_more(self, seconds: float = 0.0) -> bool:
+        """Whether it has said something since its last answer, or does so soon; its end is nothing said."""
         stdout = self.process.stdout
         assert stdout is not None
         poll = select.poll()
         poll.register(stdout, select.POLLIN)
-        return bool(poll.poll(0)) and bool(os.read(stdout.fileno(), 1))
+        return bool(poll.poll(1000 * seconds)) and bool(os.read(stdout.fileno(), 1))
 
     def close(self) -> None:
         """End it: at once if it heeds SIGTERM, else after a second."""

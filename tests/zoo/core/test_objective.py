@@ -947,20 +947,31 @@ def test_a_command_that_is_not_there():
 
 @pytest.mark.parametrize(
     "rest",
-    ["print(sum(x)); print(0, flush=True)", "print(sum(x), flush=True); print(0, flush=True)"],
-    ids=["at once", "later"],
+    [
+        "print(sum(x)); print(0, flush=True)",
+        "print(sum(x), flush=True); print(0, flush=True)",
+        "print(sum(x), flush=True); time.sleep(0.005); print(0, flush=True)",
+        "print(sum(x), flush=True); number += 1; number > 1 and print(0, flush=True)",
+    ],
+    ids=["at once", "soon", "late", "not at first"],
 )
 def test_a_command_that_prints_more_than_its_answers(rest):
     """Which answer belongs to which point can no longer be known, not even for a fresh process."""
     objective = Command(
-        script(f"import sys\nfor line in sys.stdin:\n    x = list(map(float, line.split()))\n    {rest}")
+        script(f"""
+import sys, time
+number = 0
+for line in sys.stdin:
+    x = list(map(float, line.split()))
+    {rest}
+""")
     )
     replies = []
-    for _ in range(3):
+    for _ in range(4):
         replies.append(reply_of(objective, points(1)))
         time.sleep(0.05)
-    assert [len(reply.failures) for reply in replies[1:]] == [1, 1]
-    for reply in replies[1:]:
+    assert len(replies[0].failures) == ("number" not in rest)
+    for reply in replies[2:]:
         assert "printed more than one line for a point" in reply.failures[0].message
 
 
