@@ -155,6 +155,7 @@ def minimize(
                 f"{path} holds another run: {listed(differ)} differ. Choose another directory; an existing "
                 "run is resumed or refused, never overwritten."
             )
+        _compare_objective(path, directory.config["objective"], config["objective"])
         stack.pop_all()
     experiment = Experiment.read(directory.config, directory.start, experiment.objective)
     return _run(experiment, executor, *limits, directory)
@@ -199,6 +200,7 @@ def resume(
                 raise RunDirectoryError(
                     f"{path} was run with {before} {name}, not {now}: the bytes would differ."
                 )
+        _compare_objective(path, config["objective"], objective.identity())
         stack.pop_all()
     return _run(Experiment.read(config, directory.start, objective), executor, *limits, directory)
 
@@ -349,21 +351,21 @@ def _adapted(callback: Callable[..., Any]) -> Callable[[SearchState, Report], No
     return call
 
 
-def _named(path: Path, identity: dict[str, str]) -> Any:
+def _named(path: Path, identity: dict[str, Any]) -> Any:
     """Return the objective that a run names, or say that it must be given."""
     name = identity["name"]
     if name.startswith("command "):
         return shlex.split(name.removeprefix("command "))
-    if "code" in identity or ":" not in name:
+    if len(identity) > 1 or ":" not in name:
         raise RunDirectoryError(
-            f"{path} minimises {name!r}, a function that no directory can hold: "
+            f"{path} minimises {name!r}, which with its arguments is more than a directory can hold: "
             f"give it again, as in zoo.resume({str(path)!r}, fun)."
         )
     return name
 
 
 def _check_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -> None:
-    """Refuse another objective than the run's; warn where it may be another."""
+    """Refuse another objective than the run's."""
     name = given["name"]
     if there["name"] != name or ("<lambda>" in name and there.get("code") != given.get("code")):
         raise RunDirectoryError(
@@ -371,12 +373,16 @@ def _check_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -
         )
     if there.get("arguments") != given.get("arguments"):
         raise RunDirectoryError(f"{path} minimises {name!r} with other arguments, another objective.")
+
+
+def _compare_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -> None:
+    """Warn where it may be another objective than the run's."""
     before, now = there.get("attributes", {}), given.get("attributes", {})
     changed = [f"{key!r}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     changed += ["the code"] if there.get("code") != given.get("code") else []
     if changed:
         warnings.warn(
-            f"of {name!r}, {' and '.join(changed)} changed since {path} was started: if it computes "
+            f"of {given['name']!r}, {' and '.join(changed)} changed since {path} was started: if it computes "
             "something else now, choose another directory.",
             ZooWarning,
             stacklevel=3,

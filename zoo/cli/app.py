@@ -183,6 +183,8 @@ def _explained() -> Iterator[None]:
     except Interrupted as error:
         typer.echo(f"zoo: {error}", err=True)
         raise typer.Exit(128 + error.signal) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
     except (ValueError, TypeError, RunDirectoryError) as error:
         typer.echo(f"zoo: {error}", err=True)
         raise typer.Exit(2) from None

@@ -8,8 +8,6 @@ everything else, for instance to evaluate a batch on a device.
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import importlib
 import itertools
 import math
@@ -18,19 +16,18 @@ import select
 import shlex
 import shutil
 import subprocess
-import sys
 import threading
 import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from types import CodeType
 from typing import Any
 
 import numpy as np
 
 from zoo.core.device import Array, is_torch, to_numpy
 from zoo.core.errors import Interrupt
+from zoo.core.fingerprint import describe, digest
 from zoo.core.rng import Key, keyed_generators
 from zoo.core.types import Candidates, Evaluations, Failure, Reply
 from zoo.core.validation import hint
@@ -132,9 +129,9 @@ class Objective:
         together = values[0] if len(values) == 1 else np.concatenate([np.empty(0), *values])
         return _reply(boundaries[0], together, failures, began, interrupted)
 
-    def identity(self) -> dict[str, str]:
+    def identity(self) -> dict[str, Any]:
         """Return what tells this objective from another one, as it is written to `config.json`."""
-        return _identity_of(self)
+        return describe(self)
 
 
 class ScalarFunction(Objective):
@@ -195,8 +192,8 @@ class ScalarFunction(Objective):
             return Reply(start, row, (), clock() - began, interrupted)
         return _reply(start, row, failures, began, interrupted)
 
-    def identity(self) -> dict[str, str]:
-        return _identity_of(self.fun)
+    def identity(self) -> dict[str, Any]:
+        return describe(self.fun, self.args)
 
 
 class VectorizedFunction(Objective):
@@ -246,8 +243,8 @@ class VectorizedFunction(Objective):
             values, failures = np.full(stop - start, np.nan), _failures_of(error, start, stop)
         return _reply(start, values, failures, began, interrupted)
 
-    def identity(self) -> dict[str, str]:
-        return _identity_of(self.fun)
+    def identity(self) -> dict[str, Any]:
+        return describe(self.fun, self.args)
 
 
 class Named(Objective):
@@ -340,8 +337,8 @@ class Named(Objective):
             return _reply(start, np.full(stop - start, np.nan), failures, time.perf_counter())
         return built.evaluate_units(candidates, boundaries, key=key, step=step, limit=limit)
 
-    def identity(self) -> dict[str, str]:
-        return {"name": self.spec}
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.spec, **({"arguments": digest(self.args)} if self.args else {})}
 
 
 class Command(Objective):
@@ -448,7 +445,7 @@ class Command(Objective):
         for program in list(self._programs):
             program.close()
 
-    def identity(self) -> dict[str, str]:
+    def identity(self) -> dict[str, Any]:
         return {"name": "command " + shlex.join(self.argv)}
 
 
@@ -644,31 +641,3 @@ def _returned(values: np.ndarray[Any, Any], start: int = 0) -> list[Failure]:
     if finite.all():
         return []
     return [Failure(start + i, "returned", f"returned {values[i]}") for i in np.flatnonzero(~finite).tolist()]
-
-
-def _name_of(thing: Any) -> str:
-    name = getattr(thing, "__qualname__", type(thing).__qualname__)
-    return f"{getattr(thing, '__module__', None) or '?'}:{name}"
-
-
-def _identity_of(fun: Any) -> dict[str, str]:
-    """Return the name of a function, and a fingerprint where the name alone does not bring it back."""
-    inner = fun
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    code = getattr(inner, "__code__", None) or getattr(type(inner).__call__, "__code__", None)
-    if code is None and inner is fun:
-        return {"name": _name_of(fun)}
-    total = hashlib.sha256(repr(sys.version_info[:2]).encode())
-    if code is not None:
-        _add_code(code, total)
-    return {"name": _name_of(inner), "code": total.hexdigest()[:16]}
-
-
-def _add_code(code: CodeType, total: Any) -> None:
-    total.update(code.co_code + repr(code.co_names).encode())
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            _add_code(constant, total)
-        elif not isinstance(constant, frozenset):  # their order changes from process to process
-            total.update(repr(constant).encode())

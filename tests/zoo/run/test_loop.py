@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -24,14 +25,22 @@ from zoo.run import journal
 from zoo.run.digest import digest_of_run
 
 
+def shifted(x, by=0.0):
+    return float(((x - by) ** 2).sum())
+
+
 class Counting:
     """Sphere, counting its calls; `fail(number, attempt)` says at which point, and how often, it raises."""
 
     def __init__(self, fail=lambda number, attempt: False):
-        self.calls, self.attempts, self.fail = 0, {}, fail
+        self.points, self.attempts, self.fail = [], {}, fail
+
+    @property
+    def calls(self):
+        return len(self.points)
 
     def __call__(self, x):
-        self.calls += 1
+        self.points.append(x)
         attempt = self.attempts[x.tobytes()] = self.attempts.get(x.tobytes(), 0) + 1
         if self.fail(list(self.attempts).index(x.tobytes()), attempt):
             raise OSError("the simulator is out of reach")
@@ -488,6 +497,36 @@ def test_another_objective_is_refused(tmp_path):
         zoo.resume(tmp_path / "lambda", lambda x: float((x**4).sum()))
     with pytest.raises(RunDirectoryError, match="give it again"):
         zoo.resume(tmp_path / "lambda")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (partial(shifted, by=1.0), partial(shifted, by=2.0)),
+        (lambda x, by=1.0: shifted(x, by), lambda x, by=2.0: shifted(x, by)),
+    ],
+)
+def test_the_same_function_with_other_arguments_is_refused(tmp_path, first, second):
+    minimize(first, tmp_path / "run")
+    with pytest.raises(RunDirectoryError, match="with other arguments"):
+        minimize(second, tmp_path / "run")
+    minimize(shifted, tmp_path / "args", args=(1.0,))
+    with pytest.raises(RunDirectoryError, match="with other arguments"):
+        zoo.resume(tmp_path / "args", shifted, (2.0,))
+    zoo.resume(tmp_path / "args", shifted, (1.0,))
+
+
+def test_what_may_be_another_objective_is_warned_of(tmp_path):
+    class Model:
+        def __init__(self, at):
+            self.at = at
+
+        def __call__(self, x):
+            return shifted(x, self.at)
+
+    minimize(Model(1.0), tmp_path / "run")
+    with pytest.warns(ZooWarning, match="'at' changed since"):
+        zoo.resume(tmp_path / "run", Model(2.0))
 
 
 def test_a_run_of_a_newer_version_is_refused(tmp_path):
