@@ -6,6 +6,7 @@ the arguments, the code and the attributes of its own.
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import sys
@@ -23,8 +24,8 @@ def describe(fun: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
     Returns:
         "name", as module:name; "arguments", a digest of `args`, of what `functools.partial` has bound and of
         default values, where there are any; "code", where code can be looked at, of its instructions; and
-        "attributes", by name, of the plain values in its closure and in the instance it belongs to (names
-        with an underscore in front aside).
+        "attributes", by name, of the plain values in its closure and in the instance it belongs to (aside
+        from names with an underscore in front, and from those that it sets itself, as counters are).
 
     Example:
         >>> from functools import partial
@@ -51,7 +52,8 @@ def describe(fun: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
         attributes = {name: cell.cell_contents for name, cell in cells if _is_filled(cell)}
     if not isinstance(owner, FunctionType):
         attributes |= getattr(owner, "__dict__", {})
-    told = {name: value for name, value in attributes.items() if not name.startswith("_")}
+    own = _set_by(code) if code is not None else set()
+    told = {name: value for name, value in attributes.items() if not (name.startswith("_") or name in own)}
     plain = {name: digest(value) for name, value in told.items() if _is_plain(value)}
     if bound:
         identity["arguments"] = digest(bound)
@@ -105,6 +107,13 @@ def _add(value: Any, total: Any, seen: set[int]) -> None:
         total.update(f"{name_of(value)};".encode())
         if isinstance(value, (FunctionType, MethodType)):
             _add(value.__code__, total, seen)
+
+
+def _set_by(code: CodeType) -> set[str]:
+    """Return the names of outer variables and of attributes that a function assigns to."""
+    return {
+        step.argval for step in dis.get_instructions(code) if step.opname in ("STORE_DEREF", "STORE_ATTR")
+    }
 
 
 def _is_filled(cell: Any) -> bool:

@@ -360,6 +360,7 @@ class Command(Objective):
         ValueError: There is no such program.
 
     Example:
+        >>> import sys
         >>> square = Command([sys.executable, "-c", "print(float(input()) ** 2)"])
         >>> square(np.array([[3.0]]), key=Key(0)).tolist()
         [9.0]

@@ -125,9 +125,7 @@ class PyCMA:
         if not isinstance(self.options, Mapping):
             raise TypeError(f"`options` must be a dictionary, got {self.options!r}.")
         if self.options:
-            import cma
-
-            check_known("option of `cma`:", self.options, cma.CMAOptions.defaults())
+            check_known("option of `cma`:", self.options, _package().CMAOptions.defaults())
         for name in self.options:
             if name in _OURS:
                 raise ValueError(f"`options` must not hold {name!r}: it is set by this method itself.")
@@ -251,12 +249,19 @@ class PyCMA:
         return strategy
 
 
+def _package() -> Any:
+    """Return the `cma` package, which warns as it is imported where matplotlib is missing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import cma
+    return cma
+
+
 class _Strategy:
     """A live strategy; to be used under the lock."""
 
     def __init__(self, method: PyCMA, x0: Matrix, scale: Matrix, bounds: Bounds | None, key: Key) -> None:
-        import cma
-
+        cma = _package()
         self.key, self.place, self.draws = key, "", 0
         self.points: list[Matrix] | None = None
         self.reason: str | None = None

@@ -18,9 +18,10 @@ def shifted(x, by=0.0):
 
 class Model:
     def __init__(self, at):
-        self.at, self._calls, self.log = at, 0, []
+        self.at, self._calls, self.calls, self.log = at, 0, 0, []
 
     def __call__(self, x):
+        self.calls += 1
         return shifted(x, self.at)
 
     def loss(self, x):
@@ -28,9 +29,11 @@ class Model:
 
 
 def closure(at):
-    log = []
+    log, calls = [], 0
 
     def fun(x):
+        nonlocal calls
+        calls += 1
         log.append(1)
         return shifted(x, at)
 
@@ -72,6 +75,7 @@ def test_arguments_of_the_call_show():
 def test_what_a_run_changes_does_not_show():
     model, fun = Model(1), closure(1)
     before = describe(model), describe(fun)
+    model(np.ones(1))
     model._calls, model.log = 7, [1, 2]
     fun(np.ones(1))
     assert (describe(model), describe(fun)) == before
