@@ -41,7 +41,7 @@ class Method:
 
     def options(self) -> dict[str, Any]:
         """Return the options there are, with their defaults."""
-        return {name: p.default for name, p in inspect.signature(self.factory).parameters.items()}
+        return dict(_defaults(self.factory))
 
     def build(self, options: dict[str, Any] | None = None) -> Optimizer[Any]:
         """Return the method with some options set.
@@ -100,6 +100,11 @@ def list_methods() -> dict[str, Method]:
     for entry in importlib.metadata.entry_points(group="gradfree.methods"):
         known.setdefault(entry.name, Method(entry.name, entry.value, f"from {entry.value.partition(':')[0]}"))
     return known
+
+
+@functools.cache
+def _defaults(factory: Any) -> dict[str, Any]:
+    return {name: p.default for name, p in inspect.signature(factory).parameters.items()}
 
 
 def find(name: str) -> Method:

@@ -7,6 +7,7 @@ and not to the machine that evaluates it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -55,6 +56,12 @@ def _leave(threads: int) -> None:
 
 def _pools() -> Any:
     """Return the controller of the pools there are, or None where `threadpoolctl` is missing."""
+    return _pools_of(len(sys.modules))
+
+
+@functools.lru_cache(1)
+def _pools_of(_modules: int) -> Any:
+    # Looking for libraries takes a millisecond, and new ones come with new modules.
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
