@@ -72,7 +72,7 @@ zoo.minimize(fun, np.zeros({dim}), method=method, budget=budget, rng=1, out=out)
 
 def driver_kills(method: str, kills: int, budget: int = 400, seed: int = 0) -> Row:
     """Kill the driver at random moments, resume it each time, and compare with an undisturbed run."""
-    moments = np.random.default_rng(seed).uniform(0.5, 1.5, kills) * budget / (kills + 1)
+    gaps = np.random.default_rng(seed).uniform(0.3, 1.1, kills) * budget / (kills + 1)
     with tempfile.TemporaryDirectory() as parent:
         expected = undisturbed(method, budget, Path(parent, "undisturbed"))
         out = Path(parent, "disturbed")
@@ -81,7 +81,7 @@ def driver_kills(method: str, kills: int, budget: int = 400, seed: int = 0) -> R
         while True:
             child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
             if hit < kills:
-                wanted = done + moments[hit]
+                wanted = done + gaps[hit]
                 while child.poll() is None and _num_evaluated(out) < wanted:
                     time.sleep(0.002)
                 if child.poll() is None:
@@ -100,30 +100,31 @@ def driver_kills(method: str, kills: int, budget: int = 400, seed: int = 0) -> R
 
 
 def worker_kills(executor: Any, name: str, kills: int, budget: int = 500, seed: int = 0) -> Row:
-    """Kill workers at random moments of one run, and compare with a run without workers."""
-    pauses = np.random.default_rng(seed).uniform(0.02, 0.1, kills)
+    """Kill workers at random moments of one run, and compare with a run without workers.
+
+    The moments are numbers of evaluations, so that the run gets on between two kills: three kills of the
+    very same evaluation would rightly count against it.
+    """
+    generator = np.random.default_rng(seed)
+    moments = np.sort(generator.uniform(0.05, 0.95, kills)) * budget
     killed: list[int] = []
-    begun = threading.Event()
     over = threading.Event()
 
-    def kill() -> None:
-        begun.wait()
-        for index, pause in enumerate(pauses):
-            time.sleep(pause)
+    def kill(out: Path) -> None:
+        for moment in moments:
             while not over.is_set():
                 pids = [pid for pid in executor.pids() if pid not in killed]
-                if pids:
-                    pid = pids[index % len(pids)]
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
+                if pids and _num_evaluated(out) >= moment:
+                    killed.append(int(generator.choice(pids)))
+                    os.kill(killed[-1], signal.SIGKILL)
                     break
                 time.sleep(0.01)
 
     with tempfile.TemporaryDirectory() as parent:
         expected = undisturbed("cma", budget, Path(parent, "undisturbed"))
-        thread = threading.Thread(target=kill)
-        thread.start()
         out = Path(parent, "disturbed")
+        thread = threading.Thread(target=kill, args=[out])
+        thread.start()
         try:
             result = zoo.minimize(
                 "benchmarks.faults:slow_rosenbrock",
@@ -133,11 +134,9 @@ def worker_kills(executor: Any, name: str, kills: int, budget: int = 500, seed: 
                 rng=1,
                 out=out,
                 workers=executor,
-                callback=lambda _: begun.set(),
             )
         finally:
             over.set()
-            begun.set()
             thread.join()
         digest = digest_of_run(out)
         lost = result.num_failed + budget - digest.counters["nfev"]
@@ -206,7 +205,8 @@ def main() -> int:
     )
     parser.add_argument("--ray", action="store_true", help="kill Ray workers as well")
     given = parser.parse_args()
-    rows = [driver_kills(method, given.kills or 20, 400) for method in ("cma", "zo-adam", "pycma")]
+    kills = given.kills or 20
+    rows = [driver_kills(method, kills, 60 * kills) for method in ("cma", "zo-adam", "pycma")]
     rows.append(checkpoint_kills(given.kills or 40))
     rows.append(worker_kills(zoo.Processes(2), "processes", given.kills or 10))
     if given.ray:
