@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.core.bounds import Bounds as Bounds
+    from zoo.core.command import Command as Command
     from zoo.core.errors import CheckpointError as CheckpointError
     from zoo.core.errors import EvaluationError as EvaluationError
     from zoo.core.errors import RunDirectoryError as RunDirectoryError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from zoo.core.errors import WorkerError as WorkerError
     from zoo.core.errors import ZooError as ZooError
     from zoo.core.errors import ZooWarning as ZooWarning
-    from zoo.core.objective import Command as Command
     from zoo.core.objective import Objective as Objective
     from zoo.core.rng import Key as Key
     from zoo.core.types import Candidates as Candidates
@@ -52,7 +52,8 @@ _HOMES = {
         "ZooError",
         "ZooWarning",
     ),
-    "zoo.core.objective": ("Command", "Objective"),
+    "zoo.core.command": ("Command",),
+    "zoo.core.objective": ("Objective",),
     "zoo.core.rng": ("Key",),
     "zoo.core.types": ("Candidates", "Evaluations", "Optimizer", "Rows"),
     "zoo.estimators.finite_difference": ("FiniteDifference",),

@@ -24,6 +24,7 @@ ROWS = (
     "zoo.execution",
     "zoo.run",
     "zoo.problems",
+    "zoo.arguments",
     "zoo.experiment",
     "zoo.facade",
     "zoo",

@@ -14,8 +14,9 @@ import pytest
 
 from tests.distributed import objectives
 from tests.distributed.objectives import points
+from zoo.core.command import Command
 from zoo.core.errors import EvaluationError, Interrupt, WorkerError
-from zoo.core.objective import Command, as_objective
+from zoo.core.objective import as_objective
 from zoo.core.rng import Key
 from zoo.core.types import Rows
 from zoo.execution import interrupts
@@ -264,7 +265,7 @@ def test_programs_end_with_the_run(tmp_path, killed):
             import sys
             from tests.distributed.objectives import points
             from zoo.core.errors import Interrupt
-            from zoo.core.objective import Command
+            from zoo.core.command import Command
             from zoo.core.rng import Key
             from zoo.execution import interrupts
             from zoo.execution.processes import Processes

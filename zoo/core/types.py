@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -117,9 +116,9 @@ class Evaluations:
             values = np.asarray(values, np.float64)
         if values.ndim != 1:
             raise ValueError(f"`values` must have one dimension, got shape {values.shape}.")
-        # A finite sum of squares says at less cost that all are finite; it overflows without a warning.
-        if not isfinite(values.dot(values)) and not np.isfinite(values).all():
-            values = np.where(np.isfinite(values), values, np.nan)
+        finite = np.isfinite(values)
+        if np.count_nonzero(finite) < len(values):  # several times faster than `all` where there are few
+            values = np.where(finite, values, np.nan)
         if values is not self.values:
             object.__setattr__(self, "values", values)
 

@@ -210,7 +210,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
         raise RunDirectoryError(f"there is no directory {path}.")
     try:
         config = json.loads((path / "config.json").read_text())
-        schema = int(config.pop("schema"))
+        schema, _ = int(config.pop("schema")), config["objective"]["name"]
         start = load_arrays((path / "start.safetensors").read_bytes())
     except FileNotFoundError as error:
         raise RunDirectoryError(

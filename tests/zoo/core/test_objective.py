@@ -20,15 +20,14 @@ import numpy as np
 import pytest
 import torch
 
+from zoo.core.command import Command, _Program
 from zoo.core.device import Like, to_numpy
 from zoo.core.errors import Interrupt
 from zoo.core.objective import (
-    Command,
     Named,
     Objective,
     ScalarFunction,
     VectorizedFunction,
-    _Program,
     _reply,
     as_number,
     as_objective,

@@ -1,0 +1,164 @@
+"""What users may write for an argument of `zoo.minimize`, and what it means.
+
+Each function returns the one form that the rest of the library knows, or raises `TypeError` or `ValueError`
+with the argument's name, the rule and the value.
+"""
+
+from __future__ import annotations
+
+import numbers
+import os
+import secrets
+from typing import Any
+
+import numpy as np
+
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array, Like, is_torch, to_numpy
+from zoo.core.rng import Key
+from zoo.core.validation import check_count, check_number
+from zoo.execution.executor import Executor, Mapped, Serial
+from zoo.registry import find
+
+
+def as_method(name: Any, options: Any) -> str:
+    """Return the name of a method that can be built with these options."""
+    if not isinstance(name, str):
+        raise TypeError(f"`method` must be the name of a method, got {name!r}.")
+    if options is not None and not isinstance(options, dict):
+        raise TypeError(f"`options` must be a dictionary, got {options!r}.")
+    method = find(name)
+    method.build(options)
+    return method.name
+
+
+def as_region(x0: Any, bounds: Any, scale: Any) -> dict[str, Any]:
+    """Return start, bounds and scale of a search, as they fit together."""
+    given = None if x0 is None else as_start(x0)
+    box = as_bounds(bounds, None if given is None else len(given))
+    if given is None:
+        if box is None or not box.finite or not box.dim:
+            raise ValueError(
+                "`x0` must be given, or `bounds` be finite on all sides: there is nowhere to start."
+            )
+        given = box.lower / 2 + box.upper / 2
+    if box is not None:
+        if box.dim != len(given):
+            raise ValueError(
+                f"`bounds` must have one pair for each of the {len(given)} variables of `x0`, got {box.dim}."
+            )
+        inside = box.map(given, "clip")
+        # A wall that `x0`'s dtype cannot hold is a rounding away from it.
+        if not np.allclose(to_numpy(inside), to_numpy(given), rtol=Like.of(given).epsilon, atol=0):
+            raise ValueError(f"`x0` must lie inside `bounds`, got {to_numpy(given)!r}.")
+        given = inside
+    return {"start": given, "bounds": box, "scale": as_scale(scale, len(given), box)}
+
+
+def as_target(target: Any) -> float:
+    """Return a target as a finite number."""
+    number = check_number("target", target)
+    if not np.isfinite(number):
+        raise ValueError(f"`target` must be finite, got {target!r}.")
+    return number
+
+
+def as_start(x0: Any) -> Array:
+    """Return a start as a row of floating-point numbers, of its own kind."""
+    if is_torch(x0):
+        if not x0.is_floating_point():
+            raise TypeError(f"`x0` must be of a floating-point dtype, got {x0.dtype}.")
+        start = x0.detach().clone()
+    else:
+        try:
+            array = np.atleast_1d(np.asarray(x0))
+        except ValueError:
+            raise ValueError(f"`x0` must be one row of numbers, got {x0!r}.") from None
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"`x0` must hold real numbers, got an array of {array.dtype}.")
+        start = array.astype(array.dtype if array.dtype.kind == "f" else np.float64)
+    if start.ndim != 1 or not len(start):
+        raise ValueError(
+            f"`x0` must have shape (dim,) with dim of at least 1, got shape {tuple(start.shape)}."
+        )
+    if not np.isfinite(to_numpy(start)).all():
+        index = int(np.flatnonzero(~np.isfinite(to_numpy(start)))[0])
+        raise ValueError(f"`x0` must be finite, got x0[{index}] = {float(start[index])}.")
+    return start
+
+
+def as_bounds(bounds: Any, dim: int | None) -> Bounds | None:
+    """Return bounds in any of their forms as `Bounds`."""
+    if bounds is None or isinstance(bounds, Bounds):
+        return bounds
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # scipy's, where one number may stand for all
+        sides = np.broadcast_arrays(np.atleast_1d(bounds.lb), np.atleast_1d(bounds.ub))
+        if dim is not None and sides[0].shape == (1,):
+            sides = tuple(np.repeat(side, dim) for side in sides)
+        return Bounds(*sides)
+    try:
+        pairs = [(lower, upper) for lower, upper in bounds]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"`bounds` must be a sequence of (lower, upper) pairs, one for each variable, got {bounds!r}."
+        ) from None
+    for side in (side for pair in pairs for side in pair if side is not None):
+        if not isinstance(side, numbers.Real) and np.ndim(side) == 0 and not isinstance(side, np.ndarray):
+            raise TypeError(f"`bounds` must hold real numbers and None, got {side!r}.")
+    lower = np.array([-np.inf if pair[0] is None else pair[0] for pair in pairs], np.float64)
+    upper = np.array([np.inf if pair[1] is None else pair[1] for pair in pairs], np.float64)
+    return Bounds(lower, upper)
+
+
+def as_scale(scale: Any, dim: int, box: Bounds | None) -> np.ndarray[Any, Any]:
+    """Return a scale for each coordinate, by default that of the bounds."""
+    if scale is not None:
+        array = to_numpy(scale)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"`scale` must be a number or one for each variable, got {scale!r}.")
+        given = np.asarray(array, np.float64)
+        if given.shape not in ((), (1,), (dim,)):
+            raise ValueError(f"`scale` must be a number or have shape ({dim},), got shape {given.shape}.")
+        if not (np.isfinite(given).all() and (given > 0).all()):
+            raise ValueError(f"`scale` must be finite and above 0, got {scale!r}.")
+        return np.broadcast_to(given, (dim,)).copy()
+    if box is None:
+        return np.ones(dim)
+    width = 0.3 * box.upper - 0.3 * box.lower
+    # A variable that its bounds fix keeps a scale, which nothing depends on.
+    return np.where(np.isfinite(width) & (width > 0), width, 1.0)
+
+
+def as_key(rng: Any) -> Key:
+    """Return the key that a seed, a generator or nothing stands for."""
+    if isinstance(rng, Key):
+        return rng
+    if rng is None:
+        return Key(secrets.randbits(64))
+    if isinstance(rng, np.random.Generator):
+        return Key(int(rng.integers(2**63)))
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+        if rng < 0:
+            raise ValueError(f"`rng` must be at least 0, got {rng!r}.")
+        return Key(int(rng))
+    raise TypeError(f"`rng` must be an integer, a numpy Generator, a Key or None, got {rng!r}.")
+
+
+def as_executor(workers: Any) -> Executor:
+    """Return the executor that a number of workers, a map or an executor stands for."""
+    if isinstance(workers, Executor):
+        return workers
+    if isinstance(workers, type) and issubclass(workers, Executor):
+        raise TypeError(
+            f"`workers` must be an executor, and {workers!r} is a class: call it, as in Processes(2)."
+        )
+    if callable(workers):
+        return Mapped(workers)
+    if isinstance(workers, (int, np.integer)) and workers == -1:
+        workers = os.cpu_count() or 1
+    number = check_count("workers", workers)
+    if number == 1:
+        return Serial()
+    from zoo.execution.processes import Processes
+
+    return Processes(number)
