@@ -74,7 +74,7 @@ class Descent:
     does adding one, up to rounding.
 
     Bounds: x is projected onto the box, candidates are turned round at its walls
-    (`zoo.estimators.finite_difference.Displaced`), and under "auto" a gradient loses the coordinates in
+    (`zoo.estimators.displaced.Displaced`), and under "auto" a gradient loses the coordinates in
     which it would only push x against a wall. Every other estimate then holds coordinates that are at a
     wall, as slopes across walls may drown those along them in an estimate from few directions. Where
     `scale` differs between coordinates, the descent happens in coordinates divided by it.
