@@ -77,7 +77,8 @@ def minimize(
             ever evaluated.
         scale: How far from x0 the optimum may be, as a number or per coordinate: the first candidates
             spread that far. Default: .3 of the width where bounds are finite, else 1.
-        budget: Number of evaluations at most. Default: 1000 times dim, none if `seconds` is given.
+        budget: Number of evaluations at most. Default: 1000 times dim, none if `seconds` is given. (With
+            `noise`, a run that is stopped before its end takes one more each time, for `fun`.)
         target: End as soon as a value is this or less.
         seconds: End after the first step that is done later than this.
         rng: Seed, generator (one number is drawn from it), `Key`, or None for a fresh seed.
