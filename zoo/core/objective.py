@@ -8,6 +8,7 @@ everything else, for instance to evaluate a batch on a device.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import itertools
 import math
@@ -422,9 +423,10 @@ def _failures_of(error: BaseException, start: int, stop: int) -> list[Failure]:
     return [failure._replace(row=row) for row in range(start, stop)]
 
 
-def _boundaries(n: int, unit: int | None) -> list[int]:
+@functools.lru_cache(16)
+def _boundaries(n: int, unit: int | None) -> tuple[int, ...]:
     size = unit or max(64, -(-n // 16))
-    return [*range(0, n, size), n]
+    return (*range(0, n, size), n)
 
 
 def _as_evaluations(value: Any, n: int) -> Evaluations:

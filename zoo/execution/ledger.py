@@ -139,7 +139,7 @@ class Ledger:
 
     def evaluations(self) -> Evaluations:
         """Return the step's values, all of which must be known by now."""
-        return Evaluations(self.values, tuple(sorted(self._failures)))
+        return Evaluations(self.values, tuple(sorted(self._failures)) if self._failures else ())
 
     def _unit_of(self, row: int) -> int:
         return bisect_right(self.boundaries, row) - 1
