@@ -97,7 +97,7 @@ class RunDirectory:
             RunDirectoryError: It is missing, damaged, newer than this version, or held by another process.
         """
         if not (path / "config.json").exists():
-            read_config(path)
+            read_config(path)  # says what is wrong, before a lock is left where no run is
         return RunDirectory(path)
 
     @property
@@ -114,19 +114,13 @@ class RunDirectory:
         """Put it on record that another process goes on, and warn if the same bytes cannot be promised."""
         now = machine()
         try:
-            before = json.loads((self.path / "meta.json").read_text())
-        except (OSError, ValueError):
-            before = now
+            before = _decisive(json.loads((self.path / "meta.json").read_text()))
+        except (OSError, ValueError, LookupError, TypeError):
+            before = _decisive(now)
         changed = [
-            f"{name} {old} then, {new} now"
-            for name, old, new in (
-                *(
-                    (n, before["versions"].get(n), now["versions"].get(n))
-                    for n in ("numpy", "scipy", "torch", "cma")
-                ),
-                ("processor", before["processor"], now["processor"]),
-            )
-            if old != new
+            f"{name} {before[name]} then, {value} now"
+            for name, value in _decisive(now).items()
+            if before[name] != value
         ]
         self.event({"event": "resumed", "versions": now["versions"], "processor": now["processor"]})
         (self.path / "result.json").unlink(missing_ok=True)  # of the process before
@@ -227,7 +221,10 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
 
 
 def _locked(path: Path) -> int:
-    handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be written: {error.strerror}.") from error
     try:
         # The operating system lets go of it when the process ends, however it ends.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -277,6 +274,12 @@ def machine() -> dict[str, Any]:
         "processor": processor or platform.processor(),
         "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_initialized() else None,
     }
+
+
+def _decisive(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of `machine` may change bytes or candidates; Ray carries values and computes none."""
+    versions = {name: machine["versions"].get(name) for name in _VERSIONS if name != "ray"}
+    return {**versions, "processor": machine["processor"]}
 
 
 def _now() -> str:

@@ -413,8 +413,9 @@ def test_a_stale_result_is_gone_while_a_run_goes_on(tmp_path):
 
 def test_damage_outside_checkpoints_is_explained_and_leaves_no_lock_behind(tmp_path):
     minimize(Counting(), tmp_path / "run")
-    (tmp_path / "run/meta.json").write_text("{")
-    zoo.resume(tmp_path / "run", Counting())
+    for content in ("{", "{}", "[]"):
+        (tmp_path / "run/meta.json").write_text(content)
+        zoo.resume(tmp_path / "run", Counting())
     journal_file = tmp_path / "run/evaluations.bin"
     data = journal_file.read_bytes()
     for _ in range(2):
@@ -457,13 +458,14 @@ def test_what_json_cannot_hold_leaves_no_directory(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_resumed_with_other_versions_it_warns(tmp_path):
+@pytest.mark.parametrize("name", ["gradfree", "numpy", "torch"])
+def test_resumed_with_other_versions_it_warns(tmp_path, name):
     minimize(Counting(), tmp_path / "run")
     path = tmp_path / "run/meta.json"
     meta = json.loads(path.read_text())
-    meta["versions"]["numpy"] = "1.0"
+    meta["versions"][name] = "1.0a0"
     path.write_text(json.dumps(meta))
-    with pytest.warns(ZooWarning, match=r"numpy 1\.0 then"):
+    with pytest.warns(ZooWarning, match=rf"{name} 1\.0a0 then"):
         zoo.resume(tmp_path / "run", Counting())
 
 
