@@ -6,11 +6,13 @@ files are checked by sha256 on loading; the newest sound one is taken. Nothing i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,12 @@ KEPT = 2
 
 
 def save(
-    directory: Path, step: int, tree: Any, arrays: dict[str, np.ndarray[Any, Any]], run: str = ""
+    directory: Path,
+    step: int,
+    tree: Any,
+    arrays: dict[str, np.ndarray[Any, Any]],
+    run: str = "",
+    metrics: str = "",
 ) -> Path:
     """Write a checkpoint of `step` below `directory` and remove all but the newest two.
 
@@ -36,8 +43,11 @@ def save(
         tree: JSON tree of the state, as `zoo.core.state.freeze` returns it.
         arrays: The arrays of the state.
         run: Digest of what the run is, by which `load` knows its own checkpoints.
+        metrics: Digest of the metrics of those steps, by which `metrics_of` tells whether they are whole.
+
+    Raises:
+        RunDirectoryError: It cannot be written; what was there is there still.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     final = directory / f"step_{step:09d}"
     beside = directory / f".{final.name}.{os.getpid()}"
     data = save_arrays(arrays)
@@ -45,26 +55,27 @@ def save(
         "schema": SCHEMA,
         "run": run,
         "step": step,
+        "metrics": metrics,
         "arrays": hashlib.sha256(data).hexdigest(),
         "state": tree,
     }
-    text = json.dumps({**content, "sha256": _checksum(content)}, allow_nan=False)
-    try:
-        beside.mkdir()
-        write_durably(beside / "arrays.safetensors", data)
-        write_durably(beside / "state.json", text.encode())
-        aside = beside.with_name(f"{beside.name}.old")
-        if final.exists():
-            os.rename(final, aside)
-        os.rename(beside, final)
-        shutil.rmtree(aside, ignore_errors=True)
-        _sync_directory(directory)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise RunDirectoryError(
-            f"{final} cannot be written: {error.strerror}. The checkpoint before and everything evaluated "
-            "are there: make room and resume the run."
-        ) from error
+    text = json.dumps({**content, "sha256": checksum(content)}, allow_nan=False)
+    aside = beside.with_name(f"{beside.name}.old")
+    with writing(final):
+        try:
+            beside.mkdir(parents=True)
+            write_durably(beside / "arrays.safetensors", data)
+            write_durably(beside / "state.json", text.encode())
+            if final.exists():
+                os.rename(final, aside)
+            os.rename(beside, final)
+            _sync_directory(directory)
+        except OSError:
+            if aside.exists() and not final.exists():
+                os.rename(aside, final)
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+    shutil.rmtree(aside, ignore_errors=True)
     for old in sorted(directory.glob("step_*"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -104,6 +115,12 @@ def load(directory: Path, run: str = "") -> tuple[int, Any, dict[str, np.ndarray
     return None
 
 
+def metrics_of(directory: Path, step: int) -> str:
+    """Return the digest of the metrics that was saved with the checkpoint of a step."""
+    digest: str = json.loads((directory / f"step_{step:09d}" / "state.json").read_text())["metrics"]
+    return digest
+
+
 class _DamagedError(Exception):
     """What is wrong with a checkpoint."""
 
@@ -112,7 +129,7 @@ def _load(path: Path, run: str) -> tuple[int, Any, dict[str, np.ndarray[Any, Any
     try:
         content = json.loads((path / "state.json").read_text())
         data = (path / "arrays.safetensors").read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _DamagedError(str(error)) from error
     if not isinstance(content, dict):
         raise _DamagedError("state.json holds no object")
@@ -123,7 +140,7 @@ def _load(path: Path, run: str) -> tuple[int, Any, dict[str, np.ndarray[Any, Any
             f"up to {SCHEMA}). Update gradfree to resume it."
         )
     try:
-        sound = content.pop("sha256", None) == _checksum(content)
+        sound = content.pop("sha256", None) == checksum(content)
     except ValueError as error:
         raise _DamagedError(f"state.json: {error}") from error
     if not sound:
@@ -141,7 +158,8 @@ def _load(path: Path, run: str) -> tuple[int, Any, dict[str, np.ndarray[Any, Any
     return content["step"], content["state"], arrays
 
 
-def _checksum(content: dict[str, Any]) -> str:
+def checksum(content: dict[str, Any]) -> str:
+    """Return the sha256 of what a JSON file holds."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
@@ -154,10 +172,30 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a kill, finds the old content or the new."""
+    """Write a file so that a reader, a kill or a full disk leaves the old content or the new."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    write_durably(beside, data)
-    os.replace(beside, path)
+    try:
+        write_durably(beside, data)
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def writing(
+    path: Path,
+    advice: str = "What was evaluated before is on record: make room and resume the run.",
+) -> Iterator[None]:
+    """Say which file it was that could not be written, and what to do.
+
+    Raises:
+        RunDirectoryError: Instead of any `OSError` of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be written: {error.strerror}. {advice}") from error
 
 
 def _sync_directory(path: Path) -> None:

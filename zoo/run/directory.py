@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -17,7 +19,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load as load_arrays
@@ -26,10 +28,11 @@ from safetensors.numpy import save as save_arrays
 from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.execution.ledger import Account
 from zoo.run import checkpoint
-from zoo.run.checkpoint import write_atomically
+from zoo.run.checkpoint import checksum, write_atomically, writing
 from zoo.run.journal import Journal
 
 SCHEMA = 1
+_WAITING = 1 << 13  # bytes of a log at most before they are handed to the operating system
 _VERSIONS = ("gradfree", "numpy", "scipy", "torch", "ray", "cma")
 
 
@@ -53,8 +56,10 @@ class RunDirectory:
             self._run = _digest(path)
             self.journal = Journal(path / "evaluations.bin")
             stack.callback(self.journal.close)
-            self._events = stack.enter_context(open(path / "events.jsonl", "ab"))
-            self._logs: dict[str, BinaryIO] = {}
+            self._events = _Lines(path / "events.jsonl")
+            stack.callback(self._events.close)
+            self._logs: dict[str, _Lines] = {}
+            self._metrics = ""  # digest of `metrics.jsonl`: of each line, and of all before it
             self._stack = stack.pop_all()
 
     @staticmethod
@@ -75,10 +80,16 @@ class RunDirectory:
             try:
                 if (path / "config.json").exists():
                     raise RunDirectoryError(f"{path} was made by another process just now.")
-                write_atomically(path / "start.safetensors", save_arrays(start))
-                write_atomically(path / "meta.json", dump({**machine(), **meta}))
-                # Written last: a directory with a configuration is a run.
-                write_atomically(path / "config.json", dump({"schema": SCHEMA, **config}))
+                arrays = save_arrays(start)
+                content = json.loads(dump({"schema": SCHEMA, **config, "start": _sha256(arrays)}))
+                for name, data in (
+                    ("start.safetensors", arrays),
+                    ("meta.json", dump({**machine(), **meta})),
+                    # Written last: a directory with a configuration is a run.
+                    ("config.json", dump({**content, "sha256": checksum(content)})),
+                ):
+                    with writing(path / name, "Make room, or choose another directory."):
+                        write_atomically(path / name, data)
             finally:
                 os.close(lock)
         except (FileExistsError, NotADirectoryError):
@@ -138,30 +149,45 @@ class RunDirectory:
         loaded = checkpoint.load(checkpoints, self._run)
         step = loaded[0] if loaded else 0
         checkpoint.sweep(checkpoints, step if loaded else None)
-        for name in ("metrics.jsonl", "timings.jsonl"):
-            _cut(self.path / name, step)
+        _cut(self.path / "timings.jsonl", step)
+        found = functools.reduce(_folded, _cut(self.path / "metrics.jsonl", step), "")
+        self._metrics = checkpoint.metrics_of(checkpoints, step) if loaded else ""
+        if found != self._metrics:
+            warnings.warn(
+                f"{self.path / 'metrics.jsonl'} is damaged: it does not hold what the first {step} steps "
+                "logged. The search is not concerned. To have it written anew, remove the directory "
+                "`checkpoints` and resume: the run is then replayed from evaluations.bin.",
+                ZooWarning,
+                stacklevel=5,
+            )
         self.journal.forget_before(step)
         return loaded
 
     def save(self, step: int, tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
         """Write a checkpoint, the logs first."""
-        self.flush()
-        checkpoint.save(self.path / "checkpoints", step, tree, arrays, self._run)
+        for log in self._logs.values():
+            log.flush()
+        checkpoint.save(self.path / "checkpoints", step, tree, arrays, self._run, self._metrics)
 
     def log(self, name: str, entry: Mapping[str, Any]) -> None:
         """Append a line to `metrics.jsonl` or `timings.jsonl`."""
         if name not in self._logs:
-            self._logs[name] = open(self.path / name, "ab")  # noqa: SIM115 - closed in `close`
-        self._logs[name].write(json.dumps(_plain(entry), allow_nan=False).encode() + b"\n")
+            self._logs[name] = _Lines(self.path / name)
+            self._stack.callback(self._logs[name].close)
+        line = json.dumps(_plain(entry), allow_nan=False).encode() + b"\n"
+        if name == "metrics.jsonl":
+            self._metrics = _folded(self._metrics, line)
+        self._logs[name].append(line)
 
     def event(self, entry: Mapping[str, Any]) -> None:
         """Append a line to `events.jsonl`, at once."""
-        self._events.write(json.dumps({"time": _now(), **_plain(entry)}, allow_nan=False).encode() + b"\n")
+        self._events.append(json.dumps({"time": _now(), **_plain(entry)}, allow_nan=False).encode() + b"\n")
         self._events.flush()
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`."""
-        write_atomically(self.path / "result.json", dump(result))
+        with writing(self.path / "result.json"):
+            write_atomically(self.path / "result.json", dump(result))
 
     def account(self) -> Account:
         """Return what faults have cost so far, over all processes, as `events.jsonl` tells it."""
@@ -169,28 +195,47 @@ class RunDirectory:
         for event in read_events(self.path):
             account.retries += event.get("event") == "evaluation raised"
             account.restarts += event.get("event") == "worker restarted"
-            account.lost += event["units"] if event.get("event") == "worker lost" else 0
+            account.lost += event.get("units", 0) if event.get("event") == "worker lost" else 0
         return account
-
-    def flush(self) -> None:
-        """Hand what is logged so far to the operating system."""
-        for file in self._logs.values():
-            file.flush()
 
     def close(self) -> None:
         """Let go of the directory."""
-        for file in self._logs.values():
-            file.close()
         self._stack.close()
 
 
+class _Lines:
+    """A log: lines wait here until the disk has taken them, so that a full one tears and loses none."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._waiting = path, bytearray()
+        with writing(path):
+            self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            self._waiting += b"\n"  # the last line is torn: the next one is to stand for itself
+
+    def append(self, line: bytes) -> None:
+        self._waiting += line
+        if len(self._waiting) > _WAITING:
+            self.flush()
+
+    def flush(self) -> None:
+        with writing(self._path):
+            while self._waiting:
+                del self._waiting[: os.write(self._file, self._waiting)]
+
+    def close(self) -> None:
+        """Close the file; lines that still wait belong to steps after the last checkpoint, and come again."""
+        os.close(self._file)
+
+
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a run; a torn last line is left out."""
+    """Return the events of a run; damaged lines are left out."""
     events = []
     with contextlib.suppress(OSError):
         for line in (path / "events.jsonl").read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                events.append(json.loads(line))
+            with contextlib.suppress(ValueError, TypeError):
+                events.append(dict(json.loads(line)))
     return events
 
 
@@ -204,8 +249,12 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
         raise RunDirectoryError(f"there is no directory {path}.")
     try:
         config = json.loads((path / "config.json").read_text())
-        schema, _ = int(config.pop("schema")), config["objective"]["name"]
-        start = load_arrays((path / "start.safetensors").read_bytes())
+        schema, arrays = int(config["schema"]), (path / "start.safetensors").read_bytes()
+        if schema <= SCHEMA:
+            if config.pop("sha256") != checksum(config) or config.pop("start") != _sha256(arrays):
+                raise ValueError("it does not have its checksum")
+            del config["schema"]
+            start = load_arrays(arrays)
     except FileNotFoundError as error:
         raise RunDirectoryError(
             f"{path} is no run directory: it has no {Path(error.filename).name}."
@@ -234,24 +283,27 @@ def _locked(path: Path) -> int:
     return handle
 
 
-def _cut(path: Path, step: int) -> None:
-    """Keep the first `step` whole lines of a log."""
+def _cut(path: Path, step: int) -> list[bytes]:
+    """Keep the first `step` whole lines of a log, and return them."""
     if not path.exists():
-        return
+        return []
     with open(path, "r+b") as file:
-        kept = 0
-        for _ in range(step):
-            line = file.readline()
-            if not line.endswith(b"\n"):
-                break
-            kept += len(line)
-        file.truncate(kept)
+        lines = [line for line in itertools.islice(file, step) if line.endswith(b"\n")]
+        file.truncate(sum(map(len, lines)))
+    return lines
+
+
+def _folded(digest: str, line: bytes) -> str:
+    return _sha256(digest.encode() + line)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _digest(path: Path) -> str:
     """Return what tells this run from every other one."""
-    content = (path / "config.json").read_bytes() + (path / "start.safetensors").read_bytes()
-    return hashlib.sha256(content).hexdigest()
+    return _sha256((path / "config.json").read_bytes() + (path / "start.safetensors").read_bytes())
 
 
 def machine() -> dict[str, Any]:

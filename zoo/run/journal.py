@@ -30,6 +30,7 @@ import numpy as np
 
 from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.core.types import Failure, Reply
+from zoo.run.checkpoint import writing
 
 _HEADER = b"gradfree evaluations 1\n"
 _MARK = b"\xabGF\x01"
@@ -56,7 +57,7 @@ class Journal:
         path: The file; made where there is none, read and mended where there is one.
 
     Raises:
-        RunDirectoryError: The file is not a journal, or of a newer version.
+        RunDirectoryError: The file is not a journal, of a newer version, or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,11 +69,14 @@ class Journal:
             for record, behind in _scan(path):
                 self._known.setdefault((record.kind, record.step), []).append(record.reply)
                 end = behind
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(self._file, end)
-        os.lseek(self._file, end, os.SEEK_SET)
-        if not end:
-            _write(self._file, _HEADER)
+        with writing(path), contextlib.ExitStack() as stack:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            stack.callback(os.close, self._file)
+            os.ftruncate(self._file, end)
+            os.lseek(self._file, end, os.SEEK_SET)
+            if not end:
+                _write(self._file, _HEADER)
+            stack.pop_all()
 
     @property
     def size(self) -> int:
@@ -95,13 +99,8 @@ class Journal:
         head = _HEAD.pack(step, first_id, kind, reply.start, len(reply.values))
         body = head + np.ascontiguousarray(reply.values, "<f8").tobytes() + failures
         frame = _FRAME.pack(_MARK, len(body), zlib.crc32(body))
-        try:
+        with writing(self._path):
             _write(self._file, frame + _CHECK.pack(zlib.crc32(frame)) + body)
-        except OSError as error:
-            raise RunDirectoryError(
-                f"{self._path} cannot be written: {error.strerror}. What was evaluated before is on record: "
-                "make room and resume the run."
-            ) from error
 
     def close(self) -> None:
         """Close the file."""
