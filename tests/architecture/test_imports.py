@@ -95,7 +95,7 @@ def test_one_file_imports_ray() -> None:
 def test_one_file_pickles() -> None:
     # What travels to workers is pickled in one place; what is written to files never is.
     assert importers("pickle", "cloudpickle", "marshal", "shelve", "dill", "joblib") == [
-        "zoo/execution/worker.py"
+        "zoo/execution/packing.py"
     ]
 
 

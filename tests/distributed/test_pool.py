@@ -14,9 +14,10 @@ from zoo.core.errors import EvaluationError, Interrupt, WorkerError, ZooWarning
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
 from zoo.core.types import Reply
-from zoo.execution import interrupts, pool
+from zoo.execution import crew, interrupts
 from zoo.execution.executor import Serial
 from zoo.execution.ledger import Account, Ledger
+from zoo.execution.units import Pace
 
 WAVE = as_objective(objectives.wave)
 UNITS = 24
@@ -148,7 +149,7 @@ def test_poison_is_given_up_after_three_solitary_attempts(num_workers, seconds):
             expected[step, unit] = np.nan
         assert run.digest == expected.tobytes()
         assert run.failures == [(step, unit, "crashed") for step, unit in poison]
-        assert run.count("evaluation crashed") == 4
+        assert run.count("quarantined") == 4
         # Three deaths alone for each, and some before it was known whose fault it was.
         assert 12 <= run.account.restarts <= 16
 
@@ -195,7 +196,7 @@ def test_workers_that_never_start():
 
 
 def test_long_silence_is_warned_of(monkeypatch):
-    monkeypatch.setattr(pool, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(crew, "_PATIENCE_SECONDS", 0.0)
     with pytest.warns(ZooWarning, match="no worker has got ready"):
         Run(Fake(2, faults=Faults(delay=0.9)))
 
@@ -216,10 +217,11 @@ def test_dispatches():
 
 
 def test_a_slow_first_call_is_forgotten():
-    scheduler = pool.Pool(None, 2, 3)
+    pace = Pace()
     for seconds in [3.0, *[1e-5] * 12]:
-        scheduler._learn(seconds)
-    assert scheduler._seconds < 2e-5
+        pace.learn(seconds)
+    assert pace.seconds < 2e-5
+    assert pace.usual == 1e-5
 
 
 def test_known_units_are_not_evaluated_again():
@@ -237,6 +239,12 @@ def test_known_units_are_not_evaluated_again():
 def raising(x):
     if x[0] in (7, 13):
         raise ValueError(f"row {x[0]:g}")
+    return objectives.wave(x)
+
+
+def raising_at_the_start(x):
+    if x[2] == points().array[0][2]:
+        raise ValueError("first")
     return objectives.wave(x)
 
 
@@ -310,12 +318,13 @@ def test_an_abandoned_step_is_forgotten():
 def test_death_under_an_abandoned_step_is_nobodys_fault():
     executor = Fake(1, faults=Faults(kill_before=(1,)), max_attempts=1)
     ledger = Ledger(range(3))
-    with executor.open(WAVE):
-        with interrupted(executor, 1), pytest.raises(Interrupt):
+    with executor.open(as_objective(raising_at_the_start)):
+        with pytest.raises(EvaluationError):
             executor.evaluate(points(UNITS), Key(1), 0)
-        values = executor.evaluate(points(2), Key(1), 1, ledger).values
-    assert values.tolist() == [objectives.wave(x) for x in points(2).array]
-    assert ledger.account == Account(lost=1, restarts=1)
+        values = executor.evaluate(points(2, seed=1), Key(1), 1, ledger).values
+    assert values.tolist() == [objectives.wave(x) for x in points(2, seed=1).array]
+    assert not ledger.evaluations().failures
+    assert ledger.account == Account(restarts=1)
 
 
 @contextlib.contextmanager
@@ -335,7 +344,7 @@ def interrupted(executor, poll):
 def test_interrupt_keeps_what_was_evaluated():
     executor, records = Fake(2), []
     ledger = Ledger(range(UNITS + 1), record=records.append)
-    with executor.open(WAVE), interrupted(executor, 10), pytest.raises(Interrupt):
+    with executor.open(WAVE), interrupted(executor, 5), pytest.raises(Interrupt):
         executor.evaluate(points(UNITS), Key(1), 0, ledger)
     assert executor.transport.closed
     values = np.concatenate([record.values for record in records])

@@ -91,7 +91,8 @@ def test_threads():
     executor = Processes(1)
     with executor.open(as_objective(objectives.variables)):
         assert executor.evaluate(points(1), Key(0), 0).values.tolist() == [111.0]
-    assert executor.describe() == {"executor": "Processes", "num_workers": 1, "threads": 1}
+    described = executor.describe()
+    assert (described["executor"], described["num_workers"], described["threads"]) == ("Processes", 1, 1)
 
 
 def test_reopened_with_another_objective():
@@ -162,7 +163,7 @@ def test_poison(function):
         (7, "crashed", "took its worker along 3 times")
     ]
     assert ledger.account.restarts in (3, 4)
-    assert [event for event in events if event["event"] == "evaluation crashed"]
+    assert [event for event in events if event["event"] == "quarantined"]
 
 
 def test_an_objective_that_always_ends_its_process():
@@ -227,7 +228,7 @@ def test_what_is_done_is_put_on_record_when_the_objective_turns_slow(tmp_path):
 
     def function(x):
         if x[0] >= 400:
-            time.sleep(0.3)
+            time.sleep(0.25)
         with log.open("a") as file:
             file.write(f"{time.time()}\n")
         return x[0]
@@ -243,7 +244,7 @@ def test_what_is_done_is_put_on_record_when_the_objective_turns_slow(tmp_path):
     ends = sorted(map(float, log.read_text().split()))
     assert len(ends) == 412
     slow = ends[-12:]
-    for at in [end + 0.15 for end in slow[:-2]]:  # a moment later, well before the next ones end
+    for at in [end + 0.12 for end in slow[:-2]]:  # a moment later, well before the next ones end
         on_record = sum(size for when, size in records if when <= at)
         assert sum(end <= at for end in ends) - on_record <= 2
 

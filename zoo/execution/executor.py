@@ -11,7 +11,7 @@ from typing import Any
 from zoo.core.errors import Interrupt
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
-from zoo.core.types import Candidates, Evaluations, Reply
+from zoo.core.types import Candidates, Evaluations, Optimizer, Reply
 from zoo.execution import interrupts
 from zoo.execution.ledger import Ledger
 
@@ -54,6 +54,28 @@ class Executor(abc.ABC):
             Interrupt: A signal asked to stop; what was evaluated is in the ledger, unless the objective
                 may have taken the signal for an error of its own.
         """
+
+    def step(
+        self,
+        optimizer: Optimizer[Any],
+        state: Any,
+        candidates: Candidates,
+        key: Key,
+        step: int,
+        ledger: Ledger | None = None,
+    ) -> tuple[Any, Evaluations]:
+        """Return an optimizer's next state, and the values that were told to it.
+
+        Args:
+            optimizer: The method.
+            state: Its state.
+            candidates: What it asks for in this state.
+            key: As in `evaluate`.
+            step: As in `evaluate`.
+            ledger: As in `evaluate`.
+        """
+        evaluations = self.evaluate(candidates, key, step, ledger)
+        return optimizer.tell(state, evaluations), evaluations
 
     def describe(self) -> dict[str, Any]:
         """Return what to write about this executor into `meta.json`."""

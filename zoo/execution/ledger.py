@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,27 @@ from zoo.core.types import Evaluations, Failure, Reply
 class Account:
     """What a run cost beyond its evaluations; unlike values, it depends on what went wrong and when.
 
+    Two accounts are equal if the same went wrong.
+
     Attributes:
         retries: Evaluations made again after the objective had raised.
         lost: Units that were under way on a worker that died, and were issued again.
         restarts: Workers replaced.
+        quarantined: Units given up, since they ended or outlasted every worker that tried them.
+        speculated: Units given to a second worker, since the first one took so long over them.
+        sent: Bytes handed over for workers by this process, arrays that they share counted once.
+        received: Bytes that came back to it.
+        busy: Share of its time that each worker evaluated, by place; a replacement takes the place it fills.
     """
 
     retries: int = 0
     lost: int = 0
     restarts: int = 0
+    quarantined: int = 0
+    speculated: int = field(default=0, compare=False)
+    sent: int = field(default=0, compare=False)
+    received: int = field(default=0, compare=False)
+    busy: tuple[float, ...] = field(default=(), compare=False)
 
 
 class Ledger:
@@ -81,6 +93,15 @@ class Ledger:
         return _runs(~np.logical_and.reduceat(self._have, np.asarray(self.boundaries[:-1])))
 
     @property
+    def complete(self) -> bool:
+        """Whether every value is known."""
+        return self._have if isinstance(self._have, bool) else bool(self._have.all())
+
+    def knows(self, unit: int) -> bool:
+        """Whether the values of a unit are known."""
+        return self._is_known(self.boundaries[unit])
+
+    @property
     def succeeded(self) -> bool:
         """Whether any evaluation of the run has had a value so far."""
         return self._succeeded or bool(np.isfinite(self.values).any())
@@ -123,12 +144,13 @@ class Ledger:
         self._judge()
         return again
 
-    def crashed(self, unit: int, attempts: int) -> None:
-        """Give up on a unit that has taken its worker along `attempts` times: its values become NaN."""
+    def give_up(self, unit: int, kind: str, message: str) -> None:
+        """Quarantine a unit that ends ("crashed") or outlasts ("hung") its workers: its values become NaN."""
         start, stop = self.boundaries[unit], self.boundaries[unit + 1]
-        message = f"took its worker along {attempts} times"
-        failures = tuple(Failure(row, "crashed", message) for row in range(start, stop))
-        self._tell("evaluation crashed", failures[0])
+        failures = tuple(Failure(row, kind, message) for row in range(start, stop))
+        self.account.quarantined += 1
+        first = self._first_id + start
+        self.event(event="quarantined", id=first, rows=stop - start, kind=kind, message=message)
         self._accept(Reply(start, np.full(stop - start, np.nan), failures))
         self._judge()
 

@@ -16,18 +16,23 @@ from collections import deque
 from collections.abc import Sequence
 from typing import IO
 
-from zoo.execution.pool import Answered, Died, Event, Failed, Pooled, Ready, Transport
-from zoo.execution.threads import VARIABLES
-from zoo.execution.worker import (
+from zoo.execution.packing import Message, decode
+from zoo.execution.pool import Pooled
+from zoo.execution.serve import (
+    ANSWER,
     BEGIN,
+    CALL,
     DISPATCH,
     EVALUATE,
     FAILED,
     HEADER,
     LOAD,
     READY,
-    decode,
+    joined,
+    parted,
 )
+from zoo.execution.threads import VARIABLES
+from zoo.execution.transport import Answered, Died, Event, Failed, Ready, Transport
 
 _LOOK_SECONDS = 0.2  # between looks at whether processes live: a child of theirs can hold their socket open
 _GRACE_SECONDS = 1.0  # for an orderly end
@@ -66,7 +71,7 @@ class Processes(Pooled):
         [5.0, 9.0]
     """
 
-    def connect(self, objective: bytes) -> Transport:
+    def connect(self, objective: Message) -> Transport:
         return _Processes(objective, self.threads)
 
 
@@ -172,8 +177,9 @@ class _Process:
 class _Processes:
     """Transport over a socket to each process. Nothing here blocks, however slow a reader is."""
 
-    def __init__(self, objective: bytes, threads: int) -> None:
-        self._objective, self._threads = objective, threads
+    def __init__(self, objective: Message, threads: int) -> None:
+        self._objective, self._threads = joined(objective), threads
+        self.sent = self.received = 0
         self._processes: dict[int, _Process] = {}
         self._selector = selectors.DefaultSelector()
         self._looked = time.monotonic()
@@ -181,15 +187,25 @@ class _Processes:
     def start(self, worker: int) -> None:
         process = self._processes[worker] = _Process(self._threads)
         self._selector.register(process.socket, selectors.EVENT_READ, worker)
-        process.push(LOAD, self._objective)
+        self._push(worker, LOAD, self._objective)
 
-    def begin(self, worker: int, step: bytes) -> None:
-        self._processes[worker].push(BEGIN, step)
+    def begin(self, worker: int, step: Message) -> None:
+        self._push(worker, BEGIN, joined(step))
 
-    def submit(self, worker: int, dispatch: int, first: int, last: int) -> None:
-        process = self._processes[worker]
-        process.busy += 1
-        process.push(EVALUATE, DISPATCH.pack(dispatch, first, last))
+    def evaluate(self, worker: int, dispatch: int, first: int, last: int) -> None:
+        self._processes[worker].busy += 1
+        self._push(worker, EVALUATE, DISPATCH.pack(dispatch, first, last))
+
+    def call(self, worker: int, dispatch: int, task: Message) -> None:
+        self._processes[worker].busy += 1
+        self._push(worker, CALL, joined(task, dispatch))
+
+    def end(self, worker: int) -> None:
+        self._processes[worker].popen.kill()
+
+    def _push(self, worker: int, kind: int, body: bytes) -> None:
+        self.sent += len(body)
+        self._processes[worker].push(kind, body)
 
     def poll(self, timeout: float) -> Sequence[Event]:
         for worker, process in self._processes.items():
@@ -215,6 +231,7 @@ class _Processes:
         alive = process.read()
         grown = len(process.incoming) > before
         for kind, body in process.frames():
+            self.received += len(body)
             if kind == READY:
                 process.errors.close()
                 found.append(Ready(worker))
@@ -222,7 +239,8 @@ class _Processes:
                 found.append(Failed(worker, body.decode()))
             else:
                 process.busy -= 1
-                found.append(Answered(worker, *decode(body)))
+                answer = decode(body) if kind == ANSWER else parted(body, 1)
+                found.append(Answered(worker, *answer))
         if alive and (grown or process.popen.poll() is None):
             return grown
         self._selector.unregister(process.socket)
@@ -255,5 +273,5 @@ def _bootstrap(connection: int, errors: int) -> str:
     return (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
         f"sys.path[:] = {[*map(str, sys.path)]!r}; "
-        f"from zoo.execution.worker import main; main({connection}, {os.getpid()}, {errors})"
+        f"from zoo.execution.serve import main; main({connection}, {os.getpid()}, {errors})"
     )

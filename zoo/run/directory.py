@@ -195,6 +195,7 @@ class RunDirectory:
         for event in read_events(self.path):
             account.retries += event.get("event") == "evaluation raised"
             account.restarts += event.get("event") == "worker restarted"
+            account.quarantined += event.get("event") == "quarantined"
             account.lost += event.get("units", 0) if event.get("event") == "worker lost" else 0
         return account
 

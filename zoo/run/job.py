@@ -198,8 +198,14 @@ class SearchJob:
             Interrupt: A signal asked to stop.
         """
         candidates = self._ask(state.optimizer)
-        evaluations = self._evaluate(candidates, state, SEARCH)
-        told = self.optimizer.tell(state.optimizer, evaluations)
+        told, evaluations = self.executor.step(
+            self.optimizer,
+            state.optimizer,
+            candidates,
+            self._evaluation_key,
+            state.step,
+            self._ledger(candidates, state, SEARCH),
+        )
         values, nfev = evaluations.values, state.nfev + len(evaluations)
         x_best, fun_best = state.x_best, state.fun_best
         num_failed, failures = state.num_failed, state.failures
@@ -229,7 +235,10 @@ class SearchJob:
         x_best, fun_best, num_failed, num_final = x, fun, state.num_failed, 0
         if self._kept or not state.nfev:
             recommended = self.optimizer.recommend(state.optimizer)
-            evaluations = self._evaluate(Rows(recommended[None]), state, FINAL)
+            final = Rows(recommended[None])
+            evaluations = self.executor.evaluate(
+                final, self._evaluation_key.fold("final"), state.step, self._ledger(final, state, FINAL)
+            )
             value = float(evaluations.values[0])
             num_final, num_failed = 1, num_failed + len(evaluations.failures)
             if value < fun_best:
@@ -282,9 +291,9 @@ class SearchJob:
             self._asked = state, self.optimizer.ask(state)
         return self._asked[1]
 
-    def _evaluate(self, candidates: Candidates, state: SearchState, kind: int) -> Evaluations:
+    def _ledger(self, candidates: Candidates, state: SearchState, kind: int) -> Ledger:
         journal, first_id = self.journal, state.nfev
-        ledger = Ledger(
+        return Ledger(
             self.objective.units(candidates),
             known=journal.known(kind, state.step) if journal else (),
             record=(lambda reply: journal.append(state.step, first_id, kind, reply)) if journal else None,
@@ -294,8 +303,6 @@ class SearchJob:
             first_id=first_id,
             account=self.account,
         )
-        key = self._evaluation_key if kind == SEARCH else self._evaluation_key.fold("final")
-        return self.executor.evaluate(candidates, key, state.step, ledger)
 
 
 def _fails_too_often(state: SearchState) -> bool:

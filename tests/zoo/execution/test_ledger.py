@@ -203,15 +203,16 @@ def test_crash_below_an_exception():
     ledger = Ledger(range(3), event=events.append, first_id=5)
     ledger.add(answer(1, 1, raised=[1]))
     with pytest.raises(EvaluationError, match="evaluation 6 raised, and none before"):
-        ledger.crashed(0, 3)
-    assert events[-1] == {"event": "evaluation crashed", "id": 5, "message": "took its worker along 3 times"}
+        ledger.give_up(0, "crashed", "took its worker along 3 times")
+    message = "took its worker along 3 times"
+    assert events[-1] == {"event": "quarantined", "id": 5, "rows": 1, "kind": "crashed", "message": message}
 
 
 def test_crashed():
     records = []
     ledger = Ledger([0, 2, 4], record=records.append)
     ledger.add(answer(0, 1, 2))
-    ledger.crashed(1, 3)
+    ledger.give_up(1, "crashed", "took its worker along 3 times")
     done = ledger.evaluations()
     assert done.values.tobytes() == np.array([1, 2, NAN, NAN]).tobytes()
     assert [(f.row, f.kind) for f in done.failures] == [(2, "crashed"), (3, "crashed")]

@@ -1,0 +1,159 @@
+"""What travels to workers, as bytes: a pickle, and beside it the large arrays it refers to.
+
+A large array is named by its digest, so that a transport can ship it once to each machine, and need not
+do so again when the next message holds the same one. This is the only file that pickles, and nothing that
+is written to a file of a run ever passes through it.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import hashlib
+import io
+import pickle
+import sys
+from collections import ChainMap
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_LARGE = 2**16  # bytes, from which on an array travels beside the pickle
+_MAIN = b"\x8c\x08__main__"  # how a pickle names the module of a function or class of the script
+
+
+class Base(NamedTuple):
+    """A large array on its way: its digest and its bytes."""
+
+    digest: str
+    buffer: memoryview
+
+
+class Message(NamedTuple):
+    """What `encode` makes of a value: a pickle, and the arrays in the order in which it wants them."""
+
+    body: bytes
+    bases: tuple[Base, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes, if everything travels."""
+        return len(self.body) + sum(base.buffer.nbytes for base in self.bases)
+
+
+def encode(value: Any) -> Message:
+    """Return a value as bytes that another process can load, also where `__main__` defines what it needs.
+
+    Numpy arrays and torch tensors arrive as what they are; a tensor from a GPU on that of the worker.
+    """
+    try:
+        import cloudpickle
+    except ModuleNotFoundError:
+        return _encode_by_name(value)
+    return _dump(cloudpickle.Pickler, value)
+
+
+def encode_plain(value: Any) -> bytes:
+    """Return a value of the library's own classes as bytes, in a fraction of the time."""
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def decode(body: bytes | memoryview, bases: Iterable[Any] = ()) -> Any:
+    """Return what `encode` made a message of, in another process of this run.
+
+    Args:
+        body: The pickle.
+        bases: The arrays' bytes in their order. Arrays are views of them: writable if these are.
+    """
+    return pickle.loads(body, buffers=bases)
+
+
+def encode_objective(objective: Any) -> Message:
+    """Return an objective as bytes, or say why it cannot be sent.
+
+    Raises:
+        TypeError: It holds something that cannot leave this process, such as a lock or an open file.
+    """
+    try:
+        return encode(objective)
+    except Exception as error:  # picklers raise what they like
+        raise TypeError(
+            f"`fun` cannot be sent to workers: {summary(error)}. Create what cannot be sent inside the "
+            'function, give "module:name" or "module:name()" to have it built on the worker, or use '
+            "workers=1."
+        ) from error
+
+
+def summary(error: BaseException) -> str:
+    """Return an exception as one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
+def _encode_by_name(value: Any) -> Message:
+    advice = "install cloudpickle to send it (pip install cloudpickle)"
+    try:
+        message = _dump(pickle.Pickler, value)
+    except Exception as error:
+        raise pickle.PicklingError(f"{summary(error)}; if it is a function, {advice}") from error
+    if _MAIN in message.body:
+        raise pickle.PicklingError(f"it is defined in the script or notebook itself; {advice}")
+    return message
+
+
+def _dump(pickler_class: Any, value: Any) -> Message:
+    bases: list[Base] = []
+
+    def beside(buffer: pickle.PickleBuffer) -> bool:
+        """Take an array out of the pickle, or return True to have it left there."""
+        raw = buffer.raw()
+        if raw.nbytes < _LARGE:
+            return True
+        bases.append(Base(hashlib.sha256(raw).hexdigest(), raw))
+        return False
+
+    stream = io.BytesIO()
+    chosen = _with_tensors(pickler_class) if "torch" in sys.modules else pickler_class
+    chosen(stream, pickle.HIGHEST_PROTOCOL, buffer_callback=beside).dump(value)
+    return Message(stream.getvalue(), tuple(bases))
+
+
+@functools.cache
+def _with_tensors(pickler_class: Any) -> Any:
+    """Return a pickler that knows how tensors become arrays."""
+    own = getattr(pickler_class, "dispatch_table", copyreg.dispatch_table)
+    table = ChainMap({sys.modules["torch"].Tensor: _reduced}, own)
+    return type("Pickler", (pickler_class,), {"dispatch_table": table})
+
+
+def _reduced(tensor: Any) -> Any:
+    """Return how a tensor is pickled: as an array of its bytes, where that is all there is to it."""
+    if (
+        not tensor.is_contiguous()
+        or str(tensor.layout) != "torch.strided"
+        or tensor.device.type not in ("cpu", "cuda")
+        or tensor.is_quantized
+        or tensor.is_complex()
+        or (tensor.requires_grad and not tensor.is_leaf)
+        or not tensor.numel()
+    ):
+        return tensor.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    flat = tensor.detach().cpu().reshape(-1).view(sys.modules["torch"].uint8).numpy()
+    name = str(tensor.dtype).removeprefix("torch.")
+    return _tensor, (flat, name, tuple(tensor.shape), tensor.device.type, tensor.requires_grad)
+
+
+def _tensor(
+    flat: np.ndarray[Any, Any], dtype: str, shape: tuple[int, ...], device: str, requires_grad: bool
+) -> Any:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "it holds a tensor on a GPU, and this worker has none: give it one by `gpus_per_worker`, or "
+            "keep tensors on the CPU"
+        )
+    # torch knows no arrays that are only to be read, and others may be looking at this one.
+    source = torch.from_numpy(flat if flat.flags.writeable else flat.copy())
+    return source.view(getattr(torch, dtype)).reshape(shape).to(device).requires_grad_(requires_grad)

@@ -1,0 +1,221 @@
+"""The units of a step: who evaluates which, and what happens when one of them ends or outlasts its worker.
+
+Units travel in dispatches: runs of consecutive units worth about a tenth of a second by a running
+estimate, but no more than a fair share of what is left. A worker that has taken too long returns what it
+has, and the rest is issued again. Replies are taken in any order; the values are those of `Serial`, to
+the last bit.
+
+Everything that a dead worker had not answered is suspect and issued again one unit at a time, each alone
+on its worker, so that a unit which takes its worker along is told from those that were merely near it.
+Only such a solitary attempt counts against a unit.
+
+At the end of a step, what a worker has been at for three times as long as is usual also goes to one that
+has nothing to do, and the first answer counts.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections import Counter, deque
+from typing import NamedTuple, Protocol
+
+from zoo.execution.crew import Crew, Dispatch, Hand, Plan
+from zoo.execution.executor import DISPATCH_SECONDS, LIMIT_SECONDS, first_left
+from zoo.execution.ledger import Ledger
+from zoo.execution.packing import Message
+from zoo.execution.transport import Transport
+from zoo.execution.worker import Answer
+
+_LEAST_SECONDS = 0.001  # below that, a dispatch costs more than sharing it out would save
+_SHARES = 2  # dispatches into which each worker's part of what is left is cut, at least
+_STRAGGLING = 3.0  # times the usual duration
+_FEW = 5  # durations, from which on the usual one is known
+
+
+class Pace:
+    """How long units take, from step to step."""
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None  # by a running estimate
+        self._recent: deque[float] = deque(maxlen=64)
+
+    def learn(self, seconds: float) -> None:
+        """Take note of what a unit took."""
+        # A geometric mean: a first call that imported half of the world is forgotten in a few replies.
+        seconds = max(seconds, 1e-7)
+        self.seconds = seconds if self.seconds is None else (self.seconds * seconds) ** 0.5
+        self._recent.append(seconds)
+
+    @property
+    def usual(self) -> float:
+        """The median of what units took lately, infinite as long as there are few."""
+        return statistics.median(self._recent) if len(self._recent) >= _FEW else math.inf
+
+
+class Source(Protocol):
+    """Where workers get a step from."""
+
+    digest: str
+    """What an answer must carry to be of this step, or "" if that is not looked at."""
+
+    def message(self, hand: Hand) -> Message:
+        """Return what a worker has to be sent before it can evaluate units of the step."""
+        ...
+
+    def drifted(self, hand: Hand) -> None:
+        """Take note that an answer of this worker was of something else."""
+        ...
+
+
+class Units(NamedTuple):
+    """A run of consecutive units, and whether another worker is at them already."""
+
+    first: int
+    last: int
+    copied: bool = False
+
+
+class Evaluation(Plan):
+    """The evaluation of what a ledger does not know yet.
+
+    Args:
+        serial: Number that tells this step from every other one the workers were sent.
+        source: Where workers get its candidates from.
+        ledger: The account of the step.
+        pace: What is known of how long units take.
+        num_workers: Among how many they are shared out.
+        max_attempts: Deaths of a worker under a unit alone, after which that unit is given up.
+        timeout: Seconds that a unit may take.
+    """
+
+    def __init__(
+        self,
+        serial: int,
+        source: Source,
+        ledger: Ledger,
+        pace: Pace,
+        *,
+        num_workers: int,
+        max_attempts: int,
+        timeout: float | None,
+    ) -> None:
+        self._serial, self._source, self._ledger, self._pace = serial, source, ledger, pace
+        self._num_workers, self._max_attempts, self._timeout = num_workers, max_attempts, timeout
+        self._pending = deque(ledger.todo)
+        self._left = sum(last - first for first, last in self._pending)
+        self._suspects: deque[int] = deque()
+        self._attempts: Counter[int] = Counter()  # deaths of a worker under this unit alone
+        self.account = ledger.account
+
+    @property
+    def done(self) -> bool:
+        return self._ledger.complete
+
+    @property
+    def succeeded(self) -> bool:
+        return self._ledger.succeeded
+
+    def next(self, hand: Hand, crew: Crew) -> Dispatch | None:
+        if self._suspects:
+            # Workers are left to run empty meanwhile: a suspect is to be alone on its worker.
+            if hand.under_way:
+                return None
+            unit = self._suspects.popleft()
+            return self._dispatch(Units(unit, unit + 1), alone=True)
+        if self._left:
+            return self._dispatch(self._take(self._size()))
+        return None if hand.under_way else self._straggling(hand, crew)
+
+    def send(self, dispatch: Dispatch, number: int, hand: Hand, transport: Transport) -> None:
+        if hand.memory.get("step") != self._serial:
+            transport.begin(hand.number, self._source.message(hand))
+            hand.memory["step"] = self._serial
+        transport.evaluate(hand.number, number, dispatch.what.first, dispatch.what.last)
+
+    def answered(self, dispatch: Dispatch, answer: Answer, hand: Hand) -> None:
+        units, reply = dispatch.what, answer.reply
+        if answer.digest != self._source.digest:
+            self._source.drifted(hand)
+            hand.memory.pop("step", None)
+            self._issue_again(units.first, units.last)
+            return
+        end = first_left(self._ledger.boundaries, units.first, reply)
+        self._pace.learn(reply.seconds / (end - units.first))
+        self._issue_again(end, units.last)
+        for unit in self._ledger.add(reply):
+            self._issue_again(unit, unit + 1)
+
+    def seconds(self, answer: Answer) -> float:
+        return answer.reply.seconds
+
+    def lost(self, dispatches: list[Dispatch], *, alone: bool) -> None:
+        units = [unit for d in dispatches for unit in range(d.what.first, d.what.last)]
+        for unit in units:
+            if self._ledger.knows(unit):
+                continue
+            self._attempts[unit] += alone and len(units) == 1
+            if self._attempts[unit] >= self._max_attempts:
+                self._ledger.give_up(unit, "crashed", f"took its worker along {self._attempts[unit]} times")
+            else:
+                self._suspects.append(unit)
+
+    def hung(self, dispatch: Dispatch, queued: list[Dispatch]) -> None:
+        for other in queued:
+            self._issue_again(other.what.first, other.what.last)
+        if dispatch.size > 1:
+            self._suspects.extend(range(dispatch.what.first, dispatch.what.last))
+        elif not self._ledger.knows(dispatch.what.first):
+            self._ledger.give_up(dispatch.what.first, "hung", f"took more than {self._timeout:g} s")
+
+    def event(self, **fields: object) -> None:
+        self._ledger.event(**fields)
+
+    def _dispatch(self, units: Units, alone: bool = False) -> Dispatch:
+        size = units.last - units.first
+        allowance = math.inf
+        if self._timeout is not None:
+            # A worker begins no further unit after its limit.
+            allowance = self._timeout + (LIMIT_SECONDS if size > 1 else 0.0)
+        return Dispatch(self, units, size, alone, allowance)
+
+    def _size(self) -> int:
+        seconds = self._pace.seconds
+        if seconds is None:
+            return 1
+        share = -(-self._left // (_SHARES * self._num_workers))
+        return max(1, int(_LEAST_SECONDS / seconds), min(share, int(DISPATCH_SECONDS / seconds)))
+
+    def _take(self, size: int) -> Units:
+        first, last = self._pending.popleft()
+        end = min(first + size, last)
+        if end < last:
+            self._pending.appendleft((end, last))
+        self._left -= end - first
+        return Units(first, end)
+
+    def _issue_again(self, first: int, last: int) -> None:
+        if first < last and not all(map(self._ledger.knows, range(first, last))):
+            self._pending.appendleft((first, last))
+            self._left += last - first
+
+    def _straggling(self, hand: Hand, crew: Crew) -> Dispatch | None:
+        """Return what another worker has been at for long, or has waiting behind that."""
+        usual, now = self._pace.usual, time.monotonic()
+        for other in crew.others(hand):
+            head = other.head
+            if head is None or head.plan is not self:
+                continue
+            if now - head.since < _STRAGGLING * max(usual * head.size, DISPATCH_SECONDS):
+                continue
+            for dispatch in other.under_way.values():
+                units = dispatch.what
+                if not units.copied and not all(map(self._ledger.knows, range(units.first, units.last))):
+                    dispatch.what = units._replace(copied=True)
+                    self.account.speculated += dispatch.size
+                    self.event(
+                        event="speculated", worker=hand.number, beside=other.number, units=dispatch.size
+                    )
+                    return self._dispatch(dispatch.what)
+        return None
