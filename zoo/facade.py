@@ -98,9 +98,13 @@ def minimize(
 
     Returns:
         `scipy.optimize.OptimizeResult` with `x`, `fun`, `nfev`, `nit`, `success`, `status`, `message`,
-        `x_best` and `fun_best` (lowest value seen; biased under noise), `num_failed`, `retries`, `restarts`
-        and `lost` (units issued again after a worker died), `seconds`, `method`. `success` is False if no
-        evaluation had a value.
+        `x_best` and `fun_best` (lowest value seen; biased under noise), `num_failed`, `seconds`, `method` and
+        `account`. That holds `evaluations`, `retries` after exceptions, `lost` units (under way when a worker
+        died, and issued again), `restarts` of workers and `quarantined` units (given up, since they ended or
+        outlasted their workers), over the whole run; and of this process `speculated` units (given to a
+        second worker at the end of a step), bytes `sent` and `received`, the share of time each worker was
+        `busy`.
+        `success` is False if no evaluation had a value.
 
     Raises:
         ValueError: An argument has a value that it cannot have.
@@ -309,9 +313,7 @@ def _result(method: str, job: SearchJob, outcome: Run[SearchState]) -> OptimizeR
         x_best=x if state.x_best is None else state.x_best,
         fun_best=state.fun_best if np.isfinite(state.fun_best) else float("nan"),
         num_failed=state.num_failed,
-        retries=job.account.retries,
-        restarts=job.account.restarts,
-        lost=job.account.lost,
+        account=job.account.entries(state.nfev + state.num_final),
         seconds=outcome.seconds,
         method=method,
     )

@@ -22,6 +22,7 @@ import typer
 import zoo
 from zoo.core.device import to_numpy
 from zoo.core.errors import RunDirectoryError, ZooError
+from zoo.execution.ledger import summary
 from zoo.facade import Interrupted
 
 app = typer.Typer(
@@ -115,7 +116,7 @@ def minimize(
                 out=out,
                 options=_options(option or []),
             )
-        _print(result)
+        _print(result, ray or workers != 1)
 
 
 @app.command()
@@ -133,7 +134,7 @@ def resume(
     with _explained():
         with _results_alone(), _progress() as callback:
             result = zoo.resume(directory, workers=_workers(workers, ray), seconds=seconds, callback=callback)
-        _print(result)
+        _print(result, ray or workers != 1)
 
 
 @app.command()
@@ -229,7 +230,9 @@ def _progress() -> Iterator[Callable[..., None] | None]:
         sys.stderr.write("\r\x1b[K")
 
 
-def _print(result: Any) -> None:
+def _print(result: Any, with_workers: bool) -> None:
+    if with_workers:
+        typer.echo(f"zoo: {summary(result.account)}", err=True)
     content = {
         name: to_numpy(value).tolist() if name.startswith("x") else value for name, value in result.items()
     }

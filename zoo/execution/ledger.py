@@ -6,8 +6,9 @@ is decided here, from rows and replies alone, so that it is the same under every
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,24 @@ class Account:
     sent: int = field(default=0, compare=False)
     received: int = field(default=0, compare=False)
     busy: tuple[float, ...] = field(default=(), compare=False)
+
+    def entries(self, num_evaluations: int) -> dict[str, Any]:
+        """Return the account by name, with the number of evaluations in front, as it is written down."""
+        return {"evaluations": num_evaluations, **dataclasses.asdict(self)}
+
+
+def summary(account: Mapping[str, Any]) -> str:
+    """Return the entries of an account as a line to read."""
+    parts = [
+        f"{account['evaluations']} evaluations",
+        f"{account['retries']} retried",
+        f"{account['restarts']} workers replaced, {account['lost']} units lost with them and made again",
+        f"{account['quarantined']} quarantined",
+    ]
+    if account["busy"]:
+        parts.append("workers busy " + " ".join(f"{100 * share:.0f}%" for share in account["busy"]))
+        parts.append(f"{_size(account['sent'])} sent, {_size(account['received'])} received")
+    return ", ".join(parts)
 
 
 class Ledger:
@@ -216,6 +235,12 @@ class Ledger:
 
     def _tell(self, event: str, failure: Failure) -> None:
         self.event(event=event, id=self._first_id + failure.row, message=failure.message)
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes to read."""
+    power = min(3, (len(str(count)) - 1) // 3)
+    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB')[power]}"
 
 
 def _cut(reply: Reply, runs: Sequence[tuple[int, int]]) -> Iterator[Reply]:

@@ -42,9 +42,14 @@ class Report(NamedTuple):
 class Job(Protocol[S]):
     """Something that goes step by step and can be stopped and resumed between any two.
 
-    Its state has at least `step` (steps done), `nfev` (evaluations told), `fun_best` (lowest value) and `x`
-    (None until `finish`).
+    Its state has at least `step` (steps done), `nfev` (evaluations told), `fun_best` (lowest value), `x`
+    (None until `finish`) and `num_final` (evaluations that `finish` made, on top of `nfev`).
+
+    Attributes:
+        account: What it cost so far beyond its evaluations.
     """
+
+    account: Account
 
     def open(self) -> contextlib.AbstractContextManager[None]:
         """Get ready for `step`, and clean up behind it."""

@@ -123,7 +123,8 @@ def run(
             raise
         if out is not None:
             out.save(resumable.step, *job.snapshot(resumable))
-            out.event({"event": "ended", "status": status, "reason": reason})
+            account = job.account.entries(state.nfev + state.num_final)
+            out.event({"event": "ended", "status": status, "reason": reason, "account": account})
         return Run(state, reason, status, error, interrupts.requested(), time.monotonic() - began)
 
 

@@ -38,7 +38,14 @@ def test_minimize_resume_and_digest(tmp_path):
     first = zoo("report", "--digest", out).stdout
     assert first.split()[::2][:1] == ["state"]
     again = tmp_path / "again"
-    assert zoo("minimize", *problem, "--out", again, "--workers", "2").returncode == 0
+    on_workers = zoo("minimize", *problem, "--out", again, "--workers", "2")
+    assert on_workers.returncode == 0
+    account = json.loads(on_workers.stdout)["account"]
+    assert len(account["busy"]) == 2
+    assert account["sent"] > account["received"] > 0
+    assert on_workers.stderr.startswith(f"zoo: {account['evaluations']} evaluations, 0 retried, ")
+    ended = json.loads((again / "events.jsonl").read_text().splitlines()[-1])
+    assert ended["account"] == account
     assert zoo("report", "--digest", again).stdout == first
     assert json.loads(zoo("report", out).stdout)["fun"] == result["fun"]
 

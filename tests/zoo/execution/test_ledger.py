@@ -8,7 +8,7 @@ import pytest
 
 from zoo.core.errors import EvaluationError
 from zoo.core.types import Failure, Reply
-from zoo.execution.ledger import Account, Ledger
+from zoo.execution.ledger import Account, Ledger, summary
 
 NAN = float("nan")
 
@@ -230,3 +230,14 @@ def test_many_failures_are_quick():
         for unit in list(raised)[:100]:
             ledger.add(answer(int(unit), 0.0))
     assert time.perf_counter() - began < 5
+
+
+def test_account_in_words():
+    account = Account(retries=1, lost=3, restarts=2, sent=1_234_567, received=999, busy=(0.914, 0.5))
+    assert summary(account.entries(600)) == (
+        "600 evaluations, 1 retried, 2 workers replaced, 3 units lost with them and made again, "
+        "0 quarantined, workers busy 91% 50%, 1.23 MB sent, 999 B received"
+    )
+    assert summary(Account().entries(5)).endswith("0 quarantined")
+    assert account == Account(retries=1, lost=3, restarts=2)
+    assert account != Account(retries=1, lost=3, restarts=2, quarantined=1)

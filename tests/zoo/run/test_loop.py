@@ -183,7 +183,7 @@ def test_an_objective_that_raises_at_once_is_a_bug_and_shown(tmp_path):
 def test_one_that_raises_once_in_a_while_is_asked_again():
     fun = Counting(lambda number, attempt: number == 49 and attempt == 1)
     result = minimize(fun)
-    assert result.retries == 1
+    assert result.account["retries"] == 1
     assert result.num_failed == 0
     assert result.x.tobytes() == minimize(Counting()).x.tobytes()
 
@@ -354,8 +354,8 @@ def test_what_faults_cost_is_counted_over_all_processes(tmp_path):
             raise StopIteration
 
     minimize(fun, tmp_path / "run", callback=halt)
-    assert zoo.resume(tmp_path / "run", fun).retries == 1
-    assert zoo.resume(tmp_path / "run", fun).retries == 1
+    assert zoo.resume(tmp_path / "run", fun).account["retries"] == 1
+    assert zoo.resume(tmp_path / "run", fun).account["retries"] == 1
 
 
 def test_after_too_many_failures_every_step_has_its_line_and_a_mended_objective_goes_on(tmp_path):
