@@ -29,7 +29,7 @@ from zoo.execution.transport import Transport
 from zoo.execution.worker import Answer
 
 _LEAST_SECONDS = 0.001  # below that, a dispatch costs more than sharing it out would save
-_SHARES = 2  # dispatches into which each worker's part of what is left is cut, at least
+_SHARES = 3  # dispatches into which each worker's part of what is left is cut, at least
 _STRAGGLING = 3.0  # times the usual duration
 _FEW = 5  # durations, from which on the usual one is known
 
@@ -125,7 +125,8 @@ class Evaluation(Plan):
             unit = self._suspects.popleft()
             return self._dispatch(Units(unit, unit + 1), alone=True)
         if self._left:
-            return self._dispatch(self._take(self._size()))
+            size = self._size(hand, crew)
+            return self._dispatch(self._take(size)) if size else None
         return None if hand.under_way else self._straggling(hand, crew)
 
     def send(self, dispatch: Dispatch, number: int, hand: Hand, transport: Transport) -> None:
@@ -180,12 +181,19 @@ class Evaluation(Plan):
             allowance = self._timeout + (LIMIT_SECONDS if size > 1 else 0.0)
         return Dispatch(self, units, size, alone, allowance)
 
-    def _size(self) -> int:
+    def _size(self, hand: Hand, crew: Crew) -> int:
         seconds = self._pace.seconds
         if seconds is None:
             return 1
         share = -(-self._left // (_SHARES * self._num_workers))
-        return max(1, int(_LEAST_SECONDS / seconds), min(share, int(DISPATCH_SECONDS / seconds)))
+        if hand.under_way:
+            # What it has already counts, or it would still be at it when the others are done.
+            outstanding = self._left + sum(map(self._under_way, crew.hands.values()))
+            share = min(share, outstanding // self._num_workers - self._under_way(hand))
+        return max(int(_LEAST_SECONDS / seconds), min(share, max(1, int(DISPATCH_SECONDS / seconds))))
+
+    def _under_way(self, hand: Hand) -> int:
+        return sum(dispatch.size for dispatch in hand.under_way.values() if dispatch.plan is self)
 
     def _take(self, size: int) -> Units:
         first, last = self._pending.popleft()
