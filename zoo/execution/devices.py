@@ -93,8 +93,8 @@ def _too_few(num_workers: int, gpus_per_worker: float, needed: int, gpus: Sequen
     named = os.environ.get(VARIABLE)
     said = f"{VARIABLE} is {'not set' if named is None else repr(named)}"
     advice = "Ask for fewer workers"
-    if gpus and gpus_per_worker == 1:
-        advice += f", or have them share: gpus_per_worker={1 / -(-num_workers // len(gpus)):.3g}"
+    if gpus and gpus_per_worker <= 1:
+        advice += f", or have more of them share one: gpus_per_worker=1/{-(-num_workers // len(gpus))}"
     elif not gpus:
         advice = "Use gpus_per_worker=0, and an objective that keeps to the CPU"
     return (
