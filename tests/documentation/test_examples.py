@@ -20,6 +20,10 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
         {"budget": 60, "use_ray": False},
         lambda shown: shown["equal"] and shown["lost"] == 0 and shown["fun"] < shown["before"],
     ),
+    "unreliable_simulator": (
+        {"budget": 60},
+        lambda result: result.fun < 5 and result.num_failed and result.account["quarantined"],
+    ),
 }
 
 

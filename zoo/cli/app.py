@@ -35,6 +35,13 @@ app = typer.Typer(
 
 Workers = Annotated[int, typer.Option(help="Processes that evaluate; -1 for one a core.")]
 Ray = Annotated[bool, typer.Option("--ray", help="Evaluate on Ray workers instead of local processes.")]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster to join, as in auto or HOST:PORT; implies --ray.")
+]
+Gpus = Annotated[float, typer.Option(help="GPUs of each worker: 0, a fraction, or a whole number.")]
+Timeout = Annotated[
+    float | None, typer.Option(help="Seconds after which an evaluation has failed and its worker is ended.")
+]
 
 
 def main() -> None:
@@ -74,6 +81,9 @@ def minimize(
     ] = None,
     workers: Workers = 1,
     ray: Ray = False,
+    address: Address = None,
+    gpus_per_worker: Gpus = 0,
+    timeout: Timeout = None,
     vectorized: Annotated[
         bool, typer.Option("--vectorized", help="The function takes many points at once.")
     ] = False,
@@ -110,13 +120,13 @@ def minimize(
                 rng=seed,
                 noise=noise,
                 vectorized=vectorized,
-                workers=_workers(workers, ray),
+                workers=(chosen := _workers(workers, ray, address, gpus_per_worker, timeout)),
                 on_error=on_error,
                 callback=callback,
                 out=out,
                 options=_options(option or []),
             )
-        _print(result, ray or workers != 1)
+        _print(result, chosen != 1)
 
 
 @app.command()
@@ -124,6 +134,9 @@ def resume(
     directory: Annotated[Path, typer.Argument(help="Directory of the run.")],
     workers: Workers = 1,
     ray: Ray = False,
+    address: Address = None,
+    gpus_per_worker: Gpus = 0,
+    timeout: Timeout = None,
     seconds: Annotated[float | None, typer.Option(help="Stop again after this time.")] = None,
 ) -> None:
     """Go on with a run that was stopped or killed.
@@ -133,8 +146,9 @@ def resume(
     """  # noqa: D301 - \b is for the help page
     with _explained():
         with _results_alone(), _progress() as callback:
-            result = zoo.resume(directory, workers=_workers(workers, ray), seconds=seconds, callback=callback)
-        _print(result, ray or workers != 1)
+            chosen = _workers(workers, ray, address, gpus_per_worker, timeout)
+            result = zoo.resume(directory, workers=chosen, seconds=seconds, callback=callback)
+        _print(result, chosen != 1)
 
 
 @app.command()
@@ -241,8 +255,15 @@ def _print(result: Any, with_workers: bool) -> None:
     )
 
 
-def _workers(number: int, ray: bool) -> Any:
-    return zoo.Ray(number) if ray else number
+def _workers(
+    number: int, ray: bool, address: str | None, gpus_per_worker: float, timeout: float | None
+) -> Any:
+    if not (ray or address or gpus_per_worker) and timeout is None:
+        return number
+    number = (os.cpu_count() or 1) if number == -1 else number
+    if ray or address:
+        return zoo.Ray(number, gpus_per_worker=gpus_per_worker, timeout=timeout, address=address)
+    return zoo.Processes(number, gpus_per_worker=gpus_per_worker, timeout=timeout)
 
 
 def _start(text: str) -> list[float]:

@@ -6,6 +6,7 @@ It imports what the objective needs and nothing more: neither the user's `__main
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -14,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from zoo.core.objective import Objective
+from zoo.core.objective import Named, Objective
 from zoo.core.rng import Key
 from zoo.core.types import Candidates, Reply
 from zoo.execution.executor import LIMIT_SECONDS
@@ -77,6 +78,10 @@ class Worker:
     def __init__(self, objective: Objective | None) -> None:
         if objective is not None and not isinstance(objective, Objective):
             raise TypeError(f"a worker needs an Objective, got {objective!r}.")
+        if isinstance(objective, Named):
+            # Building is to count against no evaluation's timeout; what it raises, the first one will tell.
+            with contextlib.suppress(Exception, SystemExit):
+                _ = objective.built
         self._objective = objective
         self._memory: dict[str, Any] = {"objective": objective}
         self._work: Work | None = None

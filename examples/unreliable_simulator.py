@@ -1,0 +1,63 @@
+"""Tune a controller with a simulator that crashes for some settings and never ends for others.
+
+    python examples/unreliable_simulator.py
+
+The simulator runs a motor under a PID controller until it has settled at its target, and prints what that
+took. Settings under which the motor sticks or swings keep it busy for ever, and settings under which it
+runs away end it without an answer. Two workers, a deadline and `on_error="nan"` are all it takes to tune it all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import zoo
+from zoo.execution.ledger import summary
+
+SIMULATOR = """
+import math, sys
+for line in sys.stdin:
+    kp, ki, kd = map(float, line.split())
+    position = speed = integral = seconds = effort = 0.0
+    quiet = 0
+    while quiet < 100:  # one second without moving away from the target
+        error = 1.0 - position
+        integral += 0.01 * error
+        force = kp * error + ki * integral - kd * speed
+        if abs(force) < 0.12 and abs(speed) < 0.01:
+            force = speed = 0.0  # it sticks
+        speed += 0.01 * (force - 0.2 * speed)
+        position += 0.01 * speed
+        seconds += 0.01
+        effort += 0.01 * force**2
+        quiet = quiet + 1 if abs(error) < 0.02 and abs(speed) < 0.05 else 0
+        if abs(position) > 1e3:
+            sys.exit(1)
+    print(seconds + 0.02 * effort, flush=True)
+"""
+BOUNDS = [(0, 20), (0, 8), (0, 12)]
+
+
+def main(budget: int = 300, workers: Any = None) -> Any:
+    """Tune the three gains, and return the result."""
+    return zoo.minimize(
+        [sys.executable, "-c", SIMULATOR],
+        [8.0, 1.0, 4.0],
+        bounds=BOUNDS,
+        method="cma",
+        budget=budget,
+        rng=2,
+        on_error="nan",
+        workers=workers or zoo.Processes(2, timeout=1.0),
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--budget", type=int, default=300, help="simulations")
+    result = main(parser.parse_args().budget)
+    print(f"gains {', '.join(f'{gain:.3g}' for gain in result.x)}: cost {result.fun:.3f}")
+    print(f"{result.num_failed} of {result.nfev} simulations failed")
+    print(summary(result.account))
