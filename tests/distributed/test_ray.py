@@ -91,7 +91,7 @@ def test_what_cannot_be_sent_or_loaded(cluster):
 
 
 def test_more_workers_than_cpus(cluster):
-    with pytest.raises(ValueError, match=r"Ray\(4\) needs 4 CPUs, .* cluster has 3"):
+    with pytest.raises(ValueError, match=r"Ray\(4\) needs 1 CPU for each worker, .* room for 3"):
         steps(Ray(4), as_objective(objectives.wave))
 
 

@@ -1,7 +1,7 @@
 """Workers as Ray actors: the only file that imports Ray, and not before an executor of it is opened.
 
-A cluster that is running in this process is used and left as it is; otherwise a small one is started on
-this machine, or the one named by the environment variable RAY_ADDRESS is joined.
+A Ray that is running in this process is used and left as it is. Otherwise a cluster is joined, the one of
+`address` or of the environment variable RAY_ADDRESS, or else a small Ray is started on this machine.
 """
 
 from __future__ import annotations
@@ -12,16 +12,29 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
+import struct
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from zoo.execution.pool import Answered, Died, Event, Failed, Pooled, Ready, Transport
+import numpy as np
+
+from zoo.core.validation import check_number
+from zoo.execution.packing import Message, decode, encode, encode_plain
+from zoo.execution.pool import Pooled
 from zoo.execution.threads import VARIABLES
+from zoo.execution.transport import Answered, Died, Event, Failed, Ready, Transport
+from zoo.execution.worker import Worker, report
 
 _INLINE = 100_000  # bytes; what is longer goes through the object store, once
+_UNITS = struct.Struct("<qq")  # first unit, one past the last one
 _QUIET = {
+    # Death notices would be printed to standard output, whatever `log_to_driver` says.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker died or was killed|node with node id|raylet",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_prestart_worker_first_driver": "0",
@@ -30,174 +43,348 @@ _QUIET = {
 
 
 class Ray(Pooled):
-    """Evaluates on Ray: one actor with one CPU for each worker.
+    """Evaluates on Ray: one actor for each worker, on this machine or on the nodes of a cluster.
 
-    If Ray is not running in this process, it is started when a run begins and shut down when it ends.
-    What the objective prints goes to Ray's log files.
+    If Ray is not running in this process, it is started, or the cluster joined, when a run begins; when the
+    run ends, what was started is shut down, and a cluster is only left. Nodes need gradfree and what the
+    objective needs installed, but not the user's own modules: those imported by then are sent along, unless
+    `runtime_env` is given. Arrays of 64 KiB and more are sent once to each node, where workers share them
+    and can only read them. What the objective prints goes to Ray's log files.
 
     Args:
         num_workers: How many actors.
+        gpus_per_worker: GPUs of an actor: 0, a share below 1 of one that several have in common, or a whole
+            number. An actor without a GPU takes a CPU of the cluster and sees no GPU; for one that has any,
+            "cuda" is its own, and there the objective is built.
+        timeout: Seconds that one unit (a point, or a batch of a vectorized objective) may take before its
+            actor is ended and its evaluations are failed, or None for any time.
         max_attempts: Deaths of an actor under one unit alone, after which its evaluations are failed.
         threads: Threads of numerical libraries in each actor. It belongs to the experiment: the last
             bits of sums may depend on it.
+        replicated: Whether actors run the method themselves, so that only values travel: for candidates
+            that are larger than the method is slow.
+        address: Cluster to join, "host:port" as `ray start --head` prints it or "auto" for the one of this
+            machine; "local" to start one all the same where RAY_ADDRESS is set.
+        runtime_env: What workers run in, as `ray.init` takes it.
 
     Raises:
         ModuleNotFoundError: Ray is not installed.
-        TypeError: An argument is not an integer; at `open`, that the objective cannot be sent.
-        ValueError: An argument is below 1; at `open`, that the cluster has fewer CPUs than workers.
+        TypeError: An argument is of the wrong type; at `open`, that the objective cannot be sent.
+        ValueError: An argument is out of its range; at `open`, that the cluster has no room for as many
+            workers, or that Ray is running in this process already, with another cluster.
+        ConnectionError: At `open`: there is no cluster at the address.
         WorkerError: While evaluating: actors do not start, or the objective ends every one of them.
     """
 
-    def __init__(self, num_workers: int, *, max_attempts: int = 3, threads: int = 1) -> None:
-        super().__init__(num_workers, max_attempts=max_attempts, threads=threads)
+    def __init__(
+        self,
+        num_workers: int,
+        *,
+        gpus_per_worker: float = 0,
+        timeout: float | None = None,
+        max_attempts: int = 3,
+        threads: int = 1,
+        replicated: bool = False,
+        address: str | None = None,
+        runtime_env: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            num_workers, timeout=timeout, max_attempts=max_attempts, threads=threads, replicated=replicated
+        )
+        self.gpus_per_worker = check_number("gpus_per_worker", gpus_per_worker)
+        if not (0 <= self.gpus_per_worker < 1 or self.gpus_per_worker.is_integer()):
+            raise ValueError(
+                "`gpus_per_worker` must be 0, a share below 1 of one GPU, or a whole number of GPUs, got "
+                f"{gpus_per_worker!r}."
+            )
+        if address is not None and not (isinstance(address, str) and address):
+            raise TypeError(f'`address` must be "host:port", "auto" or "local", got {address!r}.')
+        if runtime_env is not None and not isinstance(runtime_env, dict):
+            raise TypeError(f"`runtime_env` must be a dict, as `ray.init` takes it, got {runtime_env!r}.")
+        self.address, self.runtime_env = address, runtime_env
         if importlib.util.find_spec("ray") is None:
             raise ModuleNotFoundError(
                 "`zoo.Ray` needs Ray, which is not installed: pip install ray. "
                 "On one machine, zoo.Processes does the same without it."
             )
 
-    def connect(self, objective: bytes) -> Transport:
-        ray = _ray()
+    def connect(self, objective: Message) -> Transport:
         # Ray replaces the handler of SIGTERM for good, and that of a thread cannot be read or set.
         handler = signal.getsignal(signal.SIGTERM) if _is_main() else None
-        started = not ray.is_initialized()
-        if started:
-            with _environment(_QUIET):
-                _start(self.num_workers)
-        stop: Callable[[], None] = functools.partial(_stop, handler) if started else _leave
+        with _environment(_QUIET):
+            ray = _ray()
+            stop: Callable[[], None]
+            if ray.is_initialized():
+                _check_address(self.address, ray.get_runtime_context().gcs_address)
+                stop, own_env = _leave, self.runtime_env or {}
+            else:
+                _init(self.num_workers, self.address, self.runtime_env)
+                stop, own_env = functools.partial(_stop, handler), {}
         try:
-            cpus = int(ray.cluster_resources().get("CPU", 0))
-            if cpus < self.num_workers:
-                raise ValueError(
-                    f"Ray({self.num_workers}) needs {self.num_workers} CPUs, one for each worker, and the "
-                    f"cluster has {cpus}. Ask for fewer workers, or start Ray with more CPUs."
-                )
-            return _Actors(objective, self.threads, stop)
+            self._check_room([node["Resources"] for node in ray.nodes() if node["Alive"]])
+            return _Actors(objective, self.gpus_per_worker, self.threads, own_env, stop)
         except BaseException:
             stop()
             raise
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "gpus_per_worker": self.gpus_per_worker}
+
+    def _check_room(self, nodes: Sequence[dict[str, float]]) -> None:
+        """Raise `ValueError` if workers would wait for resources that no node has."""
+        gpus, kind = self.gpus_per_worker, "GPU" if self.gpus_per_worker else "CPU"
+        total = [int(node.get(kind, 0)) for node in nodes]
+        if 0 < gpus < 1:  # Ray counts in shares of a ten-thousandth
+            room = sum(total) * (10_000 // max(1, round(10_000 * gpus)))
+        else:
+            room = sum(number // int(gpus or 1) for number in total)
+        if room < self.num_workers:
+            raise ValueError(
+                f"{self!r} needs {gpus or 1:g} {kind} for each worker, and the cluster has {sum(total)} on "
+                f"{len(nodes)} nodes: room for {room} workers. Ask for fewer, or start Ray with more."
+            )
+
+    def __repr__(self) -> str:
+        gpus = f", gpus_per_worker={self.gpus_per_worker:g}" if self.gpus_per_worker else ""
+        return f"Ray({self.num_workers}{gpus})"
 
 
 class _Actors:
     """Transport over calls of actors. Ray neither restarts nor retries: that is the scheduler's part."""
 
-    def __init__(self, objective: bytes, threads: int, stop: Callable[[], None]) -> None:
-        self._ray = _ray()
-        self._stop = stop
+    def __init__(
+        self,
+        objective: Message,
+        gpus: float,
+        threads: int,
+        runtime_env: dict[str, Any],
+        stop: Callable[[], None],
+    ) -> None:
+        self._ray, self._stop = _ray(), stop
+        variables = {**runtime_env.get("env_vars", {}), **dict.fromkeys(VARIABLES, str(threads))}
+        if not gpus:
+            variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves every GPU of the node in sight
         self._class: Any = self._ray.remote(
-            num_cpus=1,
+            num_cpus=0 if gpus else 1,
+            num_gpus=gpus,
             max_restarts=0,
             max_task_retries=0,
-            runtime_env={"env_vars": dict.fromkeys(VARIABLES, str(threads))},
+            runtime_env={**runtime_env, "env_vars": variables},
         )(_actor_class())
-        self._objective = self._packed(objective)
+        self.sent = self.received = 0
         self._actors: dict[int, Any] = {}
         self._pids: dict[int, int] = {}
         self._calls: dict[Any, tuple[int, int | None]] = {}  # reference -> (worker, dispatch)
-        self._steps: dict[int, Any] = {}  # by worker, what goes with its next dispatch
-        self._step: tuple[bytes, Any] = b"", None  # the last one, and what is sent for it
-
-    def _packed(self, data: bytes) -> Any:
-        return self._ray.put(data) if len(data) > _INLINE else data
+        self._ended: list[Event] = []
+        self._bases: dict[str, Any] = {}  # by digest, references to the large arrays in use
+        self._used: dict[int, list[str]] = {}  # by worker, what the last message to it refers to
+        self._steps: dict[int, tuple[Any, ...]] = {}  # by worker, what goes with its next dispatch
+        self._last: tuple[Message, tuple[Any, ...]] = Message(b""), (b"",)  # and how it is sent
+        self._path = [entry for entry in map(os.path.abspath, sys.path) if not _is_installed(entry)]
+        self._objective = objective, self._shipped(objective)
 
     def start(self, worker: int) -> None:
-        actor = self._actors[worker] = self._class.remote(sys.path)
-        self._calls[actor.load.remote(self._objective)] = worker, None
+        message, arguments = self._objective
+        self._used[worker] = [base.digest for base in message.bases]
+        self._actors[worker] = self._class.remote()
+        self._submit(worker, None, "load", self._path, *arguments)
 
-    def begin(self, worker: int, step: bytes) -> None:
-        if step is not self._step[0]:
-            self._step = step, self._packed(step)
-        self._steps[worker] = self._step[1]
+    def begin(self, worker: int, step: Message) -> None:
+        if step is not self._last[0]:
+            self._last = step, self._shipped(step)
+        self._used[worker] = [base.digest for base in step.bases]
+        self._steps[worker] = self._last[1]
 
-    def submit(self, worker: int, dispatch: int, first: int, last: int) -> None:
-        call = self._actors[worker].evaluate.remote(self._steps.pop(worker, None), first, last)
-        self._calls[call] = worker, dispatch
+    def evaluate(self, worker: int, dispatch: int, first: int, last: int) -> None:
+        # The step travels with the first dispatch that belongs to it: one call costs less than two.
+        self._submit(worker, dispatch, "evaluate", _UNITS.pack(first, last), *self._steps.pop(worker, ()))
+
+    def call(self, worker: int, dispatch: int, task: Message) -> None:
+        self._submit(worker, dispatch, "call", *self._shipped(task))
+
+    def end(self, worker: int) -> None:
+        self._ended.append(Died(worker, "it was ended"))
+        self._forget(worker)
 
     def poll(self, timeout: float) -> Sequence[Event]:
+        found, self._ended = self._ended, []
+        if not self._calls:
+            return found
         calls = list(self._calls)
-        done, _ = self._ray.wait(calls, timeout=timeout)
-        if not done:
-            return []
-        done, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
-        found: list[Event] = []
+        done, _ = self._ray.wait(calls, timeout=0.0 if found else timeout)
+        if done and len(calls) > 1:
+            done, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
         for call in filter(set(done).__contains__, calls):  # in order: what came before a death counts
             if call in self._calls:
                 found.append(self._event(call, *self._calls.pop(call)))
         return found
 
+    def pids(self) -> list[int]:
+        return list(self._pids.values())
+
+    def close(self) -> None:
+        for worker in list(self._actors):
+            self._forget(worker)
+        self._bases.clear()
+        self._stop()
+
+    def _submit(self, worker: int, dispatch: int | None, method: str, *arguments: Any) -> None:
+        if worker in self._actors:
+            self.sent += sum(len(argument) for argument in arguments if isinstance(argument, bytes))
+            call = getattr(self._actors[worker], method).remote(*arguments)
+            self._calls[call] = worker, dispatch
+
+    def _shipped(self, message: Message) -> tuple[Any, ...]:
+        """Return a message as arguments of a call: what is long by reference, put where all can get it."""
+        body = self._put(message.body, len(message.body)) if len(message.body) > _INLINE else message.body
+        wanted = {base.digest: base.buffer for base in message.bases}
+        for digest in self._bases.keys() - wanted.keys() - set().union(*self._used.values()):
+            del self._bases[digest]
+        for digest in wanted.keys() - self._bases.keys():
+            buffer = wanted[digest]
+            self._bases[digest] = self._put(np.frombuffer(buffer, np.uint8), buffer.nbytes)
+        return body, *(self._bases[base.digest] for base in message.bases)
+
+    def _put(self, value: Any, size: int) -> Any:
+        self.sent += size
+        return self._ray.put(value)
+
     def _event(self, call: Any, worker: int, dispatch: int | None) -> Event:
+        errors = self._ray.exceptions
         try:
             answer = self._ray.get(call)
-        except self._ray.exceptions.RayError as error:
-            self._ray.kill(self._actors.pop(worker), no_restart=True)
-            self._calls = {other: target for other, target in self._calls.items() if target[0] != worker}
-            pid = self._pids.pop(worker, None)
+        except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
+            return Failed(worker, f"a worker could not start: {error}")
+        except errors.RayError as error:
+            pid = self._pids.get(worker, "unknown")
+            self._forget(worker)
             said = " ".join(str(error).split())  # it fills a page
             if len(said) > 600:
                 said = f"{said[:250]} ... {said[-350:]}"
-            return Died(worker, f"process {pid or 'unknown'} ended: {said}")
+            return Died(worker, f"process {pid} ended: {said}")
         if isinstance(answer, str):
             return Failed(worker, answer)
         if dispatch is None:
             self._pids[worker] = answer
             return Ready(worker)
-        return Answered(worker, dispatch, answer)
+        if isinstance(answer, bytes):
+            self.received += len(answer)
+            return Answered(worker, dispatch, decode(answer))
+        body, *bases = answer
+        self.received += len(body) + sum(base.nbytes for base in bases)
+        return Answered(worker, dispatch, decode(body, [bytearray(base) for base in bases]))
 
-    def pids(self) -> list[int]:
-        return list(self._pids.values())
+    def _forget(self, worker: int) -> None:
+        """End an actor, if it has not ended by itself; nothing follows from it any more."""
+        self._ray.kill(self._actors.pop(worker), no_restart=True)
+        self._calls = {call: target for call, target in self._calls.items() if target[0] != worker}
+        for known in (self._pids, self._used, self._steps):
+            known.pop(worker, None)
 
-    def close(self) -> None:
-        for actor in self._actors.values():
-            self._ray.kill(actor, no_restart=True)
-        self._actors.clear()
-        self._calls.clear()
-        self._pids.clear()
-        self._stop()
+
+class _Far:
+    """The far end: a worker inside an actor. What it returns as text says why it cannot go on."""
+
+    def __init__(self) -> None:
+        self._worker = Worker(None)
+
+    def load(self, body: bytes, *bases: Any) -> int | str:
+        try:
+            self._worker = Worker(decode(body, bases))
+        except (Exception, SystemExit) as error:
+            return report("a worker could not load the objective", error)
+        return os.getpid()
+
+    def evaluate(self, units: bytes, *step: Any) -> bytes | str:
+        try:
+            if step:
+                self._worker.begin(decode(step[0], step[1:]))
+            return encode_plain(self._worker.evaluate(*_UNITS.unpack(units)))
+        except (Exception, SystemExit) as error:
+            return report("a worker could not load the candidates, or evaluate", error)
+
+    def call(self, body: bytes, *bases: Any) -> list[Any] | str:
+        try:
+            message = encode(self._worker.call(decode(body, bases)))
+            return [message.body, *(np.frombuffer(base.buffer, np.uint8) for base in message.bases)]
+        except (Exception, SystemExit) as error:
+            return report("a worker could not do its part", error)
 
 
 def _actor_class() -> type:
     # Defined in here, it is sent by value, and the library need not be importable before `path` is set.
     class Actor:
-        def __init__(self, path: list[str]) -> None:
-            sys.path[:0] = [entry for entry in path if entry not in sys.path]
-            from zoo.execution.worker import watch
-
+        def load(self, path: list[str], *arguments: Any) -> Any:
             with contextlib.suppress(ValueError):  # in another thread than the main one
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-            watch(os.getppid())
-            self._worker: Any = None
+            sys.path[:0] = [entry for entry in path if entry not in sys.path]
+            from zoo.execution.ray import _Far
 
-        def load(self, objective: bytes) -> int | str:
-            from zoo.execution.worker import Worker, report
+            self._far = _Far()
+            return self._far.load(*arguments)
 
-            try:
-                self._worker = Worker(objective)
-            except (Exception, SystemExit) as error:
-                return report("a worker could not load the objective", error)
-            return os.getpid()
+        def evaluate(self, *arguments: Any) -> Any:
+            return self._far.evaluate(*arguments)
 
-        def evaluate(self, step: bytes | None, first: int, last: int) -> Any:
-            from zoo.execution.worker import report
-
-            try:
-                if step is not None:
-                    self._worker.begin(step)
-                return self._worker.evaluate(first, last)
-            except (Exception, SystemExit) as error:
-                return report("a worker could not load the candidates, or evaluate", error)
+        def call(self, *arguments: Any) -> Any:
+            return self._far.call(*arguments)
 
     return Actor
 
 
-def _start(num_workers: int) -> None:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if "RAY_ADDRESS" not in os.environ:
-        options |= {"num_cpus": num_workers, "include_dashboard": False, "address": "local"}
+def _init(num_workers: int, address: str | None, runtime_env: dict[str, Any] | None) -> None:
+    """Join a cluster, or start one."""
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        options |= {"num_cpus": num_workers, "include_dashboard": False}
         if os.path.isdir("/dev/shm"):
-            # Ray would take 30 % of the memory, and fail where containers have little of it to share.
+            # Ray would take 30 % of the memory, and fail where containers have little of it to share. Of the
+            # least that it accepts, it finds room elsewhere.
             quarter = shutil.disk_usage("/dev/shm").free // 4
             options["object_store_memory"] = max(80 * 2**20, min(quarter, 2**31))
-    _ray().init(**options)
+    elif runtime_env is None:
+        runtime_env = {"py_modules": _own_modules()}
+    _ray().init(**options, runtime_env=runtime_env)
+
+
+def _check_address(wanted: str | None, running: str) -> None:
+    """Raise `ValueError` unless the Ray of this process is the one that is wanted."""
+    if wanted in (None, "auto", running):
+        return
+    host, _, port = str(wanted).rpartition(":")
+    with contextlib.suppress(OSError):
+        numbers = socket.gethostbyname(host), port
+        if numbers in (("127.0.0.1", running.rpartition(":")[2]), tuple(running.split(":"))):
+            return
+    raise ValueError(
+        f"`address` is {wanted!r}, and Ray is running in this process already, with the cluster at "
+        f"{running!r}. Leave `address` out to use that one, or call ray.shutdown() before."
+    )
+
+
+def _own_modules() -> list[str]:
+    """Return where the modules are that were imported from elsewhere than where packages are installed.
+
+    Those that the objective needs are among them, and those which these need in turn.
+    """
+    found: dict[str, None] = {}
+    for name, module in list(sys.modules.items()):
+        if "." in name or name in ("__main__", "__mp_main__"):
+            continue
+        places = getattr(module, "__path__", None) or [getattr(module, "__file__", None)]
+        for place in places:
+            if place and not _is_installed(place) and (os.path.isdir(place) or place.endswith(".py")):
+                found[os.path.abspath(place)] = None
+    return list(found)
+
+
+def _is_installed(path: str) -> bool:
+    """Return whether a path belongs to the standard library or to installed packages."""
+    parts = Path(path)
+    return bool({"site-packages", "dist-packages"} & set(parts.parts)) or any(
+        parts.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")
+    )
 
 
 def _stop(handler: Any) -> None:
@@ -218,14 +405,19 @@ def _ray() -> Any:
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for a while, those that are set already excepted."""
-    added = [name for name in variables if name not in os.environ]
-    os.environ.update({name: variables[name] for name in added})
+    """Set environment variables for a while, those excepted that are set already.
+
+    What is set inside is put back as well: Ray would change what `breakpoint()` does, and how clusters are
+    joined from now on.
+    """
+    before = dict(os.environ)
+    os.environ.update({name: variables[name] for name in variables.keys() - before.keys()})
     try:
         yield
     finally:
-        for name in added:
+        for name in os.environ.keys() - before.keys():
             del os.environ[name]
+        os.environ.update(before)
 
 
 def _is_main() -> bool:
