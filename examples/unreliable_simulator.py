@@ -4,7 +4,8 @@
 
 The simulator runs a motor under a PID controller until it has settled at its target, and prints what that
 took. Settings under which the motor sticks or swings keep it busy for ever, and settings under which it
-runs away end it without an answer. Two workers, a deadline and `on_error="nan"` are all it takes to tune it all the same.
+runs away end it without an answer. Two workers, a deadline and `on_error="nan"` are all it takes to tune it
+all the same.
 """
 
 from __future__ import annotations
