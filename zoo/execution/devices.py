@@ -73,9 +73,11 @@ def shared_out(num_workers: int, gpus_per_worker: float) -> list[str]:
 
 def explained(message: str) -> str:
     """Return what was raised on a worker, with advice if it is about a GPU that the worker was not given."""
-    if os.environ.get(VARIABLE) != "" or "gpus_per_worker" in message or not _COMPLAINT.search(message):
+    first, end, rest = message.partition("\n")
+    if os.environ.get(VARIABLE) != "" or "gpus_per_worker" in first or not _COMPLAINT.search(first):
         return message
-    return f"{message} (this worker has no GPU: give it one, or a share of one, by `gpus_per_worker`)"
+    advice = "this worker has no GPU: give it one, or a share of one, by `gpus_per_worker`"
+    return f"{first} ({advice}){end}{rest}"
 
 
 def _count() -> int:

@@ -14,7 +14,7 @@ import io
 import pickle
 import sys
 from collections import ChainMap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,11 +47,22 @@ def encode(value: Any) -> Message:
 
     Numpy arrays and torch tensors arrive as what they are; a tensor from a GPU on that of the worker.
     """
-    try:
-        import cloudpickle
-    except ModuleNotFoundError:
-        return _encode_by_name(value)
-    return _dump(cloudpickle.Pickler, value)
+    bases: list[Base] = []
+
+    def beside(buffer: pickle.PickleBuffer) -> bool:
+        """Take an array out of the pickle, or return True to have it left there."""
+        raw = buffer.raw()
+        if raw.nbytes < _LARGE:
+            return True
+        bases.append(Base(hashlib.sha256(raw).hexdigest(), raw))
+        return False
+
+    return Message(_pickled(value, beside), tuple(bases))
+
+
+def encode_whole(value: Any) -> bytes:
+    """Return a value as `encode` would, its large arrays among the rest: for one receiver, and once."""
+    return _pickled(value)
 
 
 def encode_plain(value: Any) -> bytes:
@@ -59,7 +70,7 @@ def encode_plain(value: Any) -> bytes:
     return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
 
 
-def decode(body: bytes | memoryview, bases: Iterable[Any] = ()) -> Any:
+def decode(body: bytes | bytearray | memoryview, bases: Iterable[Any] = ()) -> Any:
     """Return what `encode` made a message of, in another process of this run.
 
     Args:
@@ -91,32 +102,30 @@ def summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
 
 
-def _encode_by_name(value: Any) -> Message:
+def _pickled(value: Any, beside: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
+    try:
+        import cloudpickle
+    except ModuleNotFoundError:
+        return _pickled_by_name(value, beside)
+    return _dump(cloudpickle.Pickler, value, beside)
+
+
+def _pickled_by_name(value: Any, beside: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
     advice = "install cloudpickle to send it (pip install cloudpickle)"
     try:
-        message = _dump(pickle.Pickler, value)
+        body = _dump(pickle.Pickler, value, beside)
     except Exception as error:
         raise pickle.PicklingError(f"{summary(error)}; if it is a function, {advice}") from error
-    if _MAIN in message.body:
+    if _MAIN in body:
         raise pickle.PicklingError(f"it is defined in the script or notebook itself; {advice}")
-    return message
+    return body
 
 
-def _dump(pickler_class: Any, value: Any) -> Message:
-    bases: list[Base] = []
-
-    def beside(buffer: pickle.PickleBuffer) -> bool:
-        """Take an array out of the pickle, or return True to have it left there."""
-        raw = buffer.raw()
-        if raw.nbytes < _LARGE:
-            return True
-        bases.append(Base(hashlib.sha256(raw).hexdigest(), raw))
-        return False
-
+def _dump(pickler_class: Any, value: Any, beside: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
     stream = io.BytesIO()
     chosen = _with_tensors(pickler_class) if "torch" in sys.modules else pickler_class
     chosen(stream, pickle.HIGHEST_PROTOCOL, buffer_callback=beside).dump(value)
-    return Message(stream.getvalue(), tuple(bases))
+    return stream.getvalue()
 
 
 @functools.cache

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
+import errno
 import itertools
 import os
 import selectors
@@ -14,23 +16,14 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
-from zoo.execution.packing import Message, decode
+from zoo.execution.devices import VARIABLE as GPUS
+from zoo.execution.devices import check_gpus, shared_out
+from zoo.execution.packing import Message, decode, encode_plain
 from zoo.execution.pool import Pooled
-from zoo.execution.serve import (
-    ANSWER,
-    BEGIN,
-    CALL,
-    DISPATCH,
-    EVALUATE,
-    FAILED,
-    HEADER,
-    LOAD,
-    READY,
-    joined,
-    parted,
-)
+from zoo.execution.serve import BEGIN, CALL, DISPATCH, EVALUATE, FAILED, HEADER, LOAD, READY
+from zoo.execution.shared import Parcel, Segment, Store
 from zoo.execution.threads import VARIABLES
 from zoo.execution.transport import Answered, Died, Event, Failed, Ready, Transport
 
@@ -38,6 +31,7 @@ _LOOK_SECONDS = 0.2  # between looks at whether processes live: a child of their
 _GRACE_SECONDS = 1.0  # for an orderly end
 _CHUNK = 1 << 18  # bytes read at once
 _BUFFERS = 64  # written at once
+_BUSY = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)  # the last two if many open files are on their way
 
 
 class Processes(Pooled):
@@ -46,18 +40,29 @@ class Processes(Pooled):
     They are fresh interpreters which import what the objective needs but not the script that started
     the run, so scripts need no `if __name__ == "__main__"`. Functions defined in a script or notebook,
     lambdas and closures are sent by value. Output of the objective goes where the driver's goes. The
-    processes end with the run, and about a second after a driver that was killed, and with each ends
-    whatever the objective has started there.
+    processes end with the run, and with a driver that was killed (on Linux at once, elsewhere when the
+    objective lets go of Python's lock), and with each ends whatever the objective has started there.
+
+    Large arrays of the objective and of a step are in memory once, whatever the number of processes.
+    The objective may write to its own, of which each process then has a copy; those of a step are only
+    to be read.
 
     Args:
         num_workers: How many processes.
+        gpus_per_worker: How many GPUs each has for itself; a fraction below 1 if several are to share
+            one, whose memory nobody divides among them. A process sees no other GPU, and without any
+            it cannot open one by accident.
+        timeout: Seconds that one unit (a point, or a batch of a vectorized objective) may take before its
+            process is ended and its evaluations are failed, or None for any time.
         max_attempts: Deaths of a process under one unit alone, after which its evaluations are failed.
         threads: Threads of numerical libraries in each process. It belongs to the experiment: the last
             bits of sums may depend on it.
+        replicated: Whether processes run the method themselves, so that only values travel: for
+            candidates that are larger than the method is slow.
 
     Raises:
-        TypeError: An argument is not an integer; at `open`, that the objective cannot be sent.
-        ValueError: An argument is below 1.
+        TypeError: An argument is of the wrong type; at `open`, that the objective cannot be sent.
+        ValueError: An argument is out of range; at `open`, that there are too few GPUs.
         WorkerError: While evaluating: processes do not start, or the objective ends every one of them.
 
     Example:
@@ -71,37 +76,66 @@ class Processes(Pooled):
         [5.0, 9.0]
     """
 
+    def __init__(
+        self,
+        num_workers: int,
+        *,
+        gpus_per_worker: float = 0,
+        timeout: float | None = None,
+        max_attempts: int = 3,
+        threads: int = 1,
+        replicated: bool = False,
+    ) -> None:
+        super().__init__(
+            num_workers, timeout=timeout, max_attempts=max_attempts, threads=threads, replicated=replicated
+        )
+        self.gpus_per_worker = check_gpus(gpus_per_worker)
+
     def connect(self, objective: Message) -> Transport:
-        return _Processes(objective, self.threads)
+        return _Processes(objective, self.threads, shared_out(self.num_workers, self.gpus_per_worker))
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "gpus_per_worker": self.gpus_per_worker}
 
 
 class _Process:
-    """One process and the bytes on their way to and from it."""
+    """One process and the bytes on their way to and from it.
 
-    def __init__(self, threads: int) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        self.socket = ours
+    Attributes:
+        gpus: The GPUs it sees, as CUDA_VISIBLE_DEVICES names them.
+        known: Numbers of the segments it has, or will have once it has read what it was sent.
+        busy: How many dispatches it has not answered.
+    """
+
+    def __init__(self, threads: int, gpus: str) -> None:
+        self.gpus = gpus
+        self.known: set[int] = set()
+        self.busy = 0
         self.outgoing: deque[memoryview] = deque()
+        self.passing: list[Segment] = []  # to go with the next bytes, ahead of the frames that need them
         self.incoming = bytearray()
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives until the worker is ready
-        self.busy = 0  # dispatches it has not answered
+        self.socket, theirs = socket.socketpair()
+        self.socket.setblocking(False)
+        lifeline, self.lifeline = os.pipe()  # nothing is sent there: the worker ends as it closes
         errors = os.dup(2)
         try:
             self.popen = subprocess.Popen(
-                [sys.executable, "-c", _bootstrap(theirs.fileno(), errors)],
+                [sys.executable, "-c", _bootstrap(theirs.fileno(), lifeline, errors)],
                 stdin=subprocess.DEVNULL,
                 stderr=self.errors,
-                pass_fds=(theirs.fileno(), errors),
-                env={**os.environ, **dict.fromkeys(VARIABLES, str(threads))},
+                pass_fds=(theirs.fileno(), lifeline, errors),
+                env={**os.environ, **dict.fromkeys(VARIABLES, str(threads)), GPUS: gpus},
                 start_new_session=True,
             )
         except OSError:
-            ours.close()
+            self.socket.close()
             self.errors.close()
+            os.close(self.lifeline)
             raise
         finally:
             theirs.close()
+            os.close(lifeline)
             os.close(errors)
 
     def push(self, kind: int, body: bytes) -> None:
@@ -115,16 +149,20 @@ class _Process:
         """Write what the socket takes without blocking."""
         try:
             while self.outgoing:
-                sent = self.socket.sendmsg(itertools.islice(self.outgoing, _BUFFERS))
+                files = array.array("i", [segment.fileno() for segment in self.passing])
+                along = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)] if files else []
+                sent = self.socket.sendmsg(itertools.islice(self.outgoing, _BUFFERS), along)
+                self.passing.clear()
                 while sent:
                     head = self.outgoing.popleft()
                     if sent < len(head):
                         self.outgoing.appendleft(head[sent:])
                     sent -= min(sent, len(head))
-        except BlockingIOError:
-            pass
-        except OSError:
+        except ConnectionError:
             self.outgoing.clear()  # it is dead, which reading will show
+        except OSError as error:
+            if error.errno not in _BUSY:
+                raise
 
     def read(self) -> bool:
         """Read what there is; return whether more can come."""
@@ -146,7 +184,8 @@ class _Process:
             if len(buffer) - at - HEADER.size < size:
                 break
             at += HEADER.size + size
-            found.append((kind, bytes(buffer[at - size : at])))
+            with memoryview(buffer) as view:
+                found.append((kind, bytes(view[at - size : at])))
         del buffer[:at]
         return found
 
@@ -172,25 +211,29 @@ class _Process:
         self.popen.kill()
         self.popen.wait()
         self.socket.close()
+        os.close(self.lifeline)
 
 
 class _Processes:
     """Transport over a socket to each process. Nothing here blocks, however slow a reader is."""
 
-    def __init__(self, objective: Message, threads: int) -> None:
-        self._objective, self._threads = joined(objective), threads
+    def __init__(self, objective: Message, threads: int, gpus: list[str]) -> None:
         self.sent = self.received = 0
+        self._store = Store()
+        self._objective = self._put(objective, lasting=True)
+        self._threads = threads
+        self._free = deque(gpus)  # those of workers that are still to be started
         self._processes: dict[int, _Process] = {}
         self._selector = selectors.DefaultSelector()
         self._looked = time.monotonic()
 
     def start(self, worker: int) -> None:
-        process = self._processes[worker] = _Process(self._threads)
+        process = self._processes[worker] = _Process(self._threads, self._free.popleft())
         self._selector.register(process.socket, selectors.EVENT_READ, worker)
-        self._push(worker, LOAD, self._objective)
+        self._send(worker, LOAD, self._objective)
 
     def begin(self, worker: int, step: Message) -> None:
-        self._push(worker, BEGIN, joined(step))
+        self._send(worker, BEGIN, self._put(step))
 
     def evaluate(self, worker: int, dispatch: int, first: int, last: int) -> None:
         self._processes[worker].busy += 1
@@ -198,10 +241,28 @@ class _Processes:
 
     def call(self, worker: int, dispatch: int, task: Message) -> None:
         self._processes[worker].busy += 1
-        self._push(worker, CALL, joined(task, dispatch))
+        self._send(worker, CALL, self._put(task), dispatch)
 
     def end(self, worker: int) -> None:
         self._processes[worker].popen.kill()
+
+    def _put(self, message: Message, *, lasting: bool = False) -> Parcel:
+        before = self._store.written
+        parcel = self._store.put(message, lasting=lasting)
+        self.sent += self._store.written - before
+        return parcel
+
+    def _send(self, worker: int, kind: int, parcel: Parcel, number: int = 0) -> None:
+        process = self._processes[worker]
+        fresh = [segment for segment in parcel.segments if segment.number not in process.known]
+        forgotten = process.known - self._store.numbers
+        if kind != LOAD:  # the worker keeps its objective's segments to itself
+            process.known -= forgotten
+            process.known.update(segment.number for segment in fresh)
+        process.passing += fresh
+        numbers = [segment.number for segment in fresh]
+        body = encode_plain((number, forgotten, numbers, parcel.body, parcel.arrays))
+        self._push(worker, kind, body)
 
     def _push(self, worker: int, kind: int, body: bytes) -> None:
         self.sent += len(body)
@@ -239,8 +300,7 @@ class _Processes:
                 found.append(Failed(worker, body.decode()))
             else:
                 process.busy -= 1
-                answer = decode(body) if kind == ANSWER else parted(body, 1)
-                found.append(Answered(worker, *answer))
+                found.append(Answered(worker, *decode(body)))
         if alive and (grown or process.popen.poll() is None):
             return grown
         self._selector.unregister(process.socket)
@@ -248,6 +308,7 @@ class _Processes:
         process.end(time.monotonic() + _GRACE_SECONDS)
         found.append(Died(worker, process.reason()))
         process.errors.close()
+        self._free.append(process.gpus)
         return False
 
     def pids(self) -> list[int]:
@@ -266,12 +327,12 @@ class _Processes:
         self._selector.close()
 
 
-def _bootstrap(connection: int, errors: int) -> str:
+def _bootstrap(connection: int, lifeline: int, errors: int) -> str:
     """Return the program of a worker: it finds modules where the driver does."""
     # A worker is in a session of its own, which Ctrl-C does not reach; whatever else sends the signal to
     # all processes, what it means is for the driver to decide.
     return (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
         f"sys.path[:] = {[*map(str, sys.path)]!r}; "
-        f"from zoo.execution.serve import main; main({connection}, {os.getpid()}, {errors})"
+        f"from zoo.execution.serve import main; main({connection}, {lifeline}, {os.getpid()}, {errors})"
     )

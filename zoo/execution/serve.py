@@ -1,110 +1,132 @@
 """The far end of `zoo.execution.processes`: a worker in a process beside the driver.
 
 Between the two runs one stream of frames in each direction: one byte for the kind, eight for the length,
-and the body.
+and the body. Open files come along with what the driver sends.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
+import dataclasses
+import fcntl
 import os
+import signal
 import socket
 import struct
 import sys
-from typing import Any
 
-from zoo.execution.packing import Message, decode, encode, encode_plain
-from zoo.execution.worker import Worker, report, watch
+from zoo.execution.devices import explained
+from zoo.execution.packing import decode, encode_plain, encode_whole
+from zoo.execution.shared import Shelf
+from zoo.execution.worker import Answer, Worker, report, watch
 
 HEADER = struct.Struct("<BQ")
 DISPATCH = struct.Struct("<qqq")
 """Body of a dispatch of units: its number, first unit, one past the last unit."""
 
-LOAD, BEGIN, EVALUATE, CALL = 1, 2, 3, 4  # from the driver: objective, step, units, number and task
-READY, ANSWER, RESULT, FAILED = 1, 2, 3, 4  # to the driver: nothing, answers to both, why it cannot go on
+LOAD, BEGIN, EVALUATE, CALL = 1, 2, 3, 4  # from the driver: objective, step, units, task
+READY, ANSWERED, FAILED = 1, 2, 3  # to the driver: nothing, number and answer, why it cannot go on
 _TASKS = {LOAD: "load the objective", BEGIN: "load the candidates", EVALUATE: "evaluate", CALL: "do its part"}
+_FILES = socket.CMSG_SPACE(253 * array.array("i").itemsize)  # bytes that name all files that can come at once
+_CLOSED_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-def joined(message: Message, *before: int) -> bytes:
-    """Return some numbers and a message as the body of one frame."""
-    sizes = [base.buffer.nbytes for base in message.bases]
-    numbers = struct.pack(f"<{len(before)}qI{len(sizes)}Q", *before, len(sizes), *sizes)
-    return b"".join([numbers, *(base.buffer for base in message.bases), message.body])
-
-
-def parted(body: bytes, numbers: int = 0) -> tuple[Any, ...]:
-    """Return the numbers and the value of which `joined` made the body of a frame."""
-    before = struct.unpack_from(f"<{numbers}q", body)
-    at = 8 * numbers
-    (count,) = struct.unpack_from("<I", body, at)
-    sizes = struct.unpack_from(f"<{count}Q", body, at + 4)
-    at += 4 + 8 * count
-    bases = []
-    for size in sizes:
-        bases.append(bytearray(body[at : at + size]))
-        at += size
-    return *before, decode(memoryview(body)[at:], bases)
-
-
-def main(descriptor: int, parent: int, errors: int) -> None:
+def main(descriptor: int, lifeline: int, parent: int, errors: int) -> None:
     """Serve the driver at the other end of a socket until it closes it.
 
     Args:
         descriptor: The socket.
+        lifeline: A pipe to which the driver alone holds the other end.
         parent: Process number of the driver.
         errors: Where standard error goes once the objective is loaded; until then it is kept in a
             file, from which the driver learns why a worker did not start.
     """
     watch(parent)
+    _hang(lifeline)
     os.set_inheritable(descriptor, False)
     # Once the driver is gone or has closed its end, nobody is left who could be told.
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         _serve(connection, errors)
 
 
+def _hang(lifeline: int) -> None:
+    """Have the kernel end this process group once the other end of a pipe is closed.
+
+    That also ends an objective inside native code which lets no thread of Python run.
+    """
+    os.set_inheritable(lifeline, False)
+    if hasattr(fcntl, "F_SETSIG") and os.getpgrp() == os.getpid():
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
 def _serve(connection: socket.socket, errors: int) -> None:
-    stream = connection.makefile("rb")
+    shelf = Shelf()
     worker: Worker | None = None
     while True:
-        kind, body = _receive(stream)
+        kind, body = _receive(connection, shelf)
         try:
+            if kind == EVALUATE:
+                assert worker is not None
+                number, first, last = DISPATCH.unpack(body)
+                answer = _explained(worker.evaluate(first, last))
+                sys.stdout.flush()
+                _send(connection, ANSWERED, encode_plain((number, answer)))
+                continue
+            number, forgotten, fresh, pickled, arrays = decode(body)
             if kind == LOAD:
-                worker = Worker(*parted(body))
+                worker = Worker(decode(pickled, shelf.own(fresh, arrays)))
                 _release_errors(errors)
                 _send(connection, READY, b"")
                 continue
             assert worker is not None
+            shelf.change(fresh, forgotten)
             if kind == BEGIN:
-                worker.begin(*parted(body))
-            elif kind == EVALUATE:
-                number, first, last = DISPATCH.unpack(body)
-                answer = worker.evaluate(first, last)
-                sys.stdout.flush()
-                _send(connection, ANSWER, encode_plain((number, answer)))
+                worker.begin(decode(pickled, shelf.read(arrays)))
             else:
-                number, task = parted(body, 1)
-                result = worker.call(task)
+                result = worker.call(decode(pickled, map(bytearray, shelf.read(arrays))))
                 sys.stdout.flush()
-                _send(connection, RESULT, joined(encode(result), number))
+                _send(connection, ANSWERED, encode_whole((number, result)))
         except ConnectionError:
             raise
         except (Exception, SystemExit) as error:
-            _send(connection, FAILED, report(f"a worker could not {_TASKS[kind]}", error).encode())
+            said = report(f"a worker could not {_TASKS[kind]}", error)
+            _send(connection, FAILED, explained(said).encode())
 
 
-def _receive(stream: Any) -> tuple[int, bytes]:
-    header = stream.read(HEADER.size)
-    if len(header) < HEADER.size:
-        raise EOFError
-    kind, size = HEADER.unpack(header)
-    body: bytes = stream.read(size)
-    if len(body) < size:
-        raise EOFError
-    return kind, body
+def _receive(connection: socket.socket, shelf: Shelf) -> tuple[int, bytearray]:
+    kind, size = HEADER.unpack(_read(connection, HEADER.size, shelf))
+    return kind, _read(connection, size, shelf)
+
+
+def _read(connection: socket.socket, size: int, shelf: Shelf) -> bytearray:
+    """Read so many bytes, and take the open files that come along with them."""
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        got, ancillary, _, _ = connection.recvmsg_into([view], _FILES, _CLOSED_ON_EXEC)
+        if not got:
+            raise EOFError
+        for _, _, descriptors in ancillary:
+            shelf.files.extend(array.array("i", descriptors))
+        view = view[got:]
+    return data
 
 
 def _send(connection: socket.socket, kind: int, body: bytes) -> None:
     connection.sendall(HEADER.pack(kind, len(body)) + body)
+
+
+def _explained(answer: Answer) -> Answer:
+    """Return an answer with advice on what failed for want of a GPU."""
+    if not answer.reply.failures:
+        return answer
+    failures = tuple(
+        failure._replace(message=explained(failure.message)) for failure in answer.reply.failures
+    )
+    return answer._replace(reply=dataclasses.replace(answer.reply, failures=failures))
 
 
 def _release_errors(errors: int) -> None:
