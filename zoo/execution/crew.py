@@ -14,6 +14,7 @@ import abc
 import math
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,8 +28,10 @@ from zoo.execution.transport import Answered, Died, Event, Failed, Ready, Transp
 WAIT_SECONDS = 0.2
 """Longest wait without a look at signals, deadlines and stragglers."""
 
-_DEPTH = 2  # dispatches under way per worker
-_STARTS = 3  # workers that may die in a row before one of them got ready
+DEPTH = 2
+"""Dispatches under way per worker."""
+
+_STARTS = 3  # workers that may die in a row before one of them got ready, or one more than there are to be
 _PATIENCE_SECONDS = 60.0  # without any worker, before a warning
 _DRAIN_SECONDS = LIMIT_SECONDS + 0.3  # in which a run that was asked to stop still takes answers
 _STALE_SECONDS = 10.0  # that a worker may go on with what others have done meanwhile
@@ -149,6 +152,7 @@ class Crew:
         self._seats = [_Seat() for _ in range(num_workers)]
         self._started = 0  # workers, over all
         self._dispatched = 0  # dispatches, over all
+        self._heard: deque[Event] = deque()  # not acted on yet
         self._late: dict[int, Dispatch] = {}  # by worker that was ended for it
         self._failed_starts = 0  # in a row
         self._deaths = 0  # since the last answer
@@ -161,9 +165,9 @@ class Crew:
         taken = {hand.seat for hand in self.hands.values()}
         for seat in range(self.num_workers):
             if seat not in taken:
-                self.hands[self._started] = Hand(self._started, seat)
-                self._transport.start(self._started)
-                self._started += 1
+                number, self._started = self._started, self._started + 1
+                self._transport.start(number)
+                self.hands[number] = Hand(number, seat)
 
     def drive(self, plan: Plan) -> None:
         """Have a plan carried out.
@@ -174,10 +178,11 @@ class Crew:
         """
         self.start()
         try:
+            self._act(plan)
             while not plan.done:
                 self._fill(plan)
-                for event in self._transport.poll(WAIT_SECONDS):
-                    self._take(event, plan)
+                self._listen()
+                self._act(plan)
                 self._end_the_late()
                 try:
                     interrupts.check()
@@ -195,7 +200,7 @@ class Crew:
 
     def _fill(self, plan: Plan) -> None:
         # One for each worker before a second one for any: at the end of a step there may be few.
-        for depth in range(_DEPTH):
+        for depth in range(DEPTH):
             for hand in self.hands.values():
                 if not hand.ready or len(hand.under_way) != depth or hand.number in self._late:
                     continue
@@ -207,6 +212,21 @@ class Crew:
                     hand.under_way[self._dispatched] = dispatch
                     plan.send(dispatch, self._dispatched, hand, self._transport)
                     self._dispatched += 1
+
+    def _listen(self) -> None:
+        began = time.monotonic()
+        self._heard.extend(self._transport.poll(WAIT_SECONDS))
+        halted = time.monotonic() - began - 2 * WAIT_SECONDS
+        if halted > 0:
+            # This process or all of the machine was stopped for a while: that is nobody's working time.
+            for hand in self.hands.values():
+                if hand.head is not None:
+                    hand.head.since += halted
+
+    def _act(self, plan: Plan) -> None:
+        # What is not acted on here, since something before it ended the step, is so in the next one.
+        while self._heard:
+            self._take(self._heard.popleft(), plan)
 
     def _take(self, event: Event, plan: Plan) -> None:
         hand = self.hands.get(event.worker)
@@ -227,6 +247,7 @@ class Crew:
             self._seats[hand.seat].since = time.monotonic()
             self._failed_starts, self._warn_at = 0, math.inf
         elif isinstance(event, Failed):
+            self._transport.end(event.worker)
             raise WorkerError(event.message)
         else:
             self._replace(self.hands.pop(event.worker), event.reason, plan)
@@ -248,11 +269,15 @@ class Crew:
             self._judge(hand, reason, plan)
             if mine:
                 plan.lost(mine, alone=len(hand.under_way) == 1)
-        elif late.plan is plan:
+        elif late.plan is plan and late is hand.head:
             plan.hung(late, mine[1:])
+        elif mine:  # it answered that one after all, as its end was under way
+            plan.lost(mine, alone=False)
         plan.account.restarts += 1
         plan.event(event="worker restarted", worker=self._started, replaces=hand.number)
         self.start()
+        if math.isinf(self._warn_at) and not any(other.ready for other in self.hands.values()):
+            self._warn_at = time.monotonic() + _PATIENCE_SECONDS
 
     def _leave(self, hand: Hand) -> None:
         seat = self._seats[hand.seat]
@@ -264,7 +289,7 @@ class Crew:
         """Raise `WorkerError` if starting yet another worker would be in vain."""
         if not hand.ready:
             self._failed_starts += 1
-            if self._failed_starts >= _STARTS:
+            if self._failed_starts >= max(_STARTS, self.num_workers + 1):
                 raise WorkerError(
                     f"{self._failed_starts} workers in a row ended before they were ready, the last one: "
                     f"{reason}\nCheck that the objective can be imported in a fresh process and that "
@@ -303,10 +328,10 @@ class Crew:
                 if isinstance(event, Answered):
                     awaited.discard(event.dispatch)
                     self._take(event, plan)
-                elif isinstance(event, Died) and event.worker in self.hands:
-                    hand = self.hands.pop(event.worker)
-                    self._leave(hand)
-                    awaited -= hand.under_way.keys()
+                    continue
+                self._heard.append(event)
+                if isinstance(event, Died) and event.worker in self.hands:
+                    awaited -= self.hands[event.worker].under_way.keys()
 
     def _warn(self) -> None:
         if time.monotonic() > self._warn_at:

@@ -141,13 +141,11 @@ class ReplicatedStep:
         return self._messages[behind]
 
     def drifted(self, hand: Hand) -> None:
-        """Have a worker sent the state itself, from now on."""
-        if not hand.memory.get("drifted"):
-            hand.memory["drifted"] = True
-            warnings.warn(
-                f"worker {hand.number} came to another state than the run at step {self._place.step}; what "
-                "it evaluated there is evaluated again, and from now on it is sent every state. Bytes are "
-                "promised for workers on one model of processor, with the same versions of libraries.",
-                ZooWarning,
-                stacklevel=2,
-            )
+        """Warn of a worker, which is sent the state itself from now on."""
+        warnings.warn(
+            f"worker {hand.number} came to another state than the run at step {self._place.step}; what "
+            "it evaluated there is evaluated again, and from now on it is sent every state. Bytes are "
+            "promised for workers on one model of processor, with the same versions of libraries.",
+            ZooWarning,
+            stacklevel=2,
+        )

@@ -21,7 +21,8 @@ import time
 from collections import Counter, deque
 from typing import NamedTuple, Protocol
 
-from zoo.execution.crew import Crew, Dispatch, Hand, Plan
+from zoo.core.errors import WorkerError
+from zoo.execution.crew import DEPTH, Crew, Dispatch, Hand, Plan
 from zoo.execution.executor import DISPATCH_SECONDS, LIMIT_SECONDS, first_left
 from zoo.execution.ledger import Ledger
 from zoo.execution.packing import Message
@@ -65,7 +66,7 @@ class Source(Protocol):
         ...
 
     def drifted(self, hand: Hand) -> None:
-        """Take note that an answer of this worker was of something else."""
+        """Take note that an answer of this worker was of something else, for the first time."""
         ...
 
 
@@ -118,6 +119,8 @@ class Evaluation(Plan):
         return self._ledger.succeeded
 
     def next(self, hand: Hand, crew: Crew) -> Dispatch | None:
+        while self._suspects and self._ledger.knows(self._suspects[0]):
+            self._suspects.popleft()  # another one had it as well, and has answered
         if self._suspects:
             # Workers are left to run empty meanwhile: a suspect is to be alone on its worker.
             if hand.under_way:
@@ -133,13 +136,13 @@ class Evaluation(Plan):
         if hand.memory.get("step") != self._serial:
             transport.begin(hand.number, self._source.message(hand))
             hand.memory["step"] = self._serial
+            dispatch.allowance *= 2  # to get there, and ready, the step may take as long as a unit
         transport.evaluate(hand.number, number, dispatch.what.first, dispatch.what.last)
 
     def answered(self, dispatch: Dispatch, answer: Answer, hand: Hand) -> None:
         units, reply = dispatch.what, answer.reply
         if answer.digest != self._source.digest:
-            self._source.drifted(hand)
-            hand.memory.pop("step", None)
+            self._drifted(hand)
             self._issue_again(units.first, units.last)
             return
         end = first_left(self._ledger.boundaries, units.first, reply)
@@ -184,7 +187,7 @@ class Evaluation(Plan):
     def _size(self, hand: Hand, crew: Crew) -> int:
         seconds = self._pace.seconds
         if seconds is None:
-            return 1
+            return int(not hand.under_way)  # each may take minutes, and what waits behind one, twice that
         share = -(-self._left // (_SHARES * self._num_workers))
         if hand.under_way:
             # What it has already counts, or it would still be at it when the others are done.
@@ -208,6 +211,18 @@ class Evaluation(Plan):
             self._pending.appendleft((first, last))
             self._left += last - first
 
+    def _drifted(self, hand: Hand) -> None:
+        answers = hand.memory["drifted"] = hand.memory.get("drifted", 0) + 1
+        if answers == 1:
+            hand.memory.pop("step", None)  # it is to be sent the step once more
+            self.event(event="worker drifted", worker=hand.number)
+            self._source.drifted(hand)
+        elif answers > DEPTH:
+            raise WorkerError(
+                f"worker {hand.number} was sent the state of the run, and still evaluates another one. Use "
+                "the same versions of libraries on all machines, or replicated=False."
+            )
+
     def _straggling(self, hand: Hand, crew: Crew) -> Dispatch | None:
         """Return what another worker has been at for long, or has waiting behind that."""
         usual, now = self._pace.usual, time.monotonic()
@@ -217,7 +232,7 @@ class Evaluation(Plan):
                 continue
             if now - head.since < _STRAGGLING * max(usual * head.size, DISPATCH_SECONDS):
                 continue
-            for dispatch in other.under_way.values():
+            for dispatch in reversed(other.under_way.values()):  # what it has not begun is best taken over
                 units = dispatch.what
                 if not units.copied and not all(map(self._ledger.knows, range(units.first, units.last))):
                     dispatch.what = units._replace(copied=True)
