@@ -6,14 +6,18 @@ import abc
 import contextlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.core.errors import Interrupt
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.types import Candidates, Evaluations, Optimizer, Reply
 from zoo.execution import interrupts
-from zoo.execution.ledger import Ledger
+from zoo.execution.ledger import Account, Ledger
+
+if TYPE_CHECKING:
+    from zoo.execution.parts import Part
+    from zoo.execution.shards import Shards
 
 DISPATCH_SECONDS = 0.1
 """What one dispatch should take: long against its overhead, short against what a death loses."""
@@ -33,8 +37,8 @@ class Executor(abc.ABC):
 
     @contextlib.contextmanager
     @abc.abstractmethod
-    def open(self, objective: Objective) -> Iterator[None]:
-        """Get ready for `evaluate` calls, and clean up behind them."""
+    def open(self, objective: Objective | None) -> Iterator[None]:
+        """Get ready for calls, and clean up behind them; without an objective, for `shards` alone."""
         yield
 
     @abc.abstractmethod
@@ -77,6 +81,33 @@ class Executor(abc.ABC):
         evaluations = self.evaluate(candidates, key, step, ledger)
         return optimizer.tell(state, evaluations), evaluations
 
+    def shards(
+        self,
+        factory: Callable[[int], Part],
+        n: int,
+        *,
+        on_error: str = "raise",
+        event: Callable[[dict[str, Any]], None] | None = None,
+        account: Account | None = None,
+    ) -> Shards:
+        """Return stateful parts, which last until the executor is closed.
+
+        Args:
+            factory: Called as `factory(index)` where part `index` is to live, each time it is made anew.
+            n: How many parts.
+            on_error: "raise" to end a call when a part, or a query of it, has raised twice; "nan" to make
+                the reply an error, and the value NaN.
+            event: Called with what is worth a line in `events.jsonl`.
+            account: Where losses are counted.
+
+        Raises:
+            TypeError: The factory cannot be sent to workers, or this executor has nowhere to keep parts.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no workers of its own that could keep parts; use zoo.Serial(), "
+            "zoo.Processes(n) or zoo.Ray(n)."
+        )
+
     def describe(self) -> dict[str, Any]:
         """Return what to write about this executor into `meta.json`."""
         return {"executor": type(self).__name__}
@@ -88,14 +119,18 @@ class Serial(Executor):
     def __init__(self) -> None:
         self._objective: Objective | None = None
         self._size = 1  # units a dispatch
+        self._open = False
+        self._shards: list[Shards] = []
 
     @contextlib.contextmanager
-    def open(self, objective: Objective) -> Iterator[None]:
-        self._objective, self._size = objective, 1
+    def open(self, objective: Objective | None) -> Iterator[None]:
+        self._objective, self._size, self._open = objective, 1, True
         try:
             yield
         finally:
-            self._objective = None
+            self._objective, self._open = None, False
+            while self._shards:
+                self._shards.pop().close()
 
     def evaluate(
         self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None
@@ -131,6 +166,23 @@ class Serial(Executor):
                     first = end
         return ledger.evaluations()
 
+    def shards(
+        self,
+        factory: Callable[[int], Part],
+        n: int,
+        *,
+        on_error: str = "raise",
+        event: Callable[[dict[str, Any]], None] | None = None,
+        account: Account | None = None,
+    ) -> Shards:
+        from zoo.execution.shards import Alone, Shards  # which stand on this file
+
+        if not self._open:
+            raise RuntimeError("`shards` works inside `with executor.open(objective)` only.")
+        made = Shards(Alone(self._objective), factory, n, on_error=on_error, event=event, account=account)
+        self._shards.append(made)
+        return made
+
 
 class Mapped(Executor):
     """Evaluates through a map-like callable, as `pool.map` of any pool there is.
@@ -145,7 +197,7 @@ class Mapped(Executor):
         self._objective: Objective | None = None
 
     @contextlib.contextmanager
-    def open(self, objective: Objective) -> Iterator[None]:
+    def open(self, objective: Objective | None) -> Iterator[None]:
         self._objective = objective
         try:
             yield

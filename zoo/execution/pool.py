@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from zoo.core.objective import Objective
@@ -13,9 +13,11 @@ from zoo.core.types import Candidates, Evaluations, Optimizer
 from zoo.core.validation import check_count, check_flag, check_positive
 from zoo.execution.crew import Crew, Hand
 from zoo.execution.executor import Executor, opened
-from zoo.execution.ledger import Ledger
+from zoo.execution.ledger import Account, Ledger
 from zoo.execution.packing import Message, encode, encode_objective
+from zoo.execution.parts import Part
 from zoo.execution.replicas import Replicas
+from zoo.execution.shards import Shards
 from zoo.execution.transport import Transport
 from zoo.execution.units import Evaluation, Pace, Source
 from zoo.execution.worker import Given
@@ -53,13 +55,14 @@ class Pooled(Executor):
         self._objective: Objective | None = None
         self._transport: Transport | None = None
         self._pace, self._replicas, self._serial = Pace(), Replicas(), 0
+        self._shards: list[Shards] = []
 
     @abc.abstractmethod
     def connect(self, objective: Message) -> Transport:
         """Return a transport to workers that are to load `objective`; none is started yet."""
 
     @contextlib.contextmanager
-    def open(self, objective: Objective) -> Iterator[None]:
+    def open(self, objective: Objective | None) -> Iterator[None]:
         if self._crew is not None:
             raise RuntimeError(f"this {type(self).__name__} is open already; make another one.")
         transport = self.connect(encode_objective(objective))
@@ -71,6 +74,8 @@ class Pooled(Executor):
             yield
         finally:
             self._crew = self._objective = self._transport = None
+            while self._shards:
+                self._shards.pop().close()
             transport.close()
 
     def evaluate(
@@ -109,6 +114,30 @@ class Pooled(Executor):
         )
         self._crew.drive(evaluation)
         return ledger.evaluations()
+
+    def shards(
+        self,
+        factory: Callable[[int], Part],
+        n: int,
+        *,
+        on_error: str = "raise",
+        event: Callable[[dict[str, Any]], None] | None = None,
+        account: Account | None = None,
+    ) -> Shards:
+        if self._crew is None:
+            raise RuntimeError("`shards` works inside `with executor.open(objective)` only.")
+        made = Shards(
+            self._crew,
+            factory,
+            n,
+            name=f"shards {len(self._shards)}",
+            timeout=self.timeout,
+            on_error=on_error,
+            event=event,
+            account=account,
+        )
+        self._shards.append(made)
+        return made
 
     def pids(self) -> list[int]:
         """Return the process numbers of the workers that are up, on whichever machine."""

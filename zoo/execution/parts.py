@@ -1,0 +1,342 @@
+"""Stateful parts: what a user writes, and what a worker does with them.
+
+A part has a state that lasts from message to message: a client of a federation, an island of a population.
+It lives on one worker. Should that die, another one makes the part anew, restores its last snapshot, and
+has it handle once more what it has handled since, with the values on record in place of queries.
+"""
+
+from __future__ import annotations
+
+import abc
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.core.device import Array, is_torch
+from zoo.core.errors import Interrupt
+from zoo.core.objective import Objective, failure_of
+from zoo.core.rng import Key
+from zoo.core.types import Failure, Reply, Rows
+from zoo.execution.executor import LIMIT_SECONDS
+from zoo.execution.packing import decode, encode
+
+
+class Part(abc.ABC):
+    """Something with a state of its own that answers messages, wherever it lives.
+
+    What it replies, queries and becomes may depend on its state, the message and the key alone: it may
+    have to do the same again on another worker. A message is the part's own, to keep and to write to.
+
+    Example:
+        >>> import zoo
+        >>> class Walker(zoo.Part):
+        ...     def __init__(self, index):
+        ...         self.x, self.value = np.full(2, 1.0 + index), float("inf")
+        ...
+        ...     def handle(self, message, key, query):
+        ...         x = self.x + message * key.normal(0, 1, 2)[0]
+        ...         if (value := query(x)) < self.value:
+        ...             self.x, self.value = x, value
+        ...         return self.value
+        ...
+        ...     def snapshot(self):
+        ...         return self.x, self.value
+        ...
+        ...     def restore(self, snapshot):
+        ...         self.x, self.value = snapshot
+        >>> from zoo.core.objective import as_objective
+        >>> executor = zoo.Serial()
+        >>> with executor.open(as_objective(lambda x: float(x @ x))):
+        ...     walkers = executor.shards(Walker, 3)
+        ...     for step in range(100):
+        ...         replies = walkers.call([0.3] * 3, zoo.Key(0).fold(step))
+        >>> all(reply.reply < 0.1 for reply in replies), walkers.num_queries
+        (True, 300)
+    """
+
+    objective: Objective | None = None
+    """What `query` evaluates, or None for the objective that the executor was opened with."""
+
+    @abc.abstractmethod
+    def handle(self, message: Any, key: Key, query: Query) -> Any:
+        """Take a message, and return the reply.
+
+        Args:
+            message: What `Shards.call` was given for this part.
+            key: Randomness of this part in this call.
+            query: Evaluates points.
+        """
+
+    @abc.abstractmethod
+    def snapshot(self) -> Any:
+        """Return the state, as something that `restore` can bring back to the last bit."""
+
+    @abc.abstractmethod
+    def restore(self, snapshot: Any) -> None:
+        """Take on the state that a snapshot was taken of; the part was only just made."""
+
+
+class PartReply(NamedTuple):
+    """What came of one part's message.
+
+    Attributes:
+        reply: What `handle` returned.
+        values: Values of its queries in their order, one float64 array for each.
+        failures: Why some values are NaN; rows are counted over all queries of the call.
+        error: Why there is no reply, or None: `handle` raised ("raised"), the part ended every worker that
+            tried ("crashed"), or took longer than is allowed ("hung"). Its row is the part's number. The
+            part's state is what it was before the call.
+    """
+
+    reply: Any = None
+    values: tuple[np.ndarray[Any, Any], ...] = ()
+    failures: tuple[Failure, ...] = ()
+    error: Failure | None = None
+
+    @property
+    def num_queries(self) -> int:
+        """How many points were evaluated."""
+        return sum(map(len, self.values))
+
+
+class Query:
+    """Evaluates points for a part: `query(x)`, with x of shape (k, dim), or (dim,) for one point.
+
+    It returns float64 of shape (k,), or one float, NaN where the evaluation failed.
+
+    Args:
+        objective: What is evaluated.
+        key: Randomness of the part in this call; each query folds in its number.
+        known: Values on record, by query, which are not evaluated again.
+        replayed: Whether all values must be on record.
+    """
+
+    def __init__(
+        self,
+        objective: Objective | None,
+        key: Key,
+        known: Sequence[np.ndarray[Any, Any]] = (),
+        *,
+        replayed: bool = False,
+    ) -> None:
+        self.values: list[np.ndarray[Any, Any]] = []
+        self.failures: list[Failure] = []
+        self.retries = 0
+        self._objective, self._key, self._known, self._replayed = objective, key, known, replayed
+
+    def __call__(self, x: Array) -> Any:
+        x = x if is_torch(x) else np.asarray(x)
+        if x.ndim not in (1, 2):
+            raise ValueError(f"`x` must have shape (k, dim) or (dim,), got {tuple(x.shape)}.")
+        rows = x if x.ndim == 2 else x[None]
+        number = len(self.values)
+        if number < len(self._known):
+            values = self._known[number]
+        elif not self._replayed:
+            values = self._evaluate(rows, number)
+        if (number >= len(self._known) and self._replayed) or len(values) != len(rows):
+            raise RuntimeError(
+                f"query {number} is not the one that is on record. What a part queries may depend on its "
+                "state, the message and the key alone, and `restore` must bring back all of its state."
+            )
+        self.values.append(values)
+        return values.copy() if x.ndim == 2 else float(values[0])
+
+    def _evaluate(self, rows: Array, number: int) -> np.ndarray[Any, Any]:
+        """Evaluate points, and once more those of which the evaluation raises."""
+        objective = self._objective
+        if not isinstance(objective, Objective):
+            raise TypeError(
+                "a part queries its `objective`, or else the one that the executor was opened with; it must "
+                f"be an Objective (`zoo.core.objective.as_objective` adapts functions), got {objective!r}."
+            )
+        candidates = Rows(rows)
+        boundaries = objective.units(candidates)
+
+        def evaluated(part: Sequence[int]) -> Reply:
+            reply = objective.evaluate_units(candidates, part, key=self._key.fold("query"), step=number)
+            if reply.interrupted:
+                raise Interrupt
+            return reply
+
+        first = evaluated(boundaries)
+        values = first.values.copy()
+        failures = [failure for failure in first.failures if failure.kind != "raised"]
+        raised = {bisect_right(boundaries, f.row) - 1 for f in first.failures if f.kind == "raised"}
+        for unit in sorted(raised):
+            second = evaluated(boundaries[unit : unit + 2])
+            values[second.start : second.stop] = second.values
+            failures += second.failures
+        before = sum(map(len, self.values))
+        self.failures += [failure._replace(row=before + failure.row) for failure in sorted(failures)]
+        self.retries += len(raised)
+        return values
+
+
+class Packed(NamedTuple):
+    """A value as it travels and is kept, from which it is loaded as often as wanted, each time anew."""
+
+    body: bytes
+    bases: tuple[np.ndarray[Any, Any], ...]
+
+    @classmethod
+    def of(cls, value: Any) -> Packed:
+        """Pack a value; what becomes of it afterwards makes no difference."""
+        body, bases = encode(value)
+        return cls(body, tuple(np.frombuffer(base.buffer, np.uint8).copy() for base in bases))
+
+    def load(self) -> Any:
+        """Return the value."""
+        return decode(self.body, [bytearray(base) for base in self.bases])
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes."""
+        return len(self.body) + sum(base.nbytes for base in self.bases)
+
+
+class Logged(NamedTuple):
+    """A message that was handled: itself, the key of the call, and the values of the queries it led to."""
+
+    message: Packed
+    key: Key
+    values: tuple[np.ndarray[Any, Any], ...]
+
+
+class History(NamedTuple):
+    """How a part came to its state: its last snapshot, if there is one, and what it has handled since."""
+
+    snapshot: Packed | None
+    log: tuple[Logged, ...]
+
+
+class Visit(NamedTuple):
+    """What is wanted of a part.
+
+    Attributes:
+        part: Its number.
+        message: What it is to handle, or None if only its state is wanted.
+        history: What to make it from, or None if the worker has it.
+        known: Values on record of its queries.
+        snapshot: Whether to send its state along with the reply.
+    """
+
+    part: int
+    message: Packed | None
+    history: History | None = None
+    known: tuple[np.ndarray[Any, Any], ...] = ()
+    snapshot: bool = False
+
+
+class Outcome(NamedTuple):
+    """What came of a visit; with an error, the worker does not have the part any more."""
+
+    part: int
+    reply: Packed | None
+    values: tuple[np.ndarray[Any, Any], ...]
+    failures: tuple[Failure, ...]
+    retries: int
+    snapshot: Packed | None
+    error: Failure | None
+
+
+class Done(NamedTuple):
+    """A worker's answer to a trip: what came of the first visits, and whether a signal ended them."""
+
+    outcomes: list[Outcome]
+    seconds: float
+    interrupted: bool
+
+
+class Home:
+    """The parts that a worker has of some shards, and the visits that wait there."""
+
+    def __init__(self, factory: Callable[[int], Part]) -> None:
+        self.factory = factory
+        self.parts: dict[int, Part] = {}
+        self.call: int | None = None  # to which the visits belong
+        self.waiting: dict[int, Visit] = {}
+
+    def pay(self, visit: Visit, call_key: Key, objective: Objective | None) -> Outcome:
+        """Have a part handle its message."""
+        number, key = visit.part, call_key.fold("part", visit.part)
+        query = Query(None, key)
+        reply = snapshot = error = None
+        # Out of the list until it is done: what an exception has left behind is no state.
+        part = self.parts.pop(number, None)
+        try:
+            if visit.history is not None:
+                part = self._made(number, visit.history)
+            if part is None:
+                raise LookupError(f"part {number} is not on this worker.")
+            if visit.message is not None:
+                own = objective if part.objective is None else part.objective
+                query = Query(own, key, visit.known)
+                reply = Packed.of(part.handle(visit.message.load(), key, query))
+            if visit.snapshot:
+                snapshot = Packed.of(part.snapshot())
+            self.parts[number] = part
+        except (Exception, SystemExit) as caught:
+            error = failure_of(caught, number)
+        return Outcome(
+            number, reply, tuple(query.values), tuple(query.failures), query.retries, snapshot, error
+        )
+
+    def _made(self, number: int, history: History) -> Part:
+        part = self.factory(number)
+        if not isinstance(part, Part):
+            raise TypeError(f"`factory` must return a Part, got {part!r}.")
+        if history.snapshot is not None:
+            part.restore(history.snapshot.load())
+        for message, key, values in history.log:
+            own = key.fold("part", number)
+            part.handle(message.load(), own, Query(None, own, values, replayed=True))
+        return part
+
+
+class Trip(NamedTuple):
+    """A call to one worker about some of its parts.
+
+    Attributes:
+        shards: What the worker knows these shards by.
+        factory: What makes parts, for a worker that does not have it.
+        call: Number of the call; what still waits from another one is dropped.
+        key: Randomness of the call.
+        forget: Parts that the worker need not keep.
+        visits: What the worker has not been told of yet.
+        parts: Which to visit, as many as there is time for.
+    """
+
+    shards: str
+    factory: Packed | Callable[[int], Part] | None
+    call: int
+    key: Key
+    forget: tuple[int, ...]
+    visits: tuple[Visit, ...]
+    parts: tuple[int, ...]
+
+    def __call__(self, memory: dict[str, Any]) -> Done:
+        """Make the trip, on the worker."""
+        began = time.perf_counter()
+        if self.factory is not None:
+            factory = self.factory.load() if isinstance(self.factory, Packed) else self.factory
+            memory[self.shards] = Home(factory)
+        home: Home = memory[self.shards]
+        if home.call != self.call:
+            home.call, home.waiting = self.call, {}
+        for part in self.forget:
+            home.parts.pop(part, None)
+        home.waiting.update((visit.part, visit) for visit in self.visits)
+        outcomes: list[Outcome] = []
+        interrupted = False
+        try:
+            for part in self.parts:
+                outcomes.append(home.pay(home.waiting.pop(part), self.key, memory["objective"]))
+                if time.perf_counter() - began > LIMIT_SECONDS:
+                    break
+        except Interrupt:
+            interrupted = True
+        return Done(outcomes, time.perf_counter() - began, interrupted)
