@@ -131,7 +131,7 @@ def _dump(pickler_class: Any, value: Any, beside: Callable[[pickle.PickleBuffer]
 @functools.cache
 def _with_tensors(pickler_class: Any) -> Any:
     """Return a pickler that knows how tensors become arrays."""
-    own = getattr(pickler_class, "dispatch_table", copyreg.dispatch_table)
+    own = copyreg.dispatch_table if pickler_class is pickle.Pickler else pickler_class.dispatch_table
     table = ChainMap({sys.modules["torch"].Tensor: _reduced}, own)
     return type("Pickler", (pickler_class,), {"dispatch_table": table})
 
