@@ -15,7 +15,7 @@ from zoo.core.objective import Objective
 from zoo.core.state import freeze, thaw
 from zoo.execution import crew, units
 from zoo.execution.executor import LIMIT_SECONDS
-from zoo.execution.packing import Message, decode, encode_plain
+from zoo.execution.packing import Message, decode, encode, encode_plain
 from zoo.execution.pool import Pooled
 from zoo.execution.transport import Answered, Died, Event, Failed, Ready, Transport
 from zoo.execution.worker import Worker, report
@@ -268,7 +268,14 @@ class FakeTransport:
             self.die(worker)
             return []
         if last is None:
-            answer = seat.worker.call(_loaded(first))
+            try:
+                answer = _loaded(encode(seat.worker.call(_loaded(first))))
+            except Kills:
+                self.die(worker)
+                return []
+            except Hangs:
+                seat.due = np.inf
+                return []
         else:
             if self.faults.cut and self.random.random() < self.faults.cut:
                 last = self.random.randint(first + 1, last)
@@ -279,7 +286,8 @@ class FakeTransport:
         seat.inbox.popleft()
         if last is not None:
             self.done.append((first, last))
-            seconds = seat.seconds * (last - first) / (task.last - first)
+            until_now = self.clock.now - (seat.free - seat.seconds)  # it may be ended before it is done
+            seconds = min(seat.seconds, until_now) * (last - first) / (task.last - first)
             answer = answer._replace(reply=replace(answer.reply, seconds=seconds))
         event = Answered(worker, task.dispatch, answer)
         self.received += len(encode_plain(answer))
