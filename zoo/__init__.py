@@ -1,9 +1,9 @@
 """Optimization without gradients: any black box, on any number of workers, with the same bytes as result.
 
 Start with `zoo.minimize`. What else there is: `zoo.resume`, `zoo.scipy_method`, `zoo.list_methods`, the
-executors `zoo.Processes` and `zoo.Ray`, `zoo.Objective` and `zoo.Command` for objectives that are more
-than a function, `zoo.Key` for randomness, `zoo.FiniteDifference` and its directions for gradients
-without derivatives.
+executors `zoo.Processes` and `zoo.Ray`, `zoo.Part` for what keeps a state on workers, `zoo.Objective` and
+`zoo.Command` for objectives that are more than a function, `zoo.Key` for randomness,
+`zoo.FiniteDifference` and its directions for gradients without derivatives.
 
 Names are imported when they are first used, so that importing the package costs next to nothing.
 """
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zoo.core.types import Rows as Rows
     from zoo.estimators.finite_difference import FiniteDifference as FiniteDifference
     from zoo.execution.executor import Serial as Serial
+    from zoo.execution.parts import Part as Part
     from zoo.execution.processes import Processes as Processes
     from zoo.execution.ray import Ray as Ray
     from zoo.facade import Interrupted as Interrupted
@@ -58,6 +59,7 @@ _HOMES = {
     "zoo.core.types": ("Candidates", "Evaluations", "Optimizer", "Rows"),
     "zoo.estimators.finite_difference": ("FiniteDifference",),
     "zoo.execution.executor": ("Serial",),
+    "zoo.execution.parts": ("Part",),
     "zoo.execution.processes": ("Processes",),
     "zoo.execution.ray": ("Ray",),
     "zoo.facade": ("Interrupted", "minimize", "resume", "scipy_method"),
