@@ -23,6 +23,14 @@ from zoo.execution.worker import Worker, report
 _START_SECONDS = 0.3
 
 
+class Kills(BaseException):
+    """Raised by what a worker is called for: the worker dies of it."""
+
+
+class Hangs(BaseException):
+    """Raised by what a worker is called for: it never comes back from there."""
+
+
 @dataclass
 class Faults:
     """What is to go wrong. Dispatches and starts are counted from 0, over the whole run.
