@@ -14,29 +14,35 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from zoo.core.validation import check_number
-from zoo.execution.packing import Message, decode, encode, encode_plain
+from zoo.execution.devices import VARIABLE as GPUS
+from zoo.execution.devices import check_gpus, explained
+from zoo.execution.packing import Base, Message, decode, encode_plain, encode_whole, summary
 from zoo.execution.pool import Pooled
 from zoo.execution.threads import VARIABLES
 from zoo.execution.transport import Answered, Died, Event, Failed, Ready, Transport
 from zoo.execution.worker import Worker, report
 
-_INLINE = 100_000  # bytes; what is longer goes through the object store, once
 _UNITS = struct.Struct("<qq")  # first unit, one past the last one
-_QUIET = {
+_LONG = 100_000  # bytes, from which on Ray puts arguments of calls into its object store
+_LONGER = 2**18  # the same for a Ray that is started here: up to there, the store costs more than it saves
+_SILENT = {"log_to_driver": False, "logging_level": "ERROR"}
+_SETTINGS = {
     # Death notices would be printed to standard output, whatever `log_to_driver` says.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker died or was killed|node with node id|raylet",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker died or was killed|node with node id",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_max_direct_call_object_size": str(_LONGER + 2**10),
     "RAY_prestart_worker_first_driver": "0",
     "RAY_worker_niceness": "0",  # Ray's own choice of 15 starves workers beside anything else
 }
@@ -91,12 +97,7 @@ class Ray(Pooled):
         super().__init__(
             num_workers, timeout=timeout, max_attempts=max_attempts, threads=threads, replicated=replicated
         )
-        self.gpus_per_worker = check_number("gpus_per_worker", gpus_per_worker)
-        if not (0 <= self.gpus_per_worker < 1 or self.gpus_per_worker.is_integer()):
-            raise ValueError(
-                "`gpus_per_worker` must be 0, a share below 1 of one GPU, or a whole number of GPUs, got "
-                f"{gpus_per_worker!r}."
-            )
+        self.gpus_per_worker = check_gpus(gpus_per_worker)
         if address is not None and not (isinstance(address, str) and address):
             raise TypeError(f'`address` must be "host:port", "auto" or "local", got {address!r}.')
         if runtime_env is not None and not isinstance(runtime_env, dict):
@@ -111,18 +112,22 @@ class Ray(Pooled):
     def connect(self, objective: Message) -> Transport:
         # Ray replaces the handler of SIGTERM for good, and that of a thread cannot be read or set.
         handler = signal.getsignal(signal.SIGTERM) if _is_main() else None
-        with _environment(_QUIET):
+        with _environment(_SETTINGS):
             ray = _ray()
-            stop: Callable[[], None]
+            stop: Callable[[], None] = functools.partial(_stop, handler)
+            long, runtime_env = _LONG, {}
+            address = self.address or os.environ.get("RAY_ADDRESS") or "local"
             if ray.is_initialized():
                 _check_address(self.address, ray.get_runtime_context().gcs_address)
-                stop, own_env = _leave, self.runtime_env or {}
+                stop, runtime_env = _leave, self.runtime_env or {}
+            elif address == "local":
+                _start(self.num_workers, self.runtime_env)
+                stop, long = functools.partial(_stop, handler, _lifeline()), _LONGER
             else:
-                _init(self.num_workers, self.address, self.runtime_env)
-                stop, own_env = functools.partial(_stop, handler), {}
+                _join(address, self.runtime_env)
         try:
             self._check_room([node["Resources"] for node in ray.nodes() if node["Alive"]])
-            return _Actors(objective, self.gpus_per_worker, self.threads, own_env, stop)
+            return _Actors(objective, self._actor(runtime_env), long, stop)
         except BaseException:
             stop()
             raise
@@ -144,6 +149,19 @@ class Ray(Pooled):
                 f"{len(nodes)} nodes: room for {room} workers. Ask for fewer, or start Ray with more."
             )
 
+    def _actor(self, runtime_env: dict[str, Any]) -> Any:
+        """Return the class of this executor's actors. What may be restarted or retried is up to us."""
+        variables = {**runtime_env.get("env_vars", {}), **dict.fromkeys(VARIABLES, str(self.threads))}
+        if not self.gpus_per_worker:
+            variables[GPUS] = ""  # Ray leaves every GPU of the node in sight
+        return _ray().remote(
+            num_cpus=0 if self.gpus_per_worker else 1,
+            num_gpus=self.gpus_per_worker,
+            max_restarts=0,
+            max_task_retries=0,
+            runtime_env={**runtime_env, "env_vars": variables},
+        )(_actor_class())
+
     def __repr__(self) -> str:
         gpus = f", gpus_per_worker={self.gpus_per_worker:g}" if self.gpus_per_worker else ""
         return f"Ray({self.num_workers}{gpus})"
@@ -152,25 +170,8 @@ class Ray(Pooled):
 class _Actors:
     """Transport over calls of actors. Ray neither restarts nor retries: that is the scheduler's part."""
 
-    def __init__(
-        self,
-        objective: Message,
-        gpus: float,
-        threads: int,
-        runtime_env: dict[str, Any],
-        stop: Callable[[], None],
-    ) -> None:
-        self._ray, self._stop = _ray(), stop
-        variables = {**runtime_env.get("env_vars", {}), **dict.fromkeys(VARIABLES, str(threads))}
-        if not gpus:
-            variables["CUDA_VISIBLE_DEVICES"] = ""  # Ray leaves every GPU of the node in sight
-        self._class: Any = self._ray.remote(
-            num_cpus=0 if gpus else 1,
-            num_gpus=gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            runtime_env={**runtime_env, "env_vars": variables},
-        )(_actor_class())
+    def __init__(self, objective: Message, actor: Any, long: int, stop: Callable[[], None]) -> None:
+        self._ray, self._class, self._long, self._stop = _ray(), actor, long, stop
         self.sent = self.received = 0
         self._actors: dict[int, Any] = {}
         self._pids: dict[int, int] = {}
@@ -181,34 +182,32 @@ class _Actors:
         self._steps: dict[int, tuple[Any, ...]] = {}  # by worker, what goes with its next dispatch
         self._last: tuple[Message, tuple[Any, ...]] = Message(b""), (b"",)  # and how it is sent
         self._path = [entry for entry in map(os.path.abspath, sys.path) if not _is_installed(entry)]
-        self._objective = objective, self._shipped(objective)
+        self._objective = self._shipped(objective)
 
     def start(self, worker: int) -> None:
-        message, arguments = self._objective
-        self._used[worker] = [base.digest for base in message.bases]
         self._actors[worker] = self._class.remote()
-        self._submit(worker, None, "load", self._path, *arguments)
+        self._submit(worker, None, "load", self._path, *self._objective)
 
     def begin(self, worker: int, step: Message) -> None:
-        if step is not self._last[0]:
-            self._last = step, self._shipped(step)
-        self._used[worker] = [base.digest for base in step.bases]
-        self._steps[worker] = self._last[1]
+        self._steps[worker] = self._sent_to(worker, step)
 
     def evaluate(self, worker: int, dispatch: int, first: int, last: int) -> None:
         # The step travels with the first dispatch that belongs to it: one call costs less than two.
         self._submit(worker, dispatch, "evaluate", _UNITS.pack(first, last), *self._steps.pop(worker, ()))
 
     def call(self, worker: int, dispatch: int, task: Message) -> None:
-        self._submit(worker, dispatch, "call", *self._shipped(task))
+        self._submit(worker, dispatch, "call", *self._sent_to(worker, task))
 
     def end(self, worker: int) -> None:
+        if worker not in self._actors:
+            return
         self._ended.append(Died(worker, "it was ended"))
         self._forget(worker)
 
     def poll(self, timeout: float) -> Sequence[Event]:
         found, self._ended = self._ended, []
         if not self._calls:
+            time.sleep(0.0 if found else timeout)
             return found
         calls = list(self._calls)
         done, _ = self._ray.wait(calls, timeout=0.0 if found else timeout)
@@ -230,20 +229,30 @@ class _Actors:
 
     def _submit(self, worker: int, dispatch: int | None, method: str, *arguments: Any) -> None:
         if worker in self._actors:
-            self.sent += sum(len(argument) for argument in arguments if isinstance(argument, bytes))
+            self.sent += sum(len(part) for part in arguments if isinstance(part, bytes | np.ndarray))
             call = getattr(self._actors[worker], method).remote(*arguments)
             self._calls[call] = worker, dispatch
 
+    def _sent_to(self, worker: int, message: Message) -> tuple[Any, ...]:
+        if message is not self._last[0]:
+            self._last = message, self._shipped(message)
+        self._used[worker] = [base.digest for base in message.bases]
+        return self._last[1]
+
     def _shipped(self, message: Message) -> tuple[Any, ...]:
         """Return a message as arguments of a call: what is long by reference, put where all can get it."""
-        body = self._put(message.body, len(message.body)) if len(message.body) > _INLINE else message.body
-        wanted = {base.digest: base.buffer for base in message.bases}
-        for digest in self._bases.keys() - wanted.keys() - set().union(*self._used.values()):
+        for digest in self._bases.keys() - set().union(*self._used.values()):
             del self._bases[digest]
-        for digest in wanted.keys() - self._bases.keys():
-            buffer = wanted[digest]
-            self._bases[digest] = self._put(np.frombuffer(buffer, np.uint8), buffer.nbytes)
-        return body, *(self._bases[base.digest] for base in message.bases)
+        body = message.body if len(message.body) <= self._long else self._put(message.body, len(message.body))
+        return body, *map(self._base, message.bases)
+
+    def _base(self, base: Base) -> Any:
+        array = np.frombuffer(base.buffer, np.uint8)
+        if len(array) <= self._long:
+            return array
+        if base.digest not in self._bases:
+            self._bases[base.digest] = self._put(array, len(array))
+        return self._bases[base.digest]
 
     def _put(self, value: Any, size: int) -> Any:
         self.sent += size
@@ -254,7 +263,8 @@ class _Actors:
         try:
             answer = self._ray.get(call)
         except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
-            return Failed(worker, f"a worker could not start: {error}")
+            cause = getattr(error, "cause", None) or error
+            return Failed(worker, f"a worker could not start: {summary(cause)}\n\n{error}")
         except errors.RayError as error:
             pid = self._pids.get(worker, "unknown")
             self._forget(worker)
@@ -267,12 +277,8 @@ class _Actors:
         if dispatch is None:
             self._pids[worker] = answer
             return Ready(worker)
-        if isinstance(answer, bytes):
-            self.received += len(answer)
-            return Answered(worker, dispatch, decode(answer))
-        body, *bases = answer
-        self.received += len(body) + sum(base.nbytes for base in bases)
-        return Answered(worker, dispatch, decode(body, [bytearray(base) for base in bases]))
+        self.received += len(answer)
+        return Answered(worker, dispatch, decode(answer))
 
     def _forget(self, worker: int) -> None:
         """End an actor, if it has not ended by itself; nothing follows from it any more."""
@@ -292,7 +298,7 @@ class _Far:
         try:
             self._worker = Worker(decode(body, bases))
         except (Exception, SystemExit) as error:
-            return report("a worker could not load the objective", error)
+            return explained(report("a worker could not load the objective", error))
         return os.getpid()
 
     def evaluate(self, units: bytes, *step: Any) -> bytes | str:
@@ -301,14 +307,13 @@ class _Far:
                 self._worker.begin(decode(step[0], step[1:]))
             return encode_plain(self._worker.evaluate(*_UNITS.unpack(units)))
         except (Exception, SystemExit) as error:
-            return report("a worker could not load the candidates, or evaluate", error)
+            return explained(report("a worker could not load the candidates, or evaluate", error))
 
-    def call(self, body: bytes, *bases: Any) -> list[Any] | str:
+    def call(self, body: bytes, *bases: Any) -> bytes | str:
         try:
-            message = encode(self._worker.call(decode(body, bases)))
-            return [message.body, *(np.frombuffer(base.buffer, np.uint8) for base in message.bases)]
+            return encode_whole(self._worker.call(decode(body, map(bytearray, bases))))
         except (Exception, SystemExit) as error:
-            return report("a worker could not do its part", error)
+            return explained(report("a worker could not do its part", error))
 
 
 def _actor_class() -> type:
@@ -332,20 +337,40 @@ def _actor_class() -> type:
     return Actor
 
 
-def _init(num_workers: int, address: str | None, runtime_env: dict[str, Any] | None) -> None:
-    """Join a cluster, or start one."""
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
-    if address == "local":
-        options |= {"num_cpus": num_workers, "include_dashboard": False}
-        if os.path.isdir("/dev/shm"):
-            # Ray would take 30 % of the memory, and fail where containers have little of it to share. Of the
-            # least that it accepts, it finds room elsewhere.
-            quarter = shutil.disk_usage("/dev/shm").free // 4
-            options["object_store_memory"] = max(80 * 2**20, min(quarter, 2**31))
-    elif runtime_env is None:
+def _start(num_workers: int, runtime_env: dict[str, Any] | None) -> None:
+    """Start a small Ray on this machine."""
+    options: dict[str, Any] = {"num_cpus": num_workers, "include_dashboard": False}
+    if os.path.isdir("/dev/shm"):
+        # Ray would take 30 % of the memory, and fail where containers have little of it to share. For the
+        # least that it accepts, it finds room elsewhere.
+        quarter = shutil.disk_usage("/dev/shm").free // 4
+        options["object_store_memory"] = max(80 * 2**20, min(quarter, 2**31))
+    _ray().init("local", runtime_env=runtime_env, **options, **_SILENT)
+
+
+def _lifeline() -> subprocess.Popen[bytes]:
+    """Start what ends Ray's agents as soon as this process is gone.
+
+    Everything else of a Ray that was started here ends then by itself, actors within seconds, whatever
+    they are at. Agents take a minute over it.
+    """
+    psutil = importlib.import_module("psutil")  # which comes with Ray
+    processes = psutil.Process().children(recursive=True)
+    agents = [str(process.pid) for process in processes if process.name().startswith("ray::")]
+    return subprocess.Popen(
+        ["sh", "-c", f"read _; kill -9 {' '.join(agents)}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _join(address: str, runtime_env: dict[str, Any] | None) -> None:
+    """Join a cluster, and bring the user's modules there."""
+    if runtime_env is None:
         runtime_env = {"py_modules": _own_modules()}
-    _ray().init(**options, runtime_env=runtime_env)
+    _ray().init(address, runtime_env=runtime_env, **_SILENT)
 
 
 def _check_address(wanted: str | None, running: str) -> None:
@@ -387,7 +412,10 @@ def _is_installed(path: str) -> bool:
     )
 
 
-def _stop(handler: Any) -> None:
+def _stop(handler: Any, lifeline: subprocess.Popen[bytes] | None = None) -> None:
+    if lifeline is not None:
+        lifeline.kill()
+        lifeline.communicate()
     _ray().shutdown()
     if handler is not None and _is_main():
         signal.signal(signal.SIGTERM, handler)
