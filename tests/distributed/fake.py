@@ -131,7 +131,7 @@ class FakeTransport:
         self.evaluated: list[tuple[int, int, int, bool]] = []  # worker, first, last, whether alone
         self.done: list[tuple[int, int]] = []  # first, last
         self.lost: list[tuple[int, int]] = []  # first, last
-        self.begun: list[tuple[int, str]] = []  # worker, and in which form it was sent the step
+        self.begun: list[tuple[int, int | None]] = []  # worker by start, and how many steps it was told
         self.ended: list[int] = []  # workers, by the driver
         self.most = 0  # dispatches one worker had at once
         self.starts = self.dispatches = 0
@@ -257,7 +257,8 @@ class FakeTransport:
         seat.due = seat.heard = max(seat.heard, seat.free + 0.5 * seat.seconds * self.random.random())
 
     def _begin(self, seat: _Seat, step: object) -> None:
-        self.begun.append((seat.started, type(step).__name__))
+        told = getattr(step, "evaluations", None)
+        self.begun.append((seat.started, None if told is None else len(told)))
         place = getattr(step, "place", None)
         replica = seat.worker._memory.get("replica")
         spoilt = place is not None and replica is not None and (seat.started, place.step) in self.faults.drift
