@@ -1,8 +1,5 @@
 """Candidates and objectives that hold large arrays, and tasks that do."""
 
-import os
-import time
-
 import numpy as np
 
 from zoo.core.objective import Objective
@@ -40,22 +37,10 @@ class Greedy(Windows):
 
 
 class Sums(Objective):
-    """Takes long enough for both of two workers to take part."""
-
     unit = 2
 
     def __call__(self, x, *, key):
-        time.sleep(0.005)
         return x.sum(1)
-
-
-class Pid(Objective):
-    """Says which process evaluates."""
-
-    unit = 1
-
-    def __call__(self, x, *, key):
-        return np.full(len(x), float(os.getpid()))
 
 
 class Scratch(Objective):

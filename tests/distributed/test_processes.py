@@ -1,6 +1,8 @@
 """Workers as local processes, for real: started, killed, replaced, and gone afterwards."""
 
+import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.distributed import objectives
+from tests.distributed import arrays, objectives
 from tests.distributed.objectives import points
 from zoo.core.command import Command
 from zoo.core.errors import EvaluationError, Interrupt, WorkerError
@@ -22,7 +24,10 @@ from zoo.core.types import Rows
 from zoo.execution import interrupts
 from zoo.execution.executor import Serial
 from zoo.execution.ledger import Ledger
+from zoo.execution.packing import encode, encode_objective
 from zoo.execution.processes import Processes
+from zoo.execution.transport import Answered, Died, Ready
+from zoo.execution.worker import Given
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,15 +83,6 @@ def test_objectives_by_name_and_by_command():
         command.close()
 
 
-def test_torch():
-    torch = pytest.importorskip("torch")
-    rows = Rows(torch.linspace(0, 1, 40, dtype=torch.float32).reshape(8, 5))
-    executor = Processes(1)
-    with executor.open(as_objective(lambda x: (x * x).sum() + 100 * torch.get_num_threads())):
-        values = executor.evaluate(rows, Key(0), 0).values
-    assert values.tolist() == ((rows.array**2).sum(1) + 100).double().tolist()
-
-
 def test_threads():
     executor = Processes(1)
     with executor.open(as_objective(objectives.variables)):
@@ -118,6 +114,176 @@ def test_large_steps_do_not_block():
             done = executor.evaluate(rows, Key(0), step)
     assert np.isfinite(done.values).sum() == 1000
     assert len(done.failures) == 2000
+
+
+class Workers:
+    """Workers without a scheduler: messages go where and when a test says."""
+
+    def __init__(self, executor, objective):
+        self.transport = executor.connect(encode_objective(objective))
+        self.ready, self.dead, self.answers, self.asked = set(), {}, {}, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.transport.close()
+
+    def start(self, worker):
+        self.transport.start(worker)
+        self.wait(lambda: worker in self.ready)
+
+    def evaluate(self, worker, candidates, step):
+        """Return what a worker answers to a step that is sent to it."""
+        n = len(candidates)
+        self.transport.begin(worker, encode(Given(candidates, range(n + 1), Key(0), step)))
+        self.asked += 1
+        self.transport.evaluate(worker, self.asked, 0, n)
+        return self.answer(self.asked).reply.values.tolist()
+
+    def call(self, worker, task):
+        self.asked += 1
+        self.transport.call(worker, self.asked, encode(task))
+        return self.answer(self.asked)
+
+    def answer(self, number):
+        self.wait(lambda: number in self.answers)
+        return self.answers.pop(number)
+
+    def wait(self, condition):
+        while not condition():
+            for event in self.transport.poll(10.0):
+                if isinstance(event, Ready):
+                    self.ready.add(event.worker)
+                elif isinstance(event, Answered):
+                    self.answers[event.dispatch] = event.answer
+                elif isinstance(event, Died):
+                    self.dead[event.worker] = event.reason
+                else:
+                    raise AssertionError(event.message)
+
+
+def segments(pid):
+    """Return how many segments a process holds, open or mapped."""
+    files = [os.path.realpath(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum("memfd:gradfree" in file for file in files)
+
+
+def sums(candidates):
+    return candidates.rows(0, len(candidates)).sum(1).tolist()
+
+
+in_memory = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs files in memory")
+
+
+@in_memory
+def test_a_large_array_is_sent_once():
+    """Not once for each worker, and not again while it stays the same."""
+    size = 8 * arrays.SIZE
+    with Workers(Processes(3), arrays.Sums()) as workers:
+        workers.start(0), workers.start(1)
+        sent = [workers.transport.sent]
+        for step in range(10):
+            candidates = arrays.Windows(arrays.array_of(0))  # equal, not the same
+            for worker in (0, 1):
+                assert workers.evaluate(worker, candidates, step) == sums(candidates)
+            sent.append(workers.transport.sent)
+        assert size < sent[1] - sent[0] < size + 10_000
+        assert sent[-1] - sent[1] < 100_000
+        workers.start(2)  # who gets what is there already
+        assert workers.evaluate(2, candidates, 10) == sums(candidates)
+        assert workers.transport.sent - sent[-1] < 10_000
+
+
+@in_memory
+def test_large_arrays_that_change_do_not_pile_up():
+    with Workers(Processes(2), arrays.Sums()) as workers:
+        workers.start(0), workers.start(1)
+        before, base = workers.transport.sent, arrays.array_of(0)
+        for step in range(200):
+            base[0] = step
+            # One of them reads late, and after what it needs may have been forgotten here.
+            if step % 40 == 0:
+                message = encode(Given(arrays.Windows(base.copy()), range(3), Key(0), step))
+                workers.transport.begin(1, message)
+            assert workers.evaluate(0, arrays.Windows(base, 2), step) == sums(arrays.Windows(base, 2))
+        assert 200 <= (workers.transport.sent - before) / (8 * arrays.SIZE) < 201
+        assert max(segments(pid) for pid in [os.getpid(), *workers.transport.pids()]) < 25
+        assert workers.evaluate(1, arrays.Windows(base), 200) == sums(arrays.Windows(base))
+    del workers
+    assert segments(os.getpid()) == 0
+
+
+@pytest.mark.parametrize("in_frames", [False, True])
+def test_who_may_write_to_a_large_array(monkeypatch, in_frames):
+    """The objective to its own, a task to its copy, and nobody to what a step shares."""
+    if in_frames:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    array = arrays.array_of(0)
+    assert steps(Processes(2), arrays.Scratch()) == steps(Serial(), arrays.Scratch())
+    with Workers(Processes(2), arrays.Sums()) as workers:
+        workers.start(0), workers.start(1)
+        for worker in (0, 0, 1):
+            found, spoilt = workers.call(worker, arrays.Spoil(array))
+            assert found == array[0]
+            assert (spoilt == -1.0).all()
+            assert spoilt.flags.writeable
+            assert workers.evaluate(worker, arrays.Windows(array), 0) == sums(arrays.Windows(array))
+    executor = Processes(1)
+    with executor.open(arrays.Sums()), pytest.raises(EvaluationError, match="read-only"):
+        executor.evaluate(arrays.Greedy(array), Key(0), 0)
+
+
+def test_torch():
+    """Large tensors are arrays on their way, and tensors again."""
+    torch = pytest.importorskip("torch")
+    rows = torch.linspace(0, 1, 2**16, dtype=torch.float32).reshape(2, -1)
+    adding = as_objective(lambda x: (x.add_(1.0) ** 2).sum() + 100 * torch.get_num_threads())
+    with Workers(Processes(1), adding) as workers:
+        workers.start(0)
+        before = workers.transport.sent
+        for step in range(6):
+            rows[0, 0] = step // 2
+            found = workers.evaluate(0, Rows(rows), step)
+            assert found == [float(((row + 1.0) ** 2).sum() + 100) for row in rows]
+        assert 3 <= (workers.transport.sent - before) / rows.nbytes < 3.1
+
+
+def test_gpus_are_shared_out(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    seen = as_objective(lambda x: float(os.environ["CUDA_VISIBLE_DEVICES"] or "nan"))
+    with Workers(Processes(4, gpus_per_worker=0.5), seen) as workers:
+        for worker in range(4):
+            workers.start(worker)
+        found = [workers.evaluate(worker, points(1), 0)[0] for worker in range(4)]
+        assert found == [4, 7, 4, 7]
+        workers.transport.end(1)
+        workers.wait(lambda: workers.dead)
+        workers.start(4)
+        assert workers.evaluate(4, points(1), 0) == [7]  # it has the place of the one that ended
+
+
+def test_without_gpus(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+
+    def opens_one(x):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+        raise RuntimeError("No CUDA GPUs are available")
+
+    executor = Processes(1)
+    with (
+        executor.open(as_objective(opens_one)),
+        pytest.raises(EvaluationError, match=r"No CUDA GPUs are available \(.* by `gpus_per_worker`\)"),
+    ):
+        executor.evaluate(points(1), Key(0), 0)
+    with (
+        pytest.raises(ValueError, match=r"^3 workers with gpus_per_worker=1 need 3 GPUs.* has 2 "),
+        Processes(3, gpus_per_worker=1).open(as_objective(opens_one)),
+    ):
+        pass
+    with pytest.raises(ValueError, match="`gpus_per_worker` must be 0, a fraction"):
+        Processes(1, gpus_per_worker=1.5)
+    assert Processes(1, gpus_per_worker=0.5).describe()["gpus_per_worker"] == 0.5
 
 
 def test_killed_workers_change_nothing():
@@ -164,6 +330,100 @@ def test_poison(function):
     ]
     assert ledger.account.restarts in (3, 4)
     assert [event for event in events if event["event"] == "quarantined"]
+
+
+def expected(*failed, n=24):
+    """Return the values of `wave` at `points(n)`, some of them failed, as bytes."""
+    values = np.array([objectives.wave(x) for x in points(n).array])
+    values[list(failed)] = np.nan
+    return values.tobytes()
+
+
+def test_hung_evaluations_end_at_the_deadline(tmp_path):
+    """One that sleeps beside a child of its own, and one in native code that lets no thread run."""
+
+    def hangs(x):
+        if x[0] == 7:
+            child = subprocess.Popen(["sleep", "3600"])
+            (tmp_path / f"pid{child.pid}").touch()
+            time.sleep(3600)
+        if x[0] == 16:
+            ctypes.PyDLL(None).sleep(3600)
+        return objectives.wave(x)
+
+    executor, events = Processes(2, timeout=1.0), []
+    with executor.open(as_objective(hangs)):
+        ledger = Ledger(range(25), event=events.append)
+        done = executor.evaluate(points(), Key(0), 0, ledger)
+        children = [int(path.name[3:]) for path in tmp_path.glob("pid*")]
+        assert children
+        assert not any(map(is_alive, children))
+        assert executor.evaluate(points(7), Key(0), 1).values.tobytes() == expected(n=24)[: 8 * 7]
+    assert done.values.tobytes() == expected(7, 16)
+    assert [(failure.row, failure.kind, failure.message) for failure in done.failures] == [
+        (7, "hung", "took more than 1 s"),
+        (16, "hung", "took more than 1 s"),
+    ]
+    assert ledger.account.quarantined == 2
+    assert {event["id"] for event in events if event["event"] == "quarantined"} == {7, 16}
+
+
+def test_an_evaluation_that_needs_more_memory_than_there_is():
+    def needs(x):
+        if x[0] in (5, 20):
+            resource.setrlimit(resource.RLIMIT_AS, (2**32, resource.RLIM_INFINITY))
+            np.empty(2**29)
+        return objectives.wave(x)
+
+    executor = Processes(2)
+    with executor.open(as_objective(needs)):
+        ledger = Ledger(range(25))
+        done = executor.evaluate(points(), Key(0), 0, ledger)
+    assert done.values.tobytes() == expected(5, 20)
+    assert {(failure.row, failure.kind) for failure in done.failures} == {(5, "raised"), (20, "raised")}
+    assert all("MemoryError" in failure.message for failure in done.failures)
+    assert ledger.account.restarts == 0
+
+
+def test_all_workers_killed_at_once():
+    executor, killed = Processes(2), []
+
+    def kill(reply):
+        if step == len(killed):
+            killed.append(executor.pids())
+            for pid in killed[-1]:
+                os.kill(pid, signal.SIGKILL)
+
+    with executor.open(as_objective(objectives.slow_wave)):
+        for step in range(3):
+            ledger = Ledger(range(41), record=kill)
+            values = executor.evaluate(points(40, seed=step), Key(0), step, ledger).values
+            assert values.tolist() == [objectives.wave(x) for x in points(40, seed=step).array]
+            assert ledger.account.restarts == 2
+    assert len({pid for pids in killed for pid in pids}) == 6
+
+
+def test_a_straggler_is_overtaken(tmp_path):
+    began, ended = tmp_path / "began", tmp_path / "ended"
+
+    def straggles(x):
+        if x[0] == 20 and not began.exists():
+            began.touch()
+            time.sleep(30.0)
+            ended.touch()
+        time.sleep(0.01)
+        return objectives.wave(x)
+
+    executor, events = Processes(2), []
+    with executor.open(as_objective(straggles)):
+        ledger = Ledger(range(25), event=events.append)
+        done = executor.evaluate(points(), Key(0), 0, ledger)
+        assert not ended.exists()
+    assert began.exists()
+    assert done.values.tobytes() == expected()
+    assert ledger.account.speculated > 0
+    assert [event for event in events if event["event"] == "speculated"]
+    assert ledger.account.restarts == 0
 
 
 def test_an_objective_that_always_ends_its_process():
@@ -377,40 +637,50 @@ def test_script_without_a_guard(tmp_path):
     assert err.splitlines() == ["warned"] * 3
 
 
-@pytest.mark.parametrize("busy", [True, False])
-def test_workers_end_after_a_killed_driver(tmp_path, busy):
+@pytest.mark.parametrize(
+    "doing",
+    ["return 0.0", "time.sleep(60)", "ctypes.PyDLL(None).sleep(60)"],
+    ids=["idle", "busy", "in native code"],
+)
+def test_workers_end_after_a_killed_driver(tmp_path, doing):
+    """Also if they let no thread of Python run, and with them what they have started."""
     path = tmp_path / "script.py"
     path.write_text(
         textwrap.dedent(
             f"""
-            import numpy as np, time
-            from tests.distributed import objectives
+            import ctypes, os, pathlib, subprocess, time
+            from tests.distributed.objectives import points, wave
             from zoo.core.objective import as_objective
             from zoo.core.rng import Key
             from zoo.execution.processes import Processes
 
+            def stays(x):
+                child = subprocess.Popen(["sleep", "60"])
+                pathlib.Path({str(tmp_path)!r}, f"pid{{child.pid}}").touch()
+                {doing}
+
             executor = Processes(2)
-            with executor.open(as_objective(objectives.wave)):
-                executor.evaluate(objectives.points(), Key(0), 0)
-            with executor.open(as_objective(objectives.{"sleeps" if busy else "wave"})):
+            with executor.open(as_objective(wave)):
+                executor.evaluate(points(), Key(0), 0)
+            with executor.open(as_objective(stays)):
                 print(*executor.pids(), flush=True)
-                if not {busy}:
-                    executor.evaluate(objectives.points(), Key(0), 0)
-                    print("done", flush=True)
-                    time.sleep(60)
-                executor.evaluate(objectives.points(), Key(0), 0)
+                executor.evaluate(points(2), Key(0), 0)
+                time.sleep(60)
             """
         )
     )
+
+    def children():
+        return [int(path.name[3:]) for path in tmp_path.glob("pid*")]
+
     with run(path) as process:
         pids = [int(word) for word in process.stdout.readline().split()]
-        assert len(pids) == 2
-        if not busy:
-            process.stdout.readline()
-        time.sleep(0.5)
+        wait_until(lambda: len(children()) == 2)
+        pids += children()
+        assert len(pids) == 4
         assert all(map(is_alive, pids))
         process.kill()
-        wait_until(lambda: not any(map(is_alive, pids)), 4.0)
+        wait_until(lambda: not any(map(is_alive, pids)))
 
 
 def test_imports_are_light():
