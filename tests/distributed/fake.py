@@ -131,7 +131,7 @@ class FakeTransport:
         self.evaluated: list[tuple[int, int, int, bool]] = []  # worker, first, last, whether alone
         self.done: list[tuple[int, int]] = []  # first, last
         self.lost: list[tuple[int, int]] = []  # first, last
-        self.begun: list[tuple[int, int | None]] = []  # worker by start, and how many steps it was told
+        self.begun: list[tuple[int, int, int | None]] = []  # worker by start, step, steps told with it
         self.ended: list[int] = []  # workers, by the driver
         self.most = 0  # dispatches one worker had at once
         self.starts = self.dispatches = 0
@@ -257,9 +257,7 @@ class FakeTransport:
         seat.due = seat.heard = max(seat.heard, seat.free + 0.5 * seat.seconds * self.random.random())
 
     def _begin(self, seat: _Seat, step: object) -> None:
-        told = getattr(step, "evaluations", None)
-        self.begun.append((seat.started, None if told is None else len(told)))
-        place = getattr(step, "place", None)
+        place, told = getattr(step, "place", None), getattr(step, "evaluations", None)
         replica = seat.worker._memory.get("replica")
         spoilt = place is not None and replica is not None and (seat.started, place.step) in self.faults.drift
         if spoilt:
@@ -267,6 +265,7 @@ class FakeTransport:
         seat.worker.begin(step)
         if spoilt:
             replica.optimizer = replica.optimizer.optimizer
+        self.begun.append((seat.started, seat.worker.step, None if told is None else len(told)))
 
     def _work(self, worker: int, seat: _Seat) -> list[Event]:
         task, seat.due = seat.inbox[0], None
