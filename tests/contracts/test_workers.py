@@ -1,0 +1,94 @@
+"""Whole runs of every method on local processes: the directory of a run is that of a run without workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import zoo
+from tests.cases import Case
+from tests.contracts.test_contracts import START, all_methods, bowl
+from zoo.core.objective import Objective, as_objective
+from zoo.core.rng import Key
+from zoo.core.types import Candidates, Evaluations
+from zoo.execution.executor import Executor
+from zoo.execution.ledger import Ledger
+from zoo.execution.processes import Processes
+from zoo.run.digest import digest_of_run
+from zoo.run.directory import read_events
+
+
+def delayed(x: np.ndarray[Any, Any]) -> float:
+    """Take as long as chance will have it, in whichever process."""
+    time.sleep(0.0004 * (time.perf_counter_ns() // 1000 % 7))
+    return bowl(x)
+
+
+class Opened(Executor):
+    """Workers that were started before, and serve one run after the other."""
+
+    def __init__(self, executor: Processes) -> None:
+        self.executor, self.threads = executor, executor.threads
+
+    @contextlib.contextmanager
+    def open(self, objective: Objective) -> Iterator[None]:
+        yield
+
+    def evaluate(
+        self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None
+    ) -> Evaluations:
+        return self.executor.evaluate(candidates, key, step, ledger)
+
+    def step(self, *arguments: Any) -> tuple[Any, Evaluations]:
+        return self.executor.step(*arguments)
+
+    def kill(self) -> int:
+        """Kill the worker that was started first, and return its process number."""
+        pid = self.executor.pids()[0]
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return pid
+
+
+WORKERS: dict[str, Callable[[], Processes]] = {
+    "1": partial(Processes, 1),
+    "2": partial(Processes, 2),
+    "3": partial(Processes, 3),
+    "2, replicated": partial(Processes, 2, replicated=True),
+}
+
+
+@pytest.fixture(scope="module", params=WORKERS)
+def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
+    """Workers for all methods."""
+    executor = WORKERS[request.param]()
+    with executor.open(as_objective(delayed)):
+        yield Opened(executor)
+
+
+@all_methods
+def test_same_directory_with_workers(case: Case, opened: Opened, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"method": case.method, "options": case.options, "budget": 90, "rng": 0}
+    expected = zoo.minimize(bowl, START, out=tmp_path / "serial", **arguments)
+    killed: list[int] = []
+
+    def kill_one(x: np.ndarray[Any, Any]) -> None:
+        if opened.executor.replicated and not killed:
+            killed.append(opened.kill())
+
+    run = tmp_path / "run"
+    result = zoo.minimize(delayed, START, workers=opened, out=run, callback=kill_one, **arguments)
+    assert result.nfev == expected.nfev
+    assert digest_of_run(run) == digest_of_run(tmp_path / "serial")
+    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "serial" / "metrics.jsonl").read_bytes()
+    lost = [event["reason"] for event in read_events(run) if event["event"] == "worker lost"]
+    assert lost == [f"process {pid} was ended by signal 9 (SIGKILL)" for pid in killed]
