@@ -43,15 +43,15 @@ def main(descriptor: int, lifeline: int, parent: int, errors: int) -> None:
             file, from which the driver learns why a worker did not start.
     """
     watch(parent)
-    _hang(lifeline)
+    _tie(lifeline)
     os.set_inheritable(descriptor, False)
     # Once the driver is gone or has closed its end, nobody is left who could be told.
     with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
         _serve(connection, errors)
 
 
-def _hang(lifeline: int) -> None:
-    """Have the kernel end this process group once the other end of a pipe is closed.
+def _tie(lifeline: int) -> None:
+    """Have the kernel end this group of processes once the other end of a pipe is closed.
 
     That also ends an objective inside native code which lets no thread of Python run.
     """
