@@ -383,7 +383,7 @@ class Shards:
                 f"`messages` must be one for each of the {len(self._tracks)} parts (None to leave one out), "
                 f"got {len(messages)}."
             )
-        known = known or {}
+        messages, known = list(messages), known or {}  # a list, whose items are the same objects each time
         given_up = {
             part: reply for part, reply in known.items() if reply.error and messages[part] is not None
         }
@@ -440,7 +440,9 @@ class Shards:
             raise ValueError(
                 f"`states` must be one for each of the {len(self._tracks)} parts, got {len(states)}."
             )
-        for track, packed in zip(self._tracks, [_packed("a state", state) for state in states], strict=True):
+        for track, packed in zip(
+            self._tracks, [_packed("a state", state, Packed.whole) for state in states], strict=True
+        ):
             self._release(track)
             track.settle(packed)
 
@@ -516,9 +518,9 @@ class Alone:
                 raise Interrupt
 
 
-def _packed(what: str, value: Any) -> Packed:
+def _packed(what: str, value: Any, pack: Callable[[Any], Packed] = Packed.of) -> Packed:
     try:
-        return Packed.of(value)
+        return pack(value)
     except Exception as error:  # picklers raise what they like
         raise TypeError(f"{what} cannot be sent to workers: {summary(error)}.") from error
 
