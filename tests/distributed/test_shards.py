@@ -114,6 +114,31 @@ def test_a_run_of_many_kinds_of_messages():
     assert run.events == []
 
 
+class Tells(parts.Client):
+    def handle(self, message, key, query):
+        query(np.zeros((2, 3)))
+        query(np.ones(3))
+        return self.index, str(key), message
+
+
+@pytest.mark.parametrize("make", [Serial, lambda: Fake(2)])
+def test_keys_and_order(make):
+    executor = make()
+    with executor.open(Noisy()):
+        shards = executor.shards(Tells, 4)
+        for call in range(2):
+            replies = shards.call(np.arange(8.0).reshape(4, 2) + call, KEY.fold(call))
+            for part, (index, key, message) in enumerate(reply.reply for reply in replies):
+                own = KEY.fold(call).fold("part", part)
+                assert (index, key, message.tolist()) == (
+                    part,
+                    str(own),
+                    [2.0 * part + call, 2.0 * part + call + 1],
+                )
+                evaluated = {str(own.fold("query").fold(0, 0)), str(own.fold("query").fold(1, 0))}
+                assert evaluated < {key for key, _ in parts.EVALUATED}
+
+
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 @pytest.mark.parametrize("limit", [0.0, 60.0], ids=["a part a trip", "all in a trip"])
 def test_same_replies_and_states_as_in_one_process(num_workers, limit, monkeypatch):
@@ -205,6 +230,17 @@ def test_a_part_that_ends_its_workers_is_left_out_of_the_call():
         assert [(e["part"], e["kind"]) for e in run.of("quarantined")] == [(3, "crashed")]
         assert run.account.quarantined == 1
         assert 3 <= run.account.restarts <= 4  # once among others, three times alone
+
+
+def test_nobody_is_blamed_for_having_been_near():
+    expected = serial(without=[(3, 4)])
+    for seed in range(3):
+        parts.FAULTS[3, 4] = itertools.repeat(Kills())
+        run = Run(Fake(2, seed=seed, max_attempts=1))
+        assert run.replies[4][3].error.message == "took its worker along 1 times"
+        run.replies[4][3] = None
+        assert run.outcome == expected
+        assert run.account.quarantined == 1
 
 
 def test_a_part_that_takes_too_long_is_left_out_of_the_call():
