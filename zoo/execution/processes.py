@@ -22,7 +22,7 @@ from zoo.execution.devices import VARIABLE as GPUS
 from zoo.execution.devices import check_gpus, shared_out
 from zoo.execution.packing import Message, decode, encode_plain
 from zoo.execution.pool import Pooled
-from zoo.execution.serve import BEGIN, CALL, DISPATCH, EVALUATE, FAILED, HEADER, LOAD, READY
+from zoo.execution.serve import BEGIN, CALL, DISPATCH, END, EVALUATE, FAILED, HEADER, LOAD, READY
 from zoo.execution.shared import Parcel, Segment, Store
 from zoo.execution.threads import VARIABLES
 from zoo.execution.transport import Answered, Died, Event, Failed, Ready, Transport
@@ -317,8 +317,10 @@ class _Processes:
     def close(self) -> None:
         for process in self._processes.values():
             if process.busy or not process.errors.closed:
-                process.popen.terminate()  # it would not see the end of its input soon
-            process.socket.close()
+                process.popen.terminate()  # it would not read soon
+            else:
+                process.push(END, b"")
+                process.flush()
         deadline = time.monotonic() + _GRACE_SECONDS
         for process in self._processes.values():
             process.end(deadline)

@@ -7,7 +7,6 @@ and the body. Open files come along with what the driver sends.
 from __future__ import annotations
 
 import array
-import contextlib
 import dataclasses
 import fcntl
 import os
@@ -25,7 +24,7 @@ HEADER = struct.Struct("<BQ")
 DISPATCH = struct.Struct("<qqq")
 """Body of a dispatch of units: its number, first unit, one past the last unit."""
 
-LOAD, BEGIN, EVALUATE, CALL = 1, 2, 3, 4  # from the driver: objective, step, units, task
+LOAD, BEGIN, EVALUATE, CALL, END = 1, 2, 3, 4, 5  # from the driver: objective, step, units, task, no more
 READY, ANSWERED, FAILED = 1, 2, 3  # to the driver: nothing, number and answer, why it cannot go on
 _TASKS = {LOAD: "load the objective", BEGIN: "load the candidates", EVALUATE: "evaluate", CALL: "do its part"}
 _FILES = socket.CMSG_SPACE(253 * array.array("i").itemsize)  # bytes that name all files that can come at once
@@ -33,7 +32,7 @@ _CLOSED_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def main(descriptor: int, lifeline: int, parent: int, errors: int) -> None:
-    """Serve the driver at the other end of a socket until it closes it.
+    """Serve the driver at the other end of a socket until it says that this is the end.
 
     Args:
         descriptor: The socket.
@@ -45,9 +44,11 @@ def main(descriptor: int, lifeline: int, parent: int, errors: int) -> None:
     watch(parent)
     _tie(lifeline)
     os.set_inheritable(descriptor, False)
-    # Once the driver is gone or has closed its end, nobody is left who could be told.
-    with socket.socket(fileno=descriptor) as connection, contextlib.suppress(EOFError, ConnectionError):
-        _serve(connection, errors)
+    with socket.socket(fileno=descriptor) as connection:
+        try:
+            _serve(connection, errors)
+        except (EOFError, ConnectionError):
+            os.killpg(0, signal.SIGKILL)  # the driver is gone, and could not end what was started here
 
 
 def _tie(lifeline: int) -> None:
@@ -67,6 +68,8 @@ def _serve(connection: socket.socket, errors: int) -> None:
     worker: Worker | None = None
     while True:
         kind, body = _receive(connection, shelf)
+        if kind == END:
+            return
         try:
             if kind == EVALUATE:
                 assert worker is not None
