@@ -7,6 +7,7 @@ and the body. Open files come along with what the driver sends.
 from __future__ import annotations
 
 import array
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -57,8 +58,10 @@ def _tie(lifeline: int) -> None:
     That also ends an objective inside native code which lets no thread of Python run.
     """
     os.set_inheritable(lifeline, False)
-    if hasattr(fcntl, "F_SETSIG") and os.getpgrp() == os.getpid():
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid())
+    if not hasattr(fcntl, "F_SETSIG"):
+        return
+    with contextlib.suppress(OSError):  # some kernels do not; what `watch` does is left then
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
