@@ -74,7 +74,7 @@ class Failure(NamedTuple):
     Attributes:
         row: Its row among the step's candidates.
         kind: "raised" (the objective raised, or returned no number), "crashed" (it took its worker
-            along, more than once) or "returned" (NaN or an infinity).
+            along, more than once), "hung" (it outlasted its deadline) or "returned" (NaN or an infinity).
         message: One line.
         details: Traceback as text, empty where there is none.
     """
