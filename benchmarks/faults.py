@@ -428,7 +428,7 @@ def full_disks(times: int, seed: int = 0) -> Row:
                 _fill(disk / "filler", but=int(generator.integers(3)))
                 full += 1
             if driver.ends(process, 0, 2) != 2:
-                found = ", ".join(f"{count} at {site}" for site, count in sites.items())
+                found = ", ".join(f"{site} {count}" for site, count in sorted(sites.items()))
                 return driver.row(f"disk full ({found})", full)
             told = re.search(r"run/(\w+).* cannot be written: No space left .*: make room", driver.said())
             if told is None:
@@ -477,7 +477,7 @@ def worker_kills(where: str, kills: int, together: bool = False, budget: int = 6
         for moment in moments:
             while not over.is_set():
                 pids = [pid for pid in executor.pids() if pid not in killed]
-                if len(pids) == executor.num_workers and _num_evaluated(out) >= moment:
+                if len(pids) >= (executor.num_workers if together else 1) and _num_evaluated(out) >= moment:
                     chosen = pids if together else [int(generator.choice(pids))]
                     for pid in chosen:
                         os.kill(pid, signal.SIGKILL)
@@ -758,10 +758,11 @@ def on_ray(kills: int | None) -> Iterator[Row]:
         logging_level="ERROR",
         object_store_memory=200 * 2**20,
     )
-    try:
-        yield from on_workers("Ray", kills)
-    finally:
-        ray.shutdown()
+    with contextlib.redirect_stdout(sys.stderr):  # Ray reports every death there is
+        try:
+            yield from on_workers("Ray", kills)
+        finally:
+            ray.shutdown()
 
 
 def on_workers(where: str, kills: int | None) -> Iterator[Row]:
