@@ -116,7 +116,7 @@ def test_a_run_of_many_kinds_of_messages():
 
 class Tells(parts.Client):
     def handle(self, message, key, query):
-        query(np.zeros((2, 3)))
+        query(np.zeros((2, 3)))[:] = 7.0
         query(np.ones(3))
         return self.index, str(key), message
 
@@ -135,6 +135,7 @@ def test_keys_and_order(make):
                     str(own),
                     [2.0 * part + call, 2.0 * part + call + 1],
                 )
+                assert 7.0 not in replies[part].values[0]
                 evaluated = {str(own.fold("query").fold(0, 0)), str(own.fold("query").fold(1, 0))}
                 assert evaluated < {key for key, _ in parts.EVALUATED}
 
@@ -434,6 +435,26 @@ def test_known_values_are_not_evaluated_again():
     assert [len(record) for record in again.records] == [len(record) - 2 for record in first.records]
 
 
+def test_known_failures_are_not_forgotten():
+    def call(known=None, record=None):
+        executor = Fake(2)
+        with executor.open(Failing()):
+            shards = executor.shards(Lenient, PARTS, on_error="nan")
+            return shards.call([{"call": 0}] * PARTS, KEY, known=known, record=record)
+
+    record = {}
+    replies = call(record=record.__setitem__)
+    assert sum(len(reply.failures) for reply in replies) > 3
+    parts.EVALUATED.clear()
+    assert plain(call(record)) == plain(replies)
+    assert parts.EVALUATED == []
+    for part, reply in record.items():
+        failures = tuple(failure for failure in reply.failures if failure.row < len(reply.values[0]))
+        record[part] = reply._replace(values=reply.values[:1], failures=failures)
+    assert plain(call(record)) == plain(replies)
+    assert len(set(parts.EVALUATED)) == PARTS
+
+
 def test_a_part_that_queries_otherwise_than_before():
     def call(executor, known):
         with executor.open(Noisy()):
@@ -484,6 +505,36 @@ def test_a_signal_in_this_process():
         assert (plain(replies), plain(shards.snapshot()), shards.num_queries) == expected
 
 
+class Stopping(Noisy):
+    """A signal comes while it is evaluated."""
+
+    def __call__(self, x, *, key):
+        signal.raise_signal(signal.SIGINT)
+        return super().__call__(x, key=key)
+
+
+class Swallowing(Client):
+    """A signal comes while it is at work, and it goes on."""
+
+    def handle(self, message, key, query):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:
+            self.x = self.x + 1.0
+        return "as if nothing had happened"
+
+
+@pytest.mark.parametrize(("factory", "objective"), [(Client, Stopping()), (Swallowing, Noisy())])
+def test_a_signal_becomes_no_reply(factory, objective):
+    executor, record = Serial(), {}
+    with executor.open(objective):
+        shards = executor.shards(factory, 2)
+        with interrupts.handled(), pytest.raises(Interrupt):
+            shards.call([None, {"call": 0, "x": np.zeros(3)}], KEY, record=record.__setitem__)
+    assert record == {}
+    assert parts.EVALUATED == []
+
+
 @pytest.mark.parametrize("make", [Serial, lambda: Fake(2, faults=Faults(kill_before=(9,)))])
 def test_snapshots_are_gone_on_from_anywhere(make):
     expected = Run(Serial())
@@ -529,18 +580,17 @@ def test_nobody_writes_to_what_is_others():
     for executor in (Serial(), Fake(2)):
         with executor.open(None):
             shards = executor.shards(Keeps, 4)
-            message = np.ones(20_000)
             for call in range(12):
+                message = np.ones(20_000)
                 replies = [reply.reply for reply in shards.call([message] * 4, KEY)]
                 assert all((reply == 1.0 + call).all() for reply in replies)
                 assert (message == 1.0).all()
+                message[:] = 9.0  # what was sent is on record as it was
                 replies[0][:] = 7.0
-                snapshots = shards.snapshot() if call % 5 == 0 else [np.zeros(1)]
-                snapshots[0][:] = 7.0
+                if call % 5 == 0:
+                    shards.snapshot()[0][:] = 7.0
                 if isinstance(executor, Fake):
-                    message[:] = 9.0  # what was sent is on record as it was
                     executor.transport.die(next(iter(executor.transport.seats)))
-                    message[:] = 1.0
 
 
 def test_what_is_the_same_for_many_travels_once():
@@ -559,12 +609,56 @@ def test_what_is_the_same_for_many_travels_once():
         assert 160_000 < executor.transport.sent - before < 1_400_000  # in every trip, not for every part
 
 
+@pytest.mark.parametrize("limit", [0.0, 60.0], ids=["a part a trip", "all in a trip"])
+def test_a_message_travels_once_however_long_its_part_has_to_wait(limit, monkeypatch):
+    monkeypatch.setattr(library, "LIMIT_SECONDS", limit)
+    executor = Fake(2)
+    with executor.open(None):
+        shards = executor.shards(Forgets, 20)
+        shards.call([b""] * 20, KEY)
+        before = executor.transport.sent
+        shards.call([bytes([part]) * 10_000 for part in range(20)], KEY)
+        assert 200_000 < executor.transport.sent - before < 240_000
+
+
+def test_what_many_share_is_no_reason_for_snapshots():
+    """The log of each is long in bytes, and yet they take little in all."""
+    executor = Serial()
+    with executor.open(None):
+        shards = executor.shards(Saves, 16)
+        message = b"1" * 2**20
+        for call in range(17):
+            replies = shards.call([message] * 16, KEY.fold(call))
+        assert max(reply.reply for reply in replies) <= 3  # in 16 calls
+        own = [bytes([part]) * 2**20 for part in range(16)]
+        for call in range(16):
+            replies = shards.call(own, KEY.fold(call))
+        assert min(reply.reply for reply in replies) >= 8
+
+
 class Forgets(Keeps):
     def __init__(self, index):
         self.kept = index
 
     def handle(self, message, key, query):
         return len(message)
+
+
+class Saves(zoo.Part):
+    """Replies how often it was asked for its state."""
+
+    def __init__(self, index):
+        self.snapshots = 0
+
+    def handle(self, message, key, query):
+        return self.snapshots
+
+    def snapshot(self):
+        self.snapshots += 1
+        return self.snapshots
+
+    def restore(self, snapshot):
+        self.snapshots = snapshot
 
 
 def spread(shards):

@@ -188,9 +188,8 @@ class Call(Plan):
         transport.call(hand.number, number, encode(self.trip(dispatch.what, hand)))
 
     def answered(self, dispatch: Dispatch, answer: Done, hand: Hand) -> None:
-        rest = dispatch.what[len(answer.outcomes) :]
-        if rest:
-            self._queues[hand.number] = rest + self._queues.get(hand.number, [])
+        if rest := dispatch.what[len(answer.outcomes) :]:
+            self._queues[hand.number] = rest
         self._common.abroad(hand).waiting.difference_update(outcome.part for outcome in answer.outcomes)
         for outcome in answer.outcomes:
             self._take(outcome, hand)
