@@ -513,6 +513,14 @@ class Stopping(Noisy):
         return super().__call__(x, key=key)
 
 
+class Querying(Client):
+    """Queries, and has more to do."""
+
+    def handle(self, message, key, query):
+        query(np.zeros((1, 3)))
+        parts.HANDLED.append((self.index, 0))
+
+
 class Swallowing(Client):
     """A signal comes while it is at work, and it goes on."""
 
@@ -524,7 +532,7 @@ class Swallowing(Client):
         return "as if nothing had happened"
 
 
-@pytest.mark.parametrize(("factory", "objective"), [(Client, Stopping()), (Swallowing, Noisy())])
+@pytest.mark.parametrize(("factory", "objective"), [(Querying, Stopping()), (Swallowing, Noisy())])
 def test_a_signal_becomes_no_reply(factory, objective):
     executor, record = Serial(), {}
     with executor.open(objective):
@@ -532,7 +540,7 @@ def test_a_signal_becomes_no_reply(factory, objective):
         with interrupts.handled(), pytest.raises(Interrupt):
             shards.call([None, {"call": 0, "x": np.zeros(3)}], KEY, record=record.__setitem__)
     assert record == {}
-    assert parts.EVALUATED == []
+    assert parts.EVALUATED == parts.HANDLED == []
 
 
 @pytest.mark.parametrize("make", [Serial, lambda: Fake(2, faults=Faults(kill_before=(9,)))])
