@@ -1,7 +1,7 @@
 """Count what faults cost: kill, stop, starve and damage runs, and compare their bytes with undisturbed ones.
 
-    python benchmarks/faults.py                 all of it, about ten minutes
-    python benchmarks/faults.py --ray           on Ray workers as well
+    python benchmarks/faults.py                 all of it, some minutes
+    python benchmarks/faults.py --ray           on Ray workers as well, a quarter of an hour
     python benchmarks/faults.py --kills 3       fewer of each everywhere
 
 Each line of the table is one kind of fault: how many were injected, how many evaluations were lost or made
