@@ -110,11 +110,6 @@ def test_killed_three_times_the_driver_loses_nothing(method):
     assert row.equal
 
 
-def test_killed_three_times_the_checkpoint_writer_leaves_a_sound_one():
-    row = faults.checkpoint_kills(3)
-    assert row.lost == 0
-
-
 def test_without_checkpoints_a_run_is_replayed_from_its_journal(tmp_path):
     fun = Counting()
     expected = minimize(fun, tmp_path / "run")
