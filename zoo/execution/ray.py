@@ -39,7 +39,7 @@ _LONGER = 2**18  # the same for a Ray that is started here: up to there, the sto
 _SILENT = {"log_to_driver": False, "logging_level": "ERROR"}
 _SETTINGS = {
     # Death notices would be printed to standard output, whatever `log_to_driver` says.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker died or was killed|node with node id",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "worker died or was killed|node with node id|Raylet is terminated",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_max_direct_call_object_size": str(_LONGER + 2**10),
@@ -175,6 +175,7 @@ class _Actors:
         self.sent = self.received = 0
         self._actors: dict[int, Any] = {}
         self._pids: dict[int, int] = {}
+        self._nodes: dict[int, set[str]] = {}  # by worker, those that were alive when it was started
         self._calls: dict[Any, tuple[int, int | None]] = {}  # reference -> (worker, dispatch)
         self._ended: list[Event] = []
         self._bases: dict[str, Any] = {}  # by digest, references to the large arrays in use
@@ -185,6 +186,7 @@ class _Actors:
         self._objective = self._shipped(objective)
 
     def start(self, worker: int) -> None:
+        self._nodes[worker] = self._alive()
         self._actors[worker] = self._class.remote()
         self._submit(worker, None, "load", self._path, *self._objective)
 
@@ -215,7 +217,7 @@ class _Actors:
             done, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
         for call in filter(set(done).__contains__, calls):  # in order: what came before a death counts
             if call in self._calls:
-                found.append(self._event(call, *self._calls.pop(call)))
+                found.extend(self._events(call, *self._calls.pop(call)))
         return found
 
     def pids(self) -> list[int]:
@@ -258,33 +260,42 @@ class _Actors:
         self.sent += size
         return self._ray.put(value)
 
-    def _event(self, call: Any, worker: int, dispatch: int | None) -> Event:
+    def _events(self, call: Any, worker: int, dispatch: int | None) -> Iterator[Event]:
+        """Yield what follows from a call that has ended."""
         errors = self._ray.exceptions
         try:
             answer = self._ray.get(call)
         except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
             cause = getattr(error, "cause", None) or error
-            return Failed(worker, f"a worker could not start: {summary(cause)}\n\n{error}")
+            yield Failed(worker, f"a worker could not start: {summary(cause)}\n\n{error}")
         except errors.RayError as error:
-            pid = self._pids.get(worker, "unknown")
+            pid, nodes = self._pids.get(worker, "unknown"), self._nodes.get(worker, set())
             self._forget(worker)
+            if dispatch is None and not nodes <= self._alive():
+                self.start(worker)  # Ray had chosen a node that was about to be lost
+                return
             said = " ".join(str(error).split())  # it fills a page
             if len(said) > 600:
                 said = f"{said[:250]} ... {said[-350:]}"
-            return Died(worker, f"process {pid} ended: {said}")
-        if isinstance(answer, str):
-            return Failed(worker, answer)
-        if dispatch is None:
-            self._pids[worker] = answer
-            return Ready(worker)
-        self.received += len(answer)
-        return Answered(worker, dispatch, decode(answer))
+            yield Died(worker, f"process {pid} ended: {said}")
+        else:
+            if isinstance(answer, str):
+                yield Failed(worker, answer)
+            elif dispatch is None:
+                self._pids[worker] = answer
+                yield Ready(worker)
+            else:
+                self.received += len(answer)
+                yield Answered(worker, dispatch, decode(answer))
+
+    def _alive(self) -> set[str]:
+        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def _forget(self, worker: int) -> None:
         """End an actor, if it has not ended by itself; nothing follows from it any more."""
         self._ray.kill(self._actors.pop(worker), no_restart=True)
         self._calls = {call: target for call, target in self._calls.items() if target[0] != worker}
-        for known in (self._pids, self._used, self._steps):
+        for known in (self._pids, self._nodes, self._used, self._steps):
             known.pop(worker, None)
 
 
