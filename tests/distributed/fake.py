@@ -157,10 +157,9 @@ class FakeTransport:
 
     def end(self, worker: int) -> None:
         self.ended.append(worker)
-        seat = self.seats.get(worker)
-        while (
-            seat and seat.inbox and seat.due not in (None, np.inf) and self.random.random() < self.faults.late
-        ):
+        while (seat := self.seats.get(worker)) and seat.inbox and seat.due not in (None, np.inf):
+            if self.random.random() >= self.faults.late:
+                break
             self.told.extend(self._work(worker, seat))
             self._settle(seat)
         self.die(worker)
@@ -295,7 +294,7 @@ class FakeTransport:
         if last is not None:
             self.done.append((first, last))
             until_now = self.clock.now - (seat.free - seat.seconds)  # it may be ended before it is done
-            seconds = min(seat.seconds, until_now) * (last - first) / (task.last - first)
+            seconds = min(seat.seconds, max(0.0, until_now)) * (last - first) / (task.last - first)
             answer = answer._replace(reply=replace(answer.reply, seconds=seconds))
         event = Answered(worker, task.dispatch, answer)
         self.received += len(encode_plain(answer))
