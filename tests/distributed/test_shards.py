@@ -136,6 +136,7 @@ def test_keys_and_order(make):
                     [2.0 * part + call, 2.0 * part + call + 1],
                 )
                 assert 7.0 not in replies[part].values[0]
+                assert not replies[part].values[0].flags.writeable
                 evaluated = {str(own.fold("query").fold(0, 0)), str(own.fold("query").fold(1, 0))}
                 assert evaluated < {key for key, _ in parts.EVALUATED}
 
@@ -455,6 +456,24 @@ def test_known_failures_are_not_forgotten():
     assert len(set(parts.EVALUATED)) == PARTS
 
 
+class Forgetful(zoo.Part):
+    """Its snapshot holds less than its state."""
+
+    def __init__(self, index):
+        self.queries = 3
+
+    def handle(self, message, key, query):
+        self.queries -= 1
+        for _ in range(self.queries):
+            query(np.zeros(3))
+
+    def snapshot(self):
+        return None
+
+    def restore(self, snapshot):
+        """Leave everything as it was made."""
+
+
 def test_a_part_that_queries_otherwise_than_before():
     def call(executor, known):
         with executor.open(Noisy()):
@@ -463,6 +482,16 @@ def test_a_part_that_queries_otherwise_than_before():
     for executor in (Serial(), Fake(1)):
         with pytest.raises(EvaluationError, match="query 0 is not the one that is on record"):
             call(executor, {0: PartReply(None, (np.zeros(5),))})
+    executor = Fake(1)
+    with executor.open(Noisy()):
+        shards = executor.shards(Forgetful, 1)
+        shards.call(["once"], KEY)  # the one after which there is a snapshot
+        shards.call(["once"], KEY)
+        executor.transport.die(next(iter(executor.transport.seats)))
+        with pytest.raises(
+            EvaluationError, match=r"part 0 raised twice: .*query 1 is not the one .* on record"
+        ):
+            shards.call(["once"], KEY)
 
 
 def test_a_signal_leaves_all_parts_as_they_were(monkeypatch):

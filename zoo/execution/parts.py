@@ -28,7 +28,8 @@ class Part(abc.ABC):
     """Something with a state of its own that answers messages, wherever it lives.
 
     What it replies, queries and becomes may depend on its state, the message and the key alone: it may
-    have to do the same again on another worker. A message is the part's own, to keep and to write to.
+    have to do the same again on another worker. Messages, replies and snapshots are anything that can be
+    pickled, and copies: a part may keep a message, write to it, or reply with what it goes on changing.
 
     Example:
         >>> import zoo
@@ -84,7 +85,7 @@ class PartReply(NamedTuple):
 
     Attributes:
         reply: What `handle` returned.
-        values: Values of its queries in their order, one float64 array for each.
+        values: Values of its queries in their order, one float64 array for each, only to be read.
         failures: Why some values are NaN; rows are counted over all queries of the call.
         error: Why there is no reply, or None: `handle` raised ("raised"), the part ended every worker that
             tried ("crashed"), or took longer than is allowed ("hung"). Its row is the part's number. The
@@ -133,11 +134,10 @@ class Query:
             raise ValueError(f"`x` must have shape (k, dim) or (dim,), got {tuple(x.shape)}.")
         rows = x if x.ndim == 2 else x[None]
         number = len(self.values)
-        if number < len(self._known):
-            values = self._known[number]
-        elif not self._replayed:
+        values = self._known[number] if number < len(self._known) else None
+        if values is None and not self._replayed:
             values = self._evaluate(rows, number)
-        if (number >= len(self._known) and self._replayed) or len(values) != len(rows):
+        if values is None or len(values) != len(rows):
             raise RuntimeError(
                 f"query {number} is not the one that is on record. What a part queries may depend on its "
                 "state, the message and the key alone, and `restore` must bring back all of its state."
@@ -163,7 +163,7 @@ class Query:
             return reply
 
         first = evaluated(boundaries)
-        values = first.values.copy()
+        values = np.array(first.values)
         failures = [failure for failure in first.failures if failure.kind != "raised"]
         raised = {bisect_right(boundaries, f.row) - 1 for f in first.failures if f.kind == "raised"}
         for unit in sorted(raised):
@@ -173,6 +173,7 @@ class Query:
         before = sum(map(len, self.values))
         self.failures += [failure._replace(row=before + failure.row) for failure in sorted(failures)]
         self.retries += len(raised)
+        values.flags.writeable = False  # from here on they are a record
         return values
 
 
@@ -265,7 +266,7 @@ class Home:
         self.call: int | None = None  # to which the visits belong
         self.waiting: dict[int, Visit] = {}
 
-    def pay(self, visit: Visit, call_key: Key, objective: Objective | None) -> Outcome:
+    def receive(self, visit: Visit, call_key: Key, objective: Objective | None) -> Outcome:
         """Have a part handle its message."""
         number, key = visit.part, call_key.fold("part", visit.part)
         query = Query(None, key)
@@ -339,7 +340,7 @@ class Trip(NamedTuple):
         interrupted = False
         try:
             for part in self.parts:
-                outcomes.append(home.pay(home.waiting.pop(part), self.key, memory["objective"]))
+                outcomes.append(home.receive(home.waiting.pop(part), self.key, memory["objective"]))
                 if time.perf_counter() - began > LIMIT_SECONDS:
                     break
         except Interrupt:

@@ -291,7 +291,9 @@ class Shards:
     """A number of stateful parts, spread over the workers of an executor: what `Executor.shards` returns.
 
     Parts answer messages; which worker a part lives on, how many there are and which of them die changes
-    neither replies nor states. The number of parts belongs to the experiment.
+    neither replies nor states. The number of parts belongs to the experiment. What the executor was told
+    of units holds for parts: `timeout` is for one message (and again for each that a part handles once more
+    as it is made anew), and one that ends `max_attempts` workers, alone on each, is left out of the call.
 
     Attributes:
         num_queries: Points that parts have had evaluated, in calls that are done; each counted once.
