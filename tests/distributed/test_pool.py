@@ -360,16 +360,17 @@ def test_what_is_heard_along_with_the_end_of_a_step():
 
 @contextlib.contextmanager
 def interrupted(executor, poll):
-    """Have a signal ask to stop during a poll."""
-    polls = iter(range(10**6))
+    """Have a signal ask to stop during a poll, and take note when that is."""
+    polls, when = iter(range(10**6)), []
 
     def stop():
         if next(polls) == poll:
+            when.append(executor.clock.now)
             signal.raise_signal(signal.SIGTERM)
 
     executor.faults.on_poll = stop
     with interrupts.handled():
-        yield
+        yield when
 
 
 def test_interrupt_keeps_what_was_evaluated():
@@ -382,6 +383,17 @@ def test_interrupt_keeps_what_was_evaluated():
     assert 0 < len(values) < UNITS
     again = Run(Fake(2), steps=1, known=records)
     assert again.digest == serial(steps=1)
+
+
+def test_an_interrupt_waits_for_answers_but_not_for_long():
+    for hang, poll in itertools.product(((), ((0, 3),)), range(4, 18)):
+        executor = Fake(2, seed=poll, seconds=0.2, faults=Faults(hang=hang))
+        with executor.open(WAVE), interrupted(executor, poll) as when:
+            with pytest.raises(Interrupt):
+                executor.evaluate(points(UNITS), Key(1), 0)
+            # A poll may end .2 s later, and evaluations take .3 s on their way; some never come.
+            waited = executor.clock.now - when[0]
+            assert waited <= (0.7 if hang else 0.5) + 1e-9
 
 
 def test_after_an_interrupt_the_workers_serve_on():
