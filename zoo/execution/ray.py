@@ -34,15 +34,15 @@ from zoo.execution.transport import Answered, Died, Event, Failed, Ready, Transp
 from zoo.execution.worker import Worker, report
 
 _UNITS = struct.Struct("<qq")  # first unit, one past the last one
-_LONG = 100_000  # bytes, from which on Ray puts arguments of calls into its object store
-_LONGER = 2**18  # the same for a Ray that is started here: up to there, the store costs more than it saves
+_LONG = 2**18  # bytes; up to there, the object store costs more than it saves
+_CONNECT_SECONDS = 10.0
 _SILENT = {"log_to_driver": False, "logging_level": "ERROR"}
 _SETTINGS = {
     # Death notices would be printed to standard output, whatever `log_to_driver` says.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker died or was killed|node with node id|Raylet is terminated",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
-    "RAY_max_direct_call_object_size": str(_LONGER + 2**10),
+    "RAY_max_direct_call_object_size": str(_LONG + 2**10),
     "RAY_prestart_worker_first_driver": "0",
     "RAY_worker_niceness": "0",  # Ray's own choice of 15 starves workers beside anything else
 }
@@ -54,8 +54,8 @@ class Ray(Pooled):
     If Ray is not running in this process, it is started, or the cluster joined, when a run begins; when the
     run ends, what was started is shut down, and a cluster is only left. Nodes need gradfree and what the
     objective needs installed, but not the user's own modules: those imported by then are sent along, unless
-    `runtime_env` is given. Arrays of 64 KiB and more are sent once to each node, where workers share them
-    and can only read them. What the objective prints goes to Ray's log files.
+    `runtime_env` is given. Large arrays are sent once to each node, where its workers share them and can
+    only read them. What the objective prints goes to Ray's log files.
 
     Args:
         num_workers: How many actors.
@@ -114,20 +114,19 @@ class Ray(Pooled):
         handler = signal.getsignal(signal.SIGTERM) if _is_main() else None
         with _environment(_SETTINGS):
             ray = _ray()
-            stop: Callable[[], None] = functools.partial(_stop, handler)
-            long, runtime_env = _LONG, {}
             address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+            stop: Callable[[], None] = functools.partial(_stop, handler)
+            runtime_env: dict[str, Any] = {}
             if ray.is_initialized():
                 _check_address(self.address, ray.get_runtime_context().gcs_address)
                 stop, runtime_env = _leave, self.runtime_env or {}
             elif address == "local":
-                _start(self.num_workers, self.runtime_env)
-                stop, long = functools.partial(_stop, handler, _lifeline()), _LONGER
+                stop = functools.partial(_stop, handler, _start(self.num_workers, self.runtime_env))
             else:
                 _join(address, self.runtime_env)
         try:
             self._check_room([node["Resources"] for node in ray.nodes() if node["Alive"]])
-            return _Actors(objective, self._actor(runtime_env), long, stop)
+            return _Actors(objective, self._actor(runtime_env), stop)
         except BaseException:
             stop()
             raise
@@ -170,8 +169,8 @@ class Ray(Pooled):
 class _Actors:
     """Transport over calls of actors. Ray neither restarts nor retries: that is the scheduler's part."""
 
-    def __init__(self, objective: Message, actor: Any, long: int, stop: Callable[[], None]) -> None:
-        self._ray, self._class, self._long, self._stop = _ray(), actor, long, stop
+    def __init__(self, objective: Message, actor: Any, stop: Callable[[], None]) -> None:
+        self._ray, self._class, self._stop = _ray(), actor, stop
         self.sent = self.received = 0
         self._actors: dict[int, Any] = {}
         self._pids: dict[int, int] = {}
@@ -245,12 +244,12 @@ class _Actors:
         """Return a message as arguments of a call: what is long by reference, put where all can get it."""
         for digest in self._bases.keys() - set().union(*self._used.values()):
             del self._bases[digest]
-        body = message.body if len(message.body) <= self._long else self._put(message.body, len(message.body))
+        body = message.body if len(message.body) <= _LONG else self._put(message.body, len(message.body))
         return body, *map(self._base, message.bases)
 
     def _base(self, base: Base) -> Any:
         array = np.frombuffer(base.buffer, np.uint8)
-        if len(array) <= self._long:
+        if len(array) <= _LONG:
             return array
         if base.digest not in self._bases:
             self._bases[base.digest] = self._put(array, len(array))
@@ -267,7 +266,7 @@ class _Actors:
             answer = self._ray.get(call)
         except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
             cause = getattr(error, "cause", None) or error
-            yield Failed(worker, f"a worker could not start: {summary(cause)}\n\n{error}")
+            yield Failed(worker, f"a worker could not be used: {summary(cause)}\n\n{error}")
         except errors.RayError as error:
             pid, nodes = self._pids.get(worker, "unknown"), self._nodes.get(worker, set())
             self._forget(worker)
@@ -348,8 +347,12 @@ def _actor_class() -> type:
     return Actor
 
 
-def _start(num_workers: int, runtime_env: dict[str, Any] | None) -> None:
-    """Start a small Ray on this machine."""
+def _start(num_workers: int, runtime_env: dict[str, Any] | None) -> subprocess.Popen[bytes]:
+    """Start a small Ray on this machine, and what ends Ray's agents as soon as this process is gone.
+
+    Everything else that was started here ends then by itself, actors within seconds, whatever they are
+    at. Agents take a minute over it.
+    """
     options: dict[str, Any] = {"num_cpus": num_workers, "include_dashboard": False}
     if os.path.isdir("/dev/shm"):
         # Ray would take 30 % of the memory, and fail where containers have little of it to share. For the
@@ -357,14 +360,6 @@ def _start(num_workers: int, runtime_env: dict[str, Any] | None) -> None:
         quarter = shutil.disk_usage("/dev/shm").free // 4
         options["object_store_memory"] = max(80 * 2**20, min(quarter, 2**31))
     _ray().init("local", runtime_env=runtime_env, **options, **_SILENT)
-
-
-def _lifeline() -> subprocess.Popen[bytes]:
-    """Start what ends Ray's agents as soon as this process is gone.
-
-    Everything else of a Ray that was started here ends then by itself, actors within seconds, whatever
-    they are at. Agents take a minute over it.
-    """
     psutil = importlib.import_module("psutil")  # which comes with Ray
     processes = psutil.Process().children(recursive=True)
     agents = [str(process.pid) for process in processes if process.name().startswith("ray::")]
@@ -379,6 +374,15 @@ def _lifeline() -> subprocess.Popen[bytes]:
 
 def _join(address: str, runtime_env: dict[str, Any] | None) -> None:
     """Join a cluster, and bring the user's modules there."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise ConnectionError(  # Ray would try for minutes
+                f"there is no Ray cluster at {address!r}: {error}. Give `address` or RAY_ADDRESS as "
+                '"host:port", the one that `ray start --head` has printed.'
+            ) from error
     if runtime_env is None:
         runtime_env = {"py_modules": _own_modules()}
     _ray().init(address, runtime_env=runtime_env, **_SILENT)
@@ -427,7 +431,12 @@ def _stop(handler: Any, lifeline: subprocess.Popen[bytes] | None = None) -> None
     if lifeline is not None:
         lifeline.kill()
         lifeline.communicate()
-    _ray().shutdown()
+    ray = _ray()
+    ray.shutdown()
+    if tokens := getattr(ray._raylet, "AuthenticationTokenLoader", None):
+        # A Ray that is started has a token; this process would ask for it in a cluster that has none.
+        ray._raylet.Config.initialize("")
+        tokens.instance().reset_cache()
     if handler is not None and _is_main():
         signal.signal(signal.SIGTERM, handler)
 
