@@ -198,8 +198,8 @@ class FakeTransport:
         assert self.silence < 10_000, "it waits for something that will never happen"
         if not found:
             self.clock.now += timeout
-        while found and self.random.random() < 0.3:
-            more = self._events(self.clock.now + self.faults.together)
+        while found and (not timeout or self.random.random() < 0.3):
+            more = self._events(self.clock.now + min(timeout, self.faults.together))
             if not more:
                 break
             found += more
@@ -253,7 +253,7 @@ class FakeTransport:
                     task.last = unit + 1
                     break
         seat.free = max(seat.free, task.sent) + seat.seconds
-        seat.due = seat.heard = max(seat.heard, seat.free + 0.5 * seat.seconds * self.random.random())
+        seat.due = seat.heard = max(seat.heard, seat.free + 0.3 * seat.seconds * self.random.random())
 
     def _begin(self, seat: _Seat, step: object) -> None:
         place, told = getattr(step, "place", None), getattr(step, "evaluations", None)

@@ -338,6 +338,18 @@ def assert_all_serve(executor):
     assert {worker for worker, *_ in executor.transport.evaluated[before:]} >= set(executor.pids())
 
 
+def test_death_between_steps_is_nobodys_fault():
+    executor, account = Fake(2, seconds=3.0, max_attempts=1), Account()
+    with executor.open(WAVE):
+        for step in range(4):
+            ledger = Ledger(range(UNITS + 1), account=account)
+            done = executor.evaluate(points(UNITS, seed=step), Key(1), step, ledger)
+            assert not done.failures
+            for worker in executor.pids():
+                executor.transport.die(worker)
+    assert account == Account(restarts=6)
+
+
 def test_what_is_heard_along_with_the_end_of_a_step():
     """A death, a start or an answer may be told together with the one that ends the step."""
 

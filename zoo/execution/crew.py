@@ -178,10 +178,11 @@ class Crew:
         """
         self.start()
         try:
+            self._listen(0.0)  # who died since the last plan is not to be given anything
             self._act(plan)
             while not plan.done:
                 self._fill(plan)
-                self._listen()
+                self._listen(WAIT_SECONDS)
                 self._act(plan)
                 self._end_the_late()
                 try:
@@ -208,15 +209,15 @@ class Crew:
                     continue
                 dispatch = plan.next(hand, self)
                 if dispatch is not None:
+                    plan.send(dispatch, self._dispatched, hand, self._transport)
                     dispatch.since = math.inf if hand.under_way else time.monotonic()
                     hand.under_way[self._dispatched] = dispatch
-                    plan.send(dispatch, self._dispatched, hand, self._transport)
                     self._dispatched += 1
 
-    def _listen(self) -> None:
+    def _listen(self, seconds: float) -> None:
         began = time.monotonic()
-        self._heard.extend(self._transport.poll(WAIT_SECONDS))
-        halted = time.monotonic() - began - 2 * WAIT_SECONDS
+        self._heard.extend(self._transport.poll(seconds))
+        halted = time.monotonic() - began - seconds - WAIT_SECONDS
         if halted > 0:
             # This process or all of the machine was stopped for a while: that is nobody's working time.
             for hand in self.hands.values():
