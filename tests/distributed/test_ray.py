@@ -17,6 +17,7 @@ import pytest
 from benchmarks import faults
 from tests.distributed import objectives
 from tests.distributed.objectives import points
+from tests.distributed.test_shards import Run, serial
 from zoo.core.errors import EvaluationError, WorkerError
 from zoo.core.objective import as_objective
 from zoo.core.rng import Key
@@ -212,6 +213,17 @@ def test_large_arrays_are_sent_once_and_not_kept(cluster):
         transport.begin(worker, message)
     assert len(transport._bases) == 1
     transport.close()
+
+
+def test_parts_of_killed_workers_are_the_same_elsewhere(cluster):
+    executor = Ray(2)
+
+    def kill():
+        os.kill(executor.pids()[0], signal.SIGKILL)
+
+    run = Run(executor, before=[(2, kill), (5, kill)])
+    assert run.outcome == serial()
+    assert run.account.restarts == 2
 
 
 def test_an_ended_worker_is_told_dead(cluster):
