@@ -39,12 +39,11 @@ def steps(executor, objective, count=2, n=24):
         return [executor.evaluate(points(n, seed=i), Key(1), i).values.tobytes() for i in range(count)]
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
-def test_same_bytes_as_serial(cluster, num_workers):
+def test_same_bytes_as_serial(cluster):
     slow, wave = as_objective(objectives.slow_wave), as_objective(objectives.wave)
     batches = objectives.Batches()
-    assert steps(Ray(num_workers), slow) == steps(Serial(), wave)
-    assert steps(Ray(num_workers), batches) == steps(Serial(), batches)
+    assert steps(Ray(3), slow) == steps(Serial(), wave)
+    assert steps(Ray(1), batches) == steps(Serial(), batches)
     assert cluster.is_initialized()
 
 
@@ -97,18 +96,22 @@ def test_what_cannot_be_sent_or_loaded(cluster):
 
 
 def test_all_workers_killed_at_once(cluster):
-    row = faults.worker_kills("Ray", 2, together=True)
-    assert (row.faults, row.lost, row.equal, row.wrong) == (2, 0, True, ())
+    row = faults.worker_kills("Ray", 1, together=True)
+    assert (row.faults, row.lost, row.equal, row.wrong) == (1, 0, True, ())
 
 
 def test_hung_evaluations_end_at_the_deadline(cluster):
-    row = faults.fatal_evaluations("Ray", "hang", "sleep", "native sleep", timeout=1.0)
+    row = faults.fatal_evaluations("Ray", "hang", "sleep", "native sleep", timeout=0.5)
     assert (row.faults, row.lost, row.equal, row.wrong) == (2, 0, True, ())
 
 
-def test_three_methods_have_the_same_bytes_on_one_to_three_workers(cluster):
-    row = faults.worker_counts("Ray")
-    assert (row.faults, row.lost, row.equal, row.wrong) == (9, 0, True, ())
+@pytest.mark.parametrize("method", faults.METHODS)
+def test_same_bytes_on_one_to_three_workers(cluster, tmp_path, method):
+    for number in (1, 2, 3):
+        executor = Ray(number, replicated=number == 3)
+        options = {"method": method, "budget": 90, "workers": executor}
+        faults.minimize(tmp_path / str(number), faults.erratic_rosenbrock, **options)
+        assert faults.outcome(tmp_path / str(number))[:2] == faults.undisturbed(method, 90)[:2]
 
 
 def started(executor, objective=None):
@@ -345,6 +348,7 @@ def test_joined_and_left(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # it starts Ray four times
 def test_drivers_stopped_and_killed_lose_nothing_and_leave_nothing():
     """When a driver is killed, the objective holds Python's lock on every worker, and has a child there."""
     row = faults._stopped("Ray", ["benchmarks.faults:stubborn_rosenbrock"], "TERM", "KILL", "INT", "KILL")

@@ -40,10 +40,13 @@ _SILENT = {"log_to_driver": False, "logging_level": "ERROR"}
 _SETTINGS = {
     # Death notices would be printed to standard output, whatever `log_to_driver` says.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "worker died or was killed|node with node id|Raylet is terminated",
+    "RAY_max_direct_call_object_size": str(_LONG + 2**10),
+}
+_SETTINGS_OF_NODES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
-    "RAY_max_direct_call_object_size": str(_LONG + 2**10),
     "RAY_prestart_worker_first_driver": "0",
+    "RAY_task_events_report_interval_ms": "0",  # nobody looks, and sending the last ones delays the end
     "RAY_worker_niceness": "0",  # Ray's own choice of 15 starves workers beside anything else
 }
 
@@ -359,7 +362,8 @@ def _start(num_workers: int, runtime_env: dict[str, Any] | None) -> subprocess.P
         # least that it accepts, it finds room elsewhere.
         quarter = shutil.disk_usage("/dev/shm").free // 4
         options["object_store_memory"] = max(80 * 2**20, min(quarter, 2**31))
-    _ray().init("local", runtime_env=runtime_env, **options, **_SILENT)
+    with _environment(_SETTINGS_OF_NODES):
+        _ray().init("local", runtime_env=runtime_env, **options, **_SILENT)
     psutil = importlib.import_module("psutil")  # which comes with Ray
     processes = psutil.Process().children(recursive=True)
     agents = [str(process.pid) for process in processes if process.name().startswith("ray::")]
