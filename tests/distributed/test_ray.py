@@ -31,6 +31,7 @@ from zoo.execution.worker import Given
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.ray
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 
 def steps(executor, objective, count=2, n=24):
@@ -259,6 +260,7 @@ def script(path, text):
     return process.stdout.splitlines(), process.stderr
 
 
+@needs_ray
 def test_started_and_shut_down_by_the_executor(tmp_path):
     """A script without a guard, with Ray of its own in little shared memory: quiet, and nothing is left."""
     (values, pids, niceness), errors = script(
@@ -305,6 +307,7 @@ def test_started_and_shut_down_by_the_executor(tmp_path):
         time.sleep(0.1)
 
 
+@needs_ray
 def test_joined_and_left(tmp_path):
     """The user's modules come along, and the cluster lives on."""
     modules = tmp_path / "modules"
@@ -347,6 +350,7 @@ def test_joined_and_left(tmp_path):
     assert environment.endswith("no module 'tasks'.")
 
 
+@needs_ray
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # it starts Ray four times
 def test_drivers_stopped_and_killed_lose_nothing_and_leave_nothing():
