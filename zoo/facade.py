@@ -99,12 +99,11 @@ def minimize(
     Returns:
         `scipy.optimize.OptimizeResult` with `x`, `fun`, `nfev`, `nit`, `success`, `status`, `message`,
         `x_best` and `fun_best` (lowest value seen; biased under noise), `num_failed`, `seconds`, `method` and
-        `account`. That holds `evaluations`, `retries` after exceptions, `lost` units (under way when a worker
-        died, and issued again), `restarts` of workers and `quarantined` units (given up, since they ended or
-        outlasted their workers), over the whole run; and of this process `speculated` units (given to a
-        second worker at the end of a step), bytes `sent` and `received`, the share of time each worker was
-        `busy`.
-        `success` is False if no evaluation had a value.
+        `account`. That holds `evaluations`, `retries` after exceptions, `lost` units (under way as a worker
+        died; all but those given up were issued again), `restarts` of workers and `quarantined` units (given
+        up, since they ended or outlasted their workers), over the whole run; and of this process `speculated`
+        units (given to a second worker at the end of a step), bytes `sent` and `received`, and the share of
+        time each worker was `busy`. `success` is False if no evaluation had a value.
 
     Raises:
         ValueError: An argument has a value that it cannot have.

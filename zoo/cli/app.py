@@ -200,7 +200,7 @@ def _explained() -> Iterator[None]:
         raise typer.Exit(128 + error.signal) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except (ValueError, TypeError, RunDirectoryError) as error:
+    except (ValueError, TypeError, ConnectionError, ModuleNotFoundError, RunDirectoryError) as error:
         typer.echo(f"zoo: {error}", err=True)
         raise typer.Exit(2) from None
     except ZooError as error:

@@ -67,7 +67,7 @@ class Hand:
         seat: Its place among the workers there are to be; a replacement takes the place it fills.
         ready: Whether it has loaded the objective.
         under_way: Its dispatches by number, in the order in which it does them.
-        memory: What plans know of what the worker has in its own memory.
+        memory: Notes of plans on what they have left with the worker.
     """
 
     number: int

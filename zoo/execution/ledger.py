@@ -26,7 +26,7 @@ class Account:
 
     Attributes:
         retries: Evaluations made again after the objective had raised.
-        lost: Units that were under way on a worker that died, and were issued again.
+        lost: Units that were under way on workers as they died; all but those given up were issued again.
         restarts: Workers replaced.
         quarantined: Units given up, since they ended or outlasted every worker that tried them.
         speculated: Units given to a second worker, since the first one took so long over them.
@@ -54,7 +54,7 @@ def summary(account: Mapping[str, Any]) -> str:
     parts = [
         f"{account['evaluations']} evaluations",
         f"{account['retries']} retried",
-        f"{account['restarts']} workers replaced, {account['lost']} units lost with them and made again",
+        f"{account['restarts']} workers replaced, {account['lost']} units under way on them",
         f"{account['quarantined']} quarantined",
     ]
     if account["busy"]:

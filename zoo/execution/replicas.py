@@ -2,9 +2,10 @@
 
 Each worker holds a replica of the optimizer's state, tells it the values of every step, and asks it for
 the candidates. The driver does the same and is the one that counts. So that a replica which drifted (another
-model of processor rounds otherwise) cannot go unnoticed, digests of the states are compared: at every step
-where states are small, else at every tenth. A worker whose digest differs is warned of, what it answered is
-evaluated again, and from then on it is sent the state itself.
+model of processor rounds otherwise) does not go unnoticed, digests of the states are compared: at every step
+where states are small, else at every tenth, by when up to nine steps may have used its values. A worker whose
+digest differs is warned of, what it answered to that step is evaluated again, and from then on it is sent the
+state itself.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Given(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A step after others of which the worker only has to be told the values."""
+    """A step for a worker that has an earlier state, and reaches this one by the values told since."""
 
     evaluations: tuple[Evaluations, ...]
     place: Place

@@ -235,7 +235,7 @@ def test_many_failures_are_quick():
 def test_account_in_words():
     account = Account(retries=1, lost=3, restarts=2, sent=1_234_567, received=999, busy=(0.914, 0.5))
     assert summary(account.entries(600)) == (
-        "600 evaluations, 1 retried, 2 workers replaced, 3 units lost with them and made again, "
+        "600 evaluations, 1 retried, 2 workers replaced, 3 units under way on them, "
         "0 quarantined, workers busy 91% 50%, 1.23 MB sent, 999 B received"
     )
     assert summary(Account().entries(5)).endswith("0 quarantined")
