@@ -150,11 +150,17 @@ def as_executor(workers: Any) -> Executor:
         return workers
     if isinstance(workers, type) and issubclass(workers, Executor):
         raise TypeError(
-            f"`workers` must be an executor, and {workers!r} is a class: call it, as in Processes(2)."
+            f"`workers` must be an executor, and {workers!r} is a class: call it, as in "
+            f"{workers.__name__}(...)."
         )
     if callable(workers):
         return Mapped(workers)
-    if isinstance(workers, (int, np.integer)) and workers == -1:
+    if isinstance(workers, bool) or not isinstance(workers, numbers.Integral):
+        raise TypeError(
+            "`workers` must be an integer, an executor such as zoo.Processes(2) or zoo.Ray(8), or a map-like "
+            f"callable, got {workers!r}."
+        )
+    if workers == -1:
         workers = os.cpu_count() or 1
     number = check_count("workers", workers)
     if number == 1:

@@ -127,7 +127,7 @@ def test_keys_and_order(make):
     with executor.open(Noisy()):
         shards = executor.shards(Tells, 4)
         for call in range(2):
-            replies = shards.call(np.arange(8.0).reshape(4, 2) + call, KEY.fold(call))
+            replies = shards.call(list(np.arange(8.0).reshape(4, 2) + call), KEY.fold(call))
             for part, (index, key, message) in enumerate(reply.reply for reply in replies):
                 own = KEY.fold(call).fold("part", part)
                 assert (index, key, message.tolist()) == (
@@ -752,6 +752,8 @@ class Unsound(Client):
     def snapshot(self):
         if self.where == "snapshot":
             raise ValueError("from the snapshot")
+        if self.where == "state":
+            return threading.Lock()
         return super().snapshot()
 
 
@@ -762,27 +764,52 @@ def test_what_is_wrong_is_said(make):
     def call(where):
         return executor.shards(lambda index: Unsound(index, where), 2).call([None, message], KEY)
 
+    def failed(part):
+        return rf"part {part} raised twice: `factory`, called as factory\({part}\), failed: "
+
     with executor.open(Noisy()):
-        with pytest.raises(EvaluationError, match="part 1 raised twice: ValueError: from the factory"):
+        with pytest.raises(EvaluationError, match=failed(1) + "ValueError: from the factory") as caught:
             call("factory")
+        assert caught.value.details.startswith("Traceback of the part")
         with pytest.raises(EvaluationError, match=r"part 1 raised twice: .* must have shape \(k, dim\)"):
             call("shape")
-        with pytest.raises(EvaluationError, match="part 1 raised twice: TypeError: cannot pickle"):
+        with pytest.raises(
+            EvaluationError, match="1 raised twice: its reply cannot be pickled: TypeError: can"
+        ):
             call("reply")
         with pytest.raises(EvaluationError, match="part 0 raised twice: ValueError: from the snapshot"):
             executor.shards(lambda index: Unsound(index, "snapshot"), 2).snapshot()
-        with pytest.raises(EvaluationError, match="`factory` must return a Part, got 1"):
-            executor.shards(lambda index: index, 2).call([None, message], KEY)
+        with pytest.raises(
+            EvaluationError, match="0 raised twice: its snapshot cannot be pickled: TypeError"
+        ):
+            executor.shards(lambda index: Unsound(index, "state"), 2).snapshot()
+        for factory, sentence in (
+            (lambda index: index, "TypeError: it must return a Part, got 1"),
+            (lambda: Client(0), "TypeError: .* takes 0 positional arguments"),
+            (lambda index: zoo.Part(), "TypeError: Can't instantiate abstract class"),
+        ):
+            with pytest.raises(EvaluationError, match=failed(1) + sentence):
+                executor.shards(factory, 2).call([None, message], KEY)
         with pytest.raises(TypeError, match="`factory` must be callable"):
             executor.shards(3, 2)
         with pytest.raises(ValueError, match="`n` must be at least 1"):
             executor.shards(Client, 0)
         with pytest.raises(ValueError, match="`on_error` must be one of"):
             executor.shards(Client, 1, on_error="ignore")
+        with pytest.raises(TypeError, match="`account` must be an Account or None, got 3"):
+            executor.shards(Client, 1, account=3)
+        with pytest.raises(TypeError, match=r"`event` must be callable as event\(fields\) or None, got 3"):
+            executor.shards(Client, 1, event=3)
         shards = executor.shards(Client, 2)
         assert len(shards) == 2
         with pytest.raises(ValueError, match=r"`messages` must be one for each of the 2 parts .* got 3"):
             shards.call([message] * 3, KEY)
+        for wrong in (None, 5, {0: message, 1: message}):
+            with pytest.raises(TypeError, match="`messages` must be a list or tuple"):
+                shards.call(wrong, KEY)
+        for wrong in (0, None):
+            with pytest.raises(TypeError, match=rf"`key` must be a Key, such as .* got {wrong}"):
+                shards.call([message] * 2, wrong)
         with pytest.raises(TypeError, match="the message of part 1 cannot be sent to workers"):
             shards.call([None, lock], KEY)
         assert shards.call([None, None], KEY) == [None, None]

@@ -38,7 +38,12 @@ class Executor(abc.ABC):
     @contextlib.contextmanager
     @abc.abstractmethod
     def open(self, objective: Objective | None) -> Iterator[None]:
-        """Get ready for calls, and clean up behind them; without an objective, for `shards` alone."""
+        """Get ready for calls, and clean up behind them; without an objective, for `shards` alone.
+
+        Raises:
+            TypeError: The objective is something else.
+            RuntimeError: This executor is open already.
+        """
         yield
 
     @abc.abstractmethod
@@ -124,6 +129,7 @@ class Serial(Executor):
 
     @contextlib.contextmanager
     def open(self, objective: Objective | None) -> Iterator[None]:
+        check_open(self, objective, already=self._open)
         self._objective, self._size, self._open = objective, 1, True
         try:
             yield
@@ -195,14 +201,16 @@ class Mapped(Executor):
     def __init__(self, mapper: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]) -> None:
         self._map = mapper
         self._objective: Objective | None = None
+        self._open = False
 
     @contextlib.contextmanager
     def open(self, objective: Objective | None) -> Iterator[None]:
-        self._objective = objective
+        check_open(self, objective, already=self._open)
+        self._objective, self._open = objective, True
         try:
             yield
         finally:
-            self._objective = None
+            self._objective, self._open = None, False
 
     def evaluate(
         self, candidates: Candidates, key: Key, step: int, ledger: Ledger | None = None
@@ -258,6 +266,17 @@ def first_left(boundaries: Sequence[int], first: int, reply: Reply) -> int:
     if unit <= first:
         raise RuntimeError("`evaluate_units` must return the values of at least one unit.")
     return unit
+
+
+def check_open(executor: Executor, objective: object, *, already: bool) -> None:
+    """Raise unless an executor can be opened with an objective."""
+    if already:
+        raise RuntimeError(f"this {type(executor).__name__} is open already; make another one.")
+    if objective is not None and not isinstance(objective, Objective):
+        raise TypeError(
+            "`objective` must be an Objective or None (`zoo.core.objective.as_objective` adapts functions), "
+            f"got {objective!r}."
+        )
 
 
 def opened(objective: Objective | None) -> Objective:

@@ -271,36 +271,49 @@ class Home:
         number, key = visit.part, call_key.fold("part", visit.part)
         query = Query(None, key)
         reply = snapshot = error = None
+        blame = ""  # what an exception is due to, if it says too little by itself
         # Out of the list until it is done: what an exception has left behind is no state.
         part = self.parts.pop(number, None)
         try:
             if visit.history is not None:
-                part = self._made(number, visit.history)
+                blame = f"`factory`, called as factory({number}), failed: "
+                part = self._made(number)
+                blame = ""
+                self._bring_back(part, number, visit.history)
             if part is None:
                 raise LookupError(f"part {number} is not on this worker.")
             if visit.message is not None:
                 own = objective if part.objective is None else part.objective
                 query = Query(own, key, visit.known)
-                reply = Packed.whole(part.handle(visit.message.load(), key, query))
+                answer = part.handle(visit.message.load(), key, query)
+                blame = "its reply cannot be pickled: "
+                reply = Packed.whole(answer)
+                blame = ""
             if visit.snapshot:
-                snapshot = Packed.whole(part.snapshot())
+                state = part.snapshot()
+                blame = "its snapshot cannot be pickled: "
+                snapshot = Packed.whole(state)
             self.parts[number] = part
         except (Exception, SystemExit) as caught:
             error = failure_of(caught, number)
+            details = error.details.replace("Traceback of the objective (", "Traceback of the part (")
+            error = error._replace(message=blame + error.message, details=details)
         return Outcome(
             number, reply, tuple(query.values), tuple(query.failures), query.retries, snapshot, error
         )
 
-    def _made(self, number: int, history: History) -> Part:
+    def _made(self, number: int) -> Part:
         part = self.factory(number)
         if not isinstance(part, Part):
-            raise TypeError(f"`factory` must return a Part, got {part!r}.")
+            raise TypeError(f"it must return a Part, got {part!r}.")
+        return part
+
+    def _bring_back(self, part: Part, number: int, history: History) -> None:
         if history.snapshot is not None:
             part.restore(history.snapshot.load())
         for message, key, values in history.log:
             own = key.fold("part", number)
             part.handle(message.load(), own, Query(None, own, values, replayed=True))
-        return part
 
 
 class Trip(NamedTuple):

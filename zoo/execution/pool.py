@@ -12,7 +12,7 @@ from zoo.core.rng import Key
 from zoo.core.types import Candidates, Evaluations, Optimizer
 from zoo.core.validation import check_count, check_flag, check_positive
 from zoo.execution.crew import Crew, Hand
-from zoo.execution.executor import Executor, opened
+from zoo.execution.executor import Executor, check_open, opened
 from zoo.execution.ledger import Account, Ledger
 from zoo.execution.packing import Message, encode, encode_objective
 from zoo.execution.parts import Part
@@ -63,8 +63,7 @@ class Pooled(Executor):
 
     @contextlib.contextmanager
     def open(self, objective: Objective | None) -> Iterator[None]:
-        if self._crew is not None:
-            raise RuntimeError(f"this {type(self).__name__} is open already; make another one.")
+        check_open(self, objective, already=self._crew is not None)
         transport = self.connect(encode_objective(objective))
         self._objective, self._transport = objective, transport
         self._crew = Crew(transport, self.num_workers, self.max_attempts)

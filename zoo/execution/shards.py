@@ -337,6 +337,10 @@ class Shards:
         account: Account | None = None,
     ) -> None:
         self.num_queries = 0
+        if account is not None and not isinstance(account, Account):
+            raise TypeError(f"`account` must be an Account or None, got {account!r}.")
+        if event is not None and not callable(event):
+            raise TypeError(f"`event` must be callable as event(fields) or None, got {event!r}.")
         self.account = Account() if account is None else account
         self._on_error = check_choice("on_error", on_error, ("raise", "nan"))
         self._crew, self._calls, self._closed = crew, 0, False
@@ -362,8 +366,8 @@ class Shards:
         If it raises, no part has handled anything.
 
         Args:
-            messages: One for each part, None for those that are left out. One that is the same object for
-                many parts travels once to each worker.
+            messages: A list or tuple of one for each part, None for those that are left out. One that is the
+                same object for many parts travels once to each worker.
             key: Randomness of the call; part i is given `key.fold("part", i)`.
             known: By part, what `record` was given in an earlier attempt at this very call: queries that are
                 on record are not evaluated again, and a part that was given up is not tried again.
@@ -375,10 +379,16 @@ class Shards:
         Raises:
             EvaluationError: A part, or a query of it, has raised twice, and `on_error` is "raise".
             ValueError: There are more or fewer messages than parts.
-            TypeError: A message cannot be sent.
+            TypeError: `messages` or `key` is something else, or a message cannot be sent.
             WorkerError: Workers do not start, or parts end every one of them.
             Interrupt: A signal asked to stop; what came in until then has been recorded.
         """
+        if not isinstance(messages, (list, tuple)):
+            raise TypeError(
+                f"`messages` must be a list or tuple with one message for each part, got {messages!r}."
+            )
+        if not isinstance(key, Key):
+            raise TypeError(f"`key` must be a Key, such as zoo.Key(0).fold(step), got {key!r}.")
         if len(messages) != len(self._tracks):
             raise ValueError(
                 f"`messages` must be one for each of the {len(self._tracks)} parts (None to leave one out), "

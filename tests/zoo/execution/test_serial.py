@@ -14,6 +14,7 @@ from zoo.core.types import Reply, Rows
 from zoo.execution import interrupts
 from zoo.execution.executor import Mapped, Serial
 from zoo.execution.ledger import Ledger
+from zoo.execution.processes import Processes
 
 
 def points(n=20, dim=3):
@@ -242,6 +243,25 @@ def test_what_is_done_is_put_on_record_when_the_objective_turns_slow():
     assert values.tolist() == list(range(205))
     assert len(ends) == 205
     assert unrecorded[201:] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("executor", [Serial(), Mapped(map), Processes(2)])
+def test_opened_with_what_is_no_objective(executor):
+    with (
+        pytest.raises(TypeError, match=r"zoo\.core\.objective\.as_objective.*got 'abc'"),
+        executor.open("abc"),
+    ):
+        pytest.fail("it is open")
+
+
+@pytest.mark.parametrize("executor", [Serial(), Mapped(map)])
+def test_what_is_open_is_not_opened_again(executor):
+    with executor.open(as_objective(total)):
+        with pytest.raises(RuntimeError, match="is open already; make another one"), executor.open(None):
+            pytest.fail("it is open twice")
+        assert executor.evaluate(points(2), Key(0), 0).values.tolist() == [3.0, 12.0]
+    with executor.open(None), pytest.raises(RuntimeError, match="is open already"), executor.open(None):
+        pytest.fail("it is open twice")
 
 
 def test_describe():
