@@ -405,9 +405,16 @@ def failure_of(error: BaseException, row: int) -> Failure:
     details = (
         "".join(report.format()).replace("Traceback (", "Traceback of the objective (") if useful else ""
     )
-    text = str(error).strip().splitlines()
-    message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-    return Failure(row, "raised", message, details)
+    return Failure(row, "raised", one_line(error), details)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as its type and the first line of what it says, if it can say something."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # whoever wrote its `__str__` may have made a mistake there
+        lines = []
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _chain(report: traceback.TracebackException) -> Iterator[traceback.TracebackException]:

@@ -7,6 +7,7 @@ is for all of them: the inner one ends, and then the outer one.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from threading import current_thread, get_ident, main_thread
@@ -15,10 +16,14 @@ from typing import Any
 
 from zoo.core.errors import Interrupt
 
+_NUMBERS = signal.SIGINT, signal.SIGTERM
+
 _owner: int | None = None  # the thread inside `handled`; no other one touches what follows
 _requested: int | None = None
 _heeded = False  # whether somebody was told, by an `Interrupt`
 _inside = False
+_mask: set[Any] | None = None  # of signals, before a fork that is under way
+_before: dict[int, Any] = {}  # the handlers there were before the outermost `handled`
 
 
 def requested() -> int | None:
@@ -69,8 +74,9 @@ def handled() -> Iterator[None]:
     outer = _owner, _inside, _heeded
     asked_before = _requested
     _owner, _inside, _heeded = get_ident(), False, False
-    numbers = signal.SIGINT, signal.SIGTERM
-    before: dict[int, Any] = {number: signal.signal(number, _handle) for number in numbers}
+    before: dict[int, Any] = {number: signal.signal(number, _handle) for number in _NUMBERS}
+    if outer[0] is None:
+        _before.update(before)
     try:
         yield
     except (Interrupt, KeyboardInterrupt):
@@ -78,8 +84,7 @@ def handled() -> Iterator[None]:
         raise
     finally:
         try:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            _put_back(before)
         finally:
             missed = None if _heeded or asked_before is not None else _requested
             _owner, _inside, _heeded = outer
@@ -87,6 +92,34 @@ def handled() -> Iterator[None]:
                 _requested = None
         if missed is not None:
             signal.raise_signal(missed)
+
+
+def _put_back(before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _hold() -> None:
+    """Keep signals waiting while the objective forks, or what is for the child could be lost in between."""
+    global _mask
+    if _owner == get_ident():
+        _mask = signal.pthread_sigmask(signal.SIG_BLOCK, _NUMBERS)
+
+
+def _let_go() -> None:
+    global _mask
+    if _owner == get_ident() and _mask is not None:
+        mask, _mask = _mask, None
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _forget() -> None:
+    """Leave a process that the objective forked to whoever started it: no run is to be stopped there."""
+    global _owner, _requested, _heeded, _inside
+    if _owner is not None:
+        _put_back(_before)
+        _let_go()
+        _owner, _requested, _heeded, _inside = None, None, False, False
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
@@ -97,3 +130,7 @@ def _handle(number: int, _frame: FrameType | None) -> None:
     _requested = number
     if _inside:
         raise Interrupt
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_forget)

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.core.objective import one_line
+
 _LARGE = 2**16  # bytes, from which on an array travels beside the pickle
 _MAIN = b"\x8c\x08__main__"  # how a pickle names the module of a function or class of the script
 
@@ -98,8 +100,7 @@ def encode_objective(objective: Any) -> Message:
 
 def summary(error: BaseException) -> str:
     """Return an exception as one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+    return one_line(error).rstrip(".")
 
 
 def _pickled(value: Any, beside: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:

@@ -1126,3 +1126,19 @@ def test_options_are_kept():
     assert named.noisy
     assert named.vectorized
     assert isinstance(named.built, VectorizedFunction)
+
+
+class Speechless(Exception):
+    """An exception that cannot be told."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_an_exception_that_cannot_be_told_is_a_failure_like_others() -> None:
+    def raises(x: Any) -> float:
+        raise Speechless
+
+    reply = as_objective(raises).evaluate_units(Rows(np.ones((1, 2))), (0, 1), key=KEY, step=0)
+    assert [failure.message for failure in reply.failures] == ["Speechless"]
+    assert "in raises" in reply.failures[0].details

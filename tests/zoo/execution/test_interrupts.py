@@ -166,6 +166,24 @@ def test_other_threads_are_not_asked():
     assert seen == [None, None]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_is_its_own(came):
+    """What the objective forks ends as if no run had started it."""
+    with interrupts.handled(), interrupts.handled(), interrupts.interruptible():
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except Came:
+                os._exit(7 if interrupts.requested() is None else 1)
+            except BaseException:
+                os._exit(2)
+            os._exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert interrupts.requested() is None
+        assert interrupts._inside
+
+
 def test_handlers_come_back_after_an_exception():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupt), interrupts.handled(), interrupts.interruptible():
