@@ -221,7 +221,6 @@ def _together(name: str, rows: Sequence[Row]) -> Row:
 
 _OPTIONS = {"serial": ["--workers", "1"], "processes": ["--workers", "2"], "Ray": ["--workers", "2", "--ray"]}
 _DRIVER = "import zoo.run.loop as loop; loop.CHECKPOINT_SECONDS = {}; from zoo.cli import main; main()"
-_OF_RAY = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # its own services, which take their time to end
 _PROGRAM = f"""
 import sys, numpy as np
 sys.path.insert(0, {str(ROOT)!r})
@@ -327,9 +326,7 @@ class Driver:
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if self._mark.encode() in (path / "environ").read_bytes():
-                    command = (path / "cmdline").read_text().replace("\0", " ").strip()
-                    if command not in _OF_RAY:
-                        found[int(path.name)] = command
+                    found[int(path.name)] = (path / "cmdline").read_text().replace("\0", " ").strip()
         return found
 
     def row(self, name: str, faults: int) -> Row:
@@ -374,13 +371,14 @@ def stops(where: str) -> Row:
     stubborn = ["benchmarks.faults:stubborn_rosenbrock"]
     command = [shlex.join([sys.executable, "-c", _PROGRAM]), "--command"]
     if where == "serial":
-        rows = [_stopped(where, command, "TERM", "INT"), _stopped(where, stubborn, "INT twice")]
+        rows = [stopped(where, command, "TERM", "INT"), stopped(where, stubborn, "INT twice")]
     else:
-        rows = [_stopped(where, stubborn, "TERM", "INT", "INT twice", "KILL")]
+        rows = [stopped(where, stubborn, "TERM", "INT", "INT twice", "KILL")]
     return _together(f"signals, {where}", rows)
 
 
-def _stopped(where: str, objective: Sequence[str], *signals: str) -> Row:
+def stopped(where: str, objective: Sequence[str], *signals: str) -> Row:
+    """Stop a run by some signals, one after the other, and finish it then."""
     with tempfile.TemporaryDirectory() as parent:
         driver = Driver(Path(parent), where, *objective)
         for count, name in enumerate(signals, 1):

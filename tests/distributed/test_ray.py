@@ -355,7 +355,7 @@ def test_joined_and_left(tmp_path):
 @pytest.mark.timeout(300)  # it starts Ray four times
 def test_drivers_stopped_and_killed_lose_nothing_and_leave_nothing():
     """When a driver is killed, the objective holds Python's lock on every worker, and has a child there."""
-    row = faults._stopped("Ray", ["benchmarks.faults:stubborn_rosenbrock"], "TERM", "KILL", "INT", "KILL")
+    row = faults.stopped("Ray", ["benchmarks.faults:stubborn_rosenbrock"], "TERM", "KILL", "INT", "KILL")
     assert (row.faults, row.lost, row.equal, row.wrong) == (4, 0, True, ())
 
 
