@@ -2,9 +2,11 @@
 
 import os
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
+from cloudpickle import list_registry_pickle_by_value
 
 from tests.distributed.arrays import SIZE, array_of
 from zoo.core.errors import EvaluationError
@@ -222,3 +224,28 @@ def test_where_segments_cannot_be_had(monkeypatch, broken):
     assert bytes(shelf.read(parcel.arrays)[0]) == array_of(0).tobytes()
     assert shelf.read(parcel.arrays)[0].readonly
     assert not shelf.own([], parcel.arrays)[0].readonly
+
+
+def test_the_script_of_a_process_that_multiprocessing_started_afresh(monkeypatch):
+    """There it is called otherwise, and no worker can import it by that name either."""
+    script = ModuleType("__mp_main__")
+    exec("def twice(x): return 2 * x\ndef fun(x): return twice(x) + 1", script.__dict__)
+    with monkeypatch.context() as child:
+        child.setitem(sys.modules, "__main__", script)
+        child.setitem(sys.modules, "__mp_main__", script)
+        body = encode_whole(script.fun)
+        child.setitem(sys.modules, "cloudpickle", None)
+        with pytest.raises(TypeError, match="defined in the script or notebook itself"):
+            encode_objective(script.fun)
+    assert decode(body)(3) == 7
+    assert "__mp_main__" not in list_registry_pickle_by_value()
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def test_an_exception_that_cannot_be_told():
+    assert packing.summary(Speechless()) == "Speechless"
+    assert packing.summary(ValueError("one.\ntwo.")) == "ValueError: one"

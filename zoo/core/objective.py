@@ -324,9 +324,7 @@ class Named(Objective):
         try:
             built = self.built
         except (Exception, SystemExit) as error:
-            start, stop = boundaries[0], boundaries[-1]
-            failures = _failures_of(error, start, stop)
-            return _reply(start, np.full(stop - start, np.nan), failures, time.perf_counter())
+            return reply_of(error, boundaries[0], boundaries[-1], time.perf_counter())
         return built.evaluate_units(candidates, boundaries, key=key, step=step, limit=limit)
 
     def identity(self) -> dict[str, Any]:
@@ -406,6 +404,11 @@ def failure_of(error: BaseException, row: int) -> Failure:
         "".join(report.format()).replace("Traceback (", "Traceback of the objective (") if useful else ""
     )
     return Failure(row, "raised", one_line(error), details)
+
+
+def reply_of(error: BaseException, start: int, stop: int, began: float) -> Reply:
+    """Return the reply in which an exception has failed all rows from `start` to `stop`."""
+    return _reply(start, np.full(stop - start, np.nan), _failures_of(error, start, stop), began)
 
 
 def one_line(error: BaseException) -> str:

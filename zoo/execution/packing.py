@@ -7,14 +7,16 @@ is written to a file of a run ever passes through it.
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import functools
 import hashlib
 import io
 import pickle
 import sys
+import threading
 from collections import ChainMap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +24,10 @@ import numpy as np
 from zoo.core.objective import one_line
 
 _LARGE = 2**16  # bytes, from which on an array travels beside the pickle
-_MAIN = b"\x8c\x08__main__"  # how a pickle names the module of a function or class of the script
+_COPY = "__mp_main__"  # what the script is to the processes that `multiprocessing` starts afresh
+_MAIN = b"\x8c\x08__main__", b"\x8c\x0b__mp_main__"  # how a pickle names the module of what a script defines
+
+_lock = threading.RLock()
 
 
 class Base(NamedTuple):
@@ -108,7 +113,25 @@ def _pickled(value: Any, beside: Callable[[pickle.PickleBuffer], Any] | None = N
         import cloudpickle
     except ModuleNotFoundError:
         return _pickled_by_name(value, beside)
-    return _dump(cloudpickle.Pickler, value, beside)
+    with _script_by_value(cloudpickle):
+        return _dump(cloudpickle.Pickler, value, beside)
+
+
+@contextlib.contextmanager
+def _script_by_value(cloudpickle: Any) -> Iterator[None]:
+    """Have what the script defines sent by value also where the script is not called `__main__`."""
+    script = sys.modules.get(_COPY)
+    if script is None or script is not sys.modules["__main__"]:
+        yield
+        return
+    with _lock:
+        registered = _COPY in cloudpickle.list_registry_pickle_by_value()
+        cloudpickle.register_pickle_by_value(script)
+        try:
+            yield
+        finally:
+            if not registered:
+                cloudpickle.unregister_pickle_by_value(script)
 
 
 def _pickled_by_name(value: Any, beside: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
@@ -117,7 +140,7 @@ def _pickled_by_name(value: Any, beside: Callable[[pickle.PickleBuffer], Any] | 
         body = _dump(pickle.Pickler, value, beside)
     except Exception as error:
         raise pickle.PicklingError(f"{summary(error)}; if it is a function, {advice}") from error
-    if _MAIN in body:
+    if any(name in body for name in _MAIN):
         raise pickle.PicklingError(f"it is defined in the script or notebook itself; {advice}")
     return body
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import array
 import contextlib
-import dataclasses
 import fcntl
 import os
 import signal
 import socket
 import struct
 import sys
+from typing import Any
 
 from zoo.execution.devices import explained
 from zoo.execution.packing import decode, encode_plain, encode_whole
 from zoo.execution.shared import Shelf
-from zoo.execution.worker import Answer, Worker, report, watch
+from zoo.execution.worker import Worker, report, watch
 
 HEADER = struct.Struct("<BQ")
 DISPATCH = struct.Struct("<qqq")
@@ -30,6 +30,10 @@ READY, ANSWERED, FAILED = 1, 2, 3  # to the driver: nothing, number and answer, 
 _TASKS = {LOAD: "load the objective", BEGIN: "load the candidates", EVALUATE: "evaluate", CALL: "do its part"}
 _FILES = socket.CMSG_SPACE(253 * array.array("i").itemsize)  # bytes that name all files that can come at once
 _CLOSED_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+class _Lost(Exception):
+    """The driver is gone."""
 
 
 def main(descriptor: int, lifeline: int, parent: int, errors: int) -> None:
@@ -48,7 +52,7 @@ def main(descriptor: int, lifeline: int, parent: int, errors: int) -> None:
     with socket.socket(fileno=descriptor) as connection:
         try:
             _serve(connection, errors)
-        except (EOFError, ConnectionError):
+        except _Lost:
             os.killpg(0, signal.SIGKILL)  # the driver is gone, and could not end what was started here
 
 
@@ -77,8 +81,8 @@ def _serve(connection: socket.socket, errors: int) -> None:
             if kind == EVALUATE:
                 assert worker is not None
                 number, first, last = DISPATCH.unpack(body)
-                answer = _explained(worker.evaluate(first, last))
-                sys.stdout.flush()
+                answer = worker.evaluate(first, last)
+                _flush(sys.stdout)
                 _send(connection, ANSWERED, encode_plain((number, answer)))
                 continue
             number, forgotten, fresh, pickled, arrays = decode(body)
@@ -93,9 +97,9 @@ def _serve(connection: socket.socket, errors: int) -> None:
                 worker.begin(decode(pickled, shelf.read(arrays)))
             else:
                 result = worker.call(decode(pickled, map(bytearray, shelf.read(arrays))))
-                sys.stdout.flush()
+                _flush(sys.stdout)
                 _send(connection, ANSWERED, encode_whole((number, result)))
-        except ConnectionError:
+        except _Lost:
             raise
         except (Exception, SystemExit) as error:
             said = report(f"a worker could not {_TASKS[kind]}", error)
@@ -112,9 +116,12 @@ def _read(connection: socket.socket, size: int, shelf: Shelf) -> bytearray:
     data = bytearray(size)
     view = memoryview(data)
     while view:
-        got, ancillary, _, _ = connection.recvmsg_into([view], _FILES, _CLOSED_ON_EXEC)
+        try:
+            got, ancillary, _, _ = connection.recvmsg_into([view], _FILES, _CLOSED_ON_EXEC)
+        except ConnectionError as error:
+            raise _Lost from error
         if not got:
-            raise EOFError
+            raise _Lost
         for _, _, descriptors in ancillary:
             shelf.files.extend(array.array("i", descriptors))
         view = view[got:]
@@ -122,24 +129,23 @@ def _read(connection: socket.socket, size: int, shelf: Shelf) -> bytearray:
 
 
 def _send(connection: socket.socket, kind: int, body: bytes) -> None:
-    connection.sendall(HEADER.pack(kind, len(body)) + body)
+    try:
+        connection.sendall(HEADER.pack(kind, len(body)) + body)
+    except ConnectionError as error:
+        raise _Lost from error
 
 
-def _explained(answer: Answer) -> Answer:
-    """Return an answer with advice on what failed for want of a GPU."""
-    if not answer.reply.failures:
-        return answer
-    failures = tuple(
-        failure._replace(message=explained(failure.message)) for failure in answer.reply.failures
-    )
-    return answer._replace(reply=dataclasses.replace(answer.reply, failures=failures))
+def _flush(stream: Any) -> None:
+    """Have what was printed appear, if that can be: the objective may have closed or replaced the stream."""
+    with contextlib.suppress(Exception):
+        stream.flush()
 
 
 def _release_errors(errors: int) -> None:
     """Let standard error go where the driver's goes, with what has gathered so far in front."""
-    sys.stderr.flush()
+    _flush(sys.stderr)
     gathered = os.pread(2, os.fstat(2).st_size, 0)
     os.dup2(errors, 2)
     os.close(errors)
-    if gathered:
+    with contextlib.suppress(OSError):  # nobody reads it any more
         os.write(2, gathered)

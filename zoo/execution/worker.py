@@ -7,6 +7,7 @@ It imports what the objective needs and nothing more: neither the user's `__main
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import threading
@@ -15,9 +16,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from zoo.core.objective import Named, Objective
+from zoo.core.objective import Named, Objective, reply_of
 from zoo.core.rng import Key
 from zoo.core.types import Candidates, Reply
+from zoo.execution.devices import explained
 from zoo.execution.executor import LIMIT_SECONDS
 from zoo.execution.packing import summary
 
@@ -99,14 +101,34 @@ class Worker:
         """Evaluate units `first` to `last` of the current step, or the first of them if time runs out."""
         if self._work is None or self._objective is None:
             raise RuntimeError("`evaluate` needs an objective, and `begin` before it.")
-        candidates, boundaries, key, step, digest = self._work
-        part = boundaries[first : last + 1]
-        reply = self._objective.evaluate_units(candidates, part, key=key, step=step, limit=LIMIT_SECONDS)
-        return Answer(reply, digest)
+        reply = _evaluated(self._objective, self._work, first, last)
+        return Answer(_advised(reply), self._work.digest)
 
     def call(self, task: Callable[[dict[str, Any]], Any]) -> Any:
         """Return what a task makes of this worker's memory."""
         return task(self._memory)
+
+
+def _evaluated(objective: Objective, work: Work, first: int, last: int) -> Reply:
+    candidates, boundaries, key, step, _ = work
+    part = boundaries[first : last + 1]
+    began = time.perf_counter()
+    try:
+        return objective.evaluate_units(candidates, part, key=key, step=step, limit=LIMIT_SECONDS)
+    except Exception:
+        raise
+    except BaseException as error:  # KeyboardInterrupt, say: nobody can mean to stop a worker by that
+        if last - first > 1:
+            return _evaluated(objective, work, first, first + 1)
+        return reply_of(error, part[0], part[-1], began)
+
+
+def _advised(reply: Reply) -> Reply:
+    """Return a reply with advice on what failed for want of a GPU."""
+    if not reply.failures:
+        return reply
+    failures = tuple(failure._replace(message=explained(failure.message)) for failure in reply.failures)
+    return dataclasses.replace(reply, failures=failures)
 
 
 def report(what: str, error: BaseException) -> str:
