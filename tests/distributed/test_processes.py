@@ -1,6 +1,9 @@
 """Workers as local processes, for real: started, killed, replaced, and gone afterwards."""
 
 import ctypes
+import errno
+import gc
+import itertools
 import os
 import resource
 import signal
@@ -21,7 +24,7 @@ from zoo.core.errors import EvaluationError, Interrupt, WorkerError
 from zoo.core.objective import as_objective
 from zoo.core.rng import Key
 from zoo.core.types import Rows
-from zoo.execution import interrupts
+from zoo.execution import interrupts, processes
 from zoo.execution.executor import Serial
 from zoo.execution.ledger import Ledger
 from zoo.execution.packing import encode, encode_objective
@@ -385,6 +388,94 @@ def test_an_evaluation_that_needs_more_memory_than_there_is():
     assert ledger.account.restarts == 0
 
 
+def failing(monkeypatch, error, starts):
+    """Have some starts fail, by number, as if the system had nothing left."""
+    real, count = subprocess.Popen, itertools.count()
+
+    def popen(*arguments, **options):
+        if next(count) in starts:
+            raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(processes.subprocess, "Popen", popen)
+    monkeypatch.setattr(processes, "_PAUSE_SECONDS", 0.1)
+
+
+def test_a_start_for_which_the_system_has_nothing_left(monkeypatch):
+    failing(monkeypatch, OSError(errno.ENOMEM, "no memory"), {0, 2})
+    executor, events = Processes(2), []
+    with executor.open(as_objective(objectives.ends_at_seven)):
+        ledger = Ledger(range(25), event=events.append)
+        done = executor.evaluate(points(), Key(0), 0, ledger)
+    assert done.values.tobytes() == expected(7)
+    reasons = [event["reason"] for event in events if event["event"] == "worker lost"]
+    assert sum("could not be started: [Errno 12] no memory" in reason for reason in reasons) == 2
+
+
+def test_no_start_at_all(monkeypatch):
+    before = len(os.listdir("/proc/self/fd"))
+    failing(monkeypatch, OSError(errno.EMFILE, "too many"), range(100))
+    executor = Processes(2)
+    says = r"3 workers in a row .*could not be started: .*too many; use fewer workers, or .*\(ulimit -n\)"
+    with pytest.raises(WorkerError, match=says), executor.open(as_objective(objectives.wave)):
+        executor.evaluate(points(), Key(0), 0)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit])
+def test_what_is_no_exception_costs_no_worker(kind):
+    def raises(x):
+        if x[0] == 7:
+            raise kind("seven")
+        return objectives.wave(x)
+
+    executor = Processes(2)
+    for objective in (as_objective(raises), as_objective(raises, noise=True)):
+        with executor.open(objective):
+            ledger = Ledger(range(25))
+            done = executor.evaluate(points(), Key(0), 0, ledger)
+        assert done.values.tobytes() == expected(7)
+        assert [(failure.kind, failure.message) for failure in done.failures] == [
+            ("raised", f"{kind.__name__}: seven")
+        ]
+        assert ledger.account.restarts == 0
+
+
+@pytest.mark.parametrize("what", ["close", "replace", "pipe"])
+def test_a_standard_output_that_takes_nothing(monkeypatch, what):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+    def spoils(x):
+        if what == "replace":
+            sys.stdout = None
+        elif what == "close":
+            sys.stdout.close()
+        else:
+            readable, writable = os.pipe()
+            os.close(readable)
+            os.dup2(writable, 1)
+            os.close(writable)
+            print("to nobody")
+        return objectives.wave(x)
+
+    executor = Processes(1)
+    with executor.open(as_objective(spoils)):
+        ledger = Ledger(range(25))
+        assert executor.evaluate(points(), Key(0), 0, ledger).values.tobytes() == expected()
+    assert ledger.account.restarts == 0
+
+
+def test_messages_are_on_their_way_at_once():
+    """Not only when the driver next listens."""
+    with Workers(Processes(1), as_objective(objectives.wave)) as workers:
+        workers.start(0)
+        workers.transport.call(0, 1, encode(lambda memory: "touched"))
+        process = workers.transport._processes[0]
+        assert not process.outgoing
+        assert workers.answer(1) == "touched"
+
+
 def test_all_workers_killed_at_once():
     executor, killed = Processes(2), []
 
@@ -528,7 +619,7 @@ def test_programs_end_with_the_run(tmp_path, killed):
             from zoo.core.errors import Interrupt
             from zoo.core.command import Command
             from zoo.core.rng import Key
-            from zoo.execution import interrupts
+            from zoo.execution import interrupts, processes
             from zoo.execution.processes import Processes
 
             executor = Processes(2)

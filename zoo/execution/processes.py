@@ -29,6 +29,10 @@ from zoo.execution.transport import Answered, Died, Event, Failed, Ready, Transp
 
 _LOOK_SECONDS = 0.2  # between looks at whether processes live: a child of theirs can hold their socket open
 _GRACE_SECONDS = 1.0  # for an orderly end
+_LAST_SECONDS = 0.05  # between the end of a connection and that of its process, to learn what it died of
+_PAUSE_SECONDS = (
+    1.0  # after a start for which the system had nothing left: another one may let go of something
+)
 _CHUNK = 1 << 18  # bytes read at once
 _BUFFERS = 64  # written at once
 _BUSY = (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS)  # the last two if many open files are on their way
@@ -114,12 +118,17 @@ class _Process:
         self.outgoing: deque[memoryview] = deque()
         self.passing: list[Segment] = []  # to go with the next bytes, ahead of the frames that need them
         self.incoming = bytearray()
-        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it lives until the worker is ready
-        self.socket, theirs = socket.socketpair()
-        self.socket.setblocking(False)
-        lifeline, self.lifeline = os.pipe()  # nothing is sent there: the worker ends as it closes
-        errors = os.dup(2)
-        try:
+        with contextlib.ExitStack() as stack, contextlib.ExitStack() as passed:
+            self.errors: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+            self.socket, theirs = socket.socketpair()
+            stack.callback(self.socket.close)
+            passed.callback(theirs.close)
+            self.socket.setblocking(False)
+            lifeline, self.lifeline = os.pipe()  # nothing is sent there: the worker ends as it closes
+            stack.callback(os.close, self.lifeline)
+            passed.callback(os.close, lifeline)
+            errors = os.dup(2)
+            passed.callback(os.close, errors)
             self.popen = subprocess.Popen(
                 [sys.executable, "-c", _bootstrap(theirs.fileno(), lifeline, errors)],
                 stdin=subprocess.DEVNULL,
@@ -128,15 +137,7 @@ class _Process:
                 env={**os.environ, **dict.fromkeys(VARIABLES, str(threads)), GPUS: gpus},
                 start_new_session=True,
             )
-        except OSError:
-            self.socket.close()
-            self.errors.close()
-            os.close(self.lifeline)
-            raise
-        finally:
-            theirs.close()
-            os.close(lifeline)
-            os.close(errors)
+            stack.pop_all()  # they live as long as the process, the errors until it is ready
 
     def push(self, kind: int, body: bytes) -> None:
         header = HEADER.pack(kind, len(body))
@@ -192,15 +193,15 @@ class _Process:
     def reason(self) -> str:
         """Return what is known of its end."""
         status = self.popen.returncode
+        how = f"ended with status {status}"
         if status is not None and status < 0:
             with contextlib.suppress(ValueError):
-                name = signal.Signals(-status).name
-                return f"process {self.popen.pid} was ended by signal {-status} ({name})"
+                how = f"was ended by signal {-status} ({signal.Signals(-status).name})"
         said = ""
         if not self.errors.closed:
             self.errors.seek(0)
             said = self.errors.read()[-4000:].decode(errors="replace").strip()
-        return f"process {self.popen.pid} ended with status {status}" + (f"\n\n{said}" if said else "")
+        return f"process {self.popen.pid} {how}" + (f"\n\n{said}" if said else "")
 
     def end(self, deadline: float) -> None:
         """Wait for its end, and bring it about at the deadline; what it has started ends with it."""
@@ -224,11 +225,20 @@ class _Processes:
         self._threads = threads
         self._free = deque(gpus)  # those of workers that are still to be started
         self._processes: dict[int, _Process] = {}
+        self._unborn: deque[tuple[float, Died]] = (
+            deque()
+        )  # workers that could not be started, and when to say so
         self._selector = selectors.DefaultSelector()
         self._looked = time.monotonic()
 
     def start(self, worker: int) -> None:
-        process = self._processes[worker] = _Process(self._threads, self._free.popleft())
+        gpus = self._free.popleft()
+        try:
+            process = self._processes[worker] = _Process(self._threads, gpus)
+        except OSError as error:
+            self._free.append(gpus)
+            self._unborn.append((time.monotonic() + _PAUSE_SECONDS, Died(worker, _not_started(error))))
+            return
         self._selector.register(process.socket, selectors.EVENT_READ, worker)
         self._send(worker, LOAD, self._objective)
 
@@ -266,7 +276,9 @@ class _Processes:
 
     def _push(self, worker: int, kind: int, body: bytes) -> None:
         self.sent += len(body)
-        self._processes[worker].push(kind, body)
+        process = self._processes[worker]
+        process.push(kind, body)
+        process.flush()  # so that it is on its way while the next one is encoded
 
     def poll(self, timeout: float) -> Sequence[Event]:
         for worker, process in self._processes.items():
@@ -274,10 +286,14 @@ class _Processes:
             interest = selectors.EVENT_READ | (selectors.EVENT_WRITE if process.outgoing else 0)
             if self._selector.get_key(process.socket).events != interest:
                 self._selector.modify(process.socket, interest, worker)
+        if self._unborn:
+            timeout = min(timeout, max(0.0, self._unborn[0][0] - time.monotonic()))
         found: list[Event] = []
         for key, mask in self._selector.select(timeout):
             if mask & selectors.EVENT_READ:
                 self._read(key.data, found)
+        while self._unborn and time.monotonic() >= self._unborn[0][0]:
+            found.append(self._unborn.popleft()[1])
         if time.monotonic() - self._looked > _LOOK_SECONDS:
             self._looked = time.monotonic()
             for worker in [w for w, process in self._processes.items() if process.popen.poll() is not None]:
@@ -305,7 +321,7 @@ class _Processes:
             return grown
         self._selector.unregister(process.socket)
         del self._processes[worker]
-        process.end(time.monotonic() + _GRACE_SECONDS)
+        process.end(time.monotonic() + _LAST_SECONDS)
         found.append(Died(worker, process.reason()))
         process.errors.close()
         self._free.append(process.gpus)
@@ -327,6 +343,15 @@ class _Processes:
             process.errors.close()
         self._processes.clear()
         self._selector.close()
+
+
+def _not_started(error: OSError) -> str:
+    advice = ""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        advice = "; use fewer workers, or a higher limit of open files (ulimit -n)"
+    elif error.errno in (errno.EAGAIN, errno.ENOMEM):
+        advice = "; use fewer workers, or have the system allow for more memory or processes (ulimit -u)"
+    return f"it could not be started: {error}{advice}"
 
 
 def _bootstrap(connection: int, lifeline: int, errors: int) -> str:
