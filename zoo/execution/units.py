@@ -32,6 +32,7 @@ from zoo.execution.worker import Answer
 _LEAST_SECONDS = 0.001  # below that, a dispatch costs more than sharing it out would save
 _SHARES = 3  # dispatches into which each worker's part of what is left is cut, at least
 _STRAGGLING = 3.0  # times the usual duration
+_LOOK_SECONDS = 0.05  # between looks at all workers for what is straggling
 _FEW = 5  # durations, from which on the usual one is known
 
 
@@ -106,6 +107,8 @@ class Evaluation(Plan):
         self._num_workers, self._max_attempts, self._timeout = num_workers, max_attempts, timeout
         self._pending = deque(ledger.todo)
         self._left = sum(last - first for first, last in self._pending)
+        self._out = 0  # units under way, over all workers
+        self._looked = -math.inf  # when nothing was found to be straggling
         self._suspects: deque[int] = deque()
         self._attempts: Counter[int] = Counter()  # deaths of a worker under this unit alone
         self.account = ledger.account
@@ -128,7 +131,7 @@ class Evaluation(Plan):
             unit = self._suspects.popleft()
             return self._dispatch(Units(unit, unit + 1), alone=True)
         if self._left:
-            size = self._size(hand, crew)
+            size = self._size(hand)
             return self._dispatch(self._take(size)) if size else None
         return None if hand.under_way else self._straggling(hand, crew)
 
@@ -141,6 +144,7 @@ class Evaluation(Plan):
 
     def answered(self, dispatch: Dispatch, answer: Answer, hand: Hand) -> None:
         units, reply = dispatch.what, answer.reply
+        self._out -= dispatch.size
         if answer.digest != self._source.digest:
             self._drifted(hand)
             self._issue_again(units.first, units.last)
@@ -156,6 +160,7 @@ class Evaluation(Plan):
 
     def lost(self, dispatches: list[Dispatch], *, alone: bool) -> None:
         units = [unit for d in dispatches for unit in range(d.what.first, d.what.last)]
+        self._out -= len(units)
         for unit in units:
             if self._ledger.knows(unit):
                 continue
@@ -166,7 +171,9 @@ class Evaluation(Plan):
                 self._suspects.append(unit)
 
     def hung(self, dispatch: Dispatch, queued: list[Dispatch]) -> None:
+        self._out -= dispatch.size
         for other in queued:
+            self._out -= other.size
             self._issue_again(other.what.first, other.what.last)
         if dispatch.size > 1:
             self._suspects.extend(range(dispatch.what.first, dispatch.what.last))
@@ -182,21 +189,19 @@ class Evaluation(Plan):
         if self._timeout is not None:
             # A worker begins no further unit after its limit.
             allowance = self._timeout + (LIMIT_SECONDS if size > 1 else 0.0)
+        self._out += size
         return Dispatch(self, units, size, alone, allowance)
 
-    def _size(self, hand: Hand, crew: Crew) -> int:
+    def _size(self, hand: Hand) -> int:
         seconds = self._pace.seconds
         if seconds is None:
             return int(not hand.under_way)  # each may take minutes, and what waits behind one, twice that
         share = -(-self._left // (_SHARES * self._num_workers))
         if hand.under_way:
             # What it has already counts, or it would still be at it when the others are done.
-            outstanding = self._left + sum(map(self._under_way, crew.hands.values()))
-            share = min(share, outstanding // self._num_workers - self._under_way(hand))
+            mine = sum(dispatch.size for dispatch in hand.under_way.values())
+            share = min(share, (self._left + self._out) // self._num_workers - mine)
         return max(int(_LEAST_SECONDS / seconds), min(share, max(1, int(DISPATCH_SECONDS / seconds))))
-
-    def _under_way(self, hand: Hand) -> int:
-        return sum(dispatch.size for dispatch in hand.under_way.values() if dispatch.plan is self)
 
     def _take(self, size: int) -> Units:
         first, last = self._pending.popleft()
@@ -225,7 +230,10 @@ class Evaluation(Plan):
 
     def _straggling(self, hand: Hand, crew: Crew) -> Dispatch | None:
         """Return what another worker has been at for long, or has waiting behind that."""
-        usual, now = self._pace.usual, time.monotonic()
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return None
+        usual = self._pace.usual
         for other in crew.others(hand):
             head = other.head
             if head is None or head.plan is not self:
@@ -241,4 +249,5 @@ class Evaluation(Plan):
                         event="speculated", worker=hand.number, beside=other.number, units=dispatch.size
                     )
                     return self._dispatch(dispatch.what)
+        self._looked = now
         return None
