@@ -31,6 +31,7 @@ WAIT_SECONDS = 0.2
 DEPTH = 2
 """Dispatches under way per worker."""
 
+_LOOK_SECONDS = 0.05  # between looks at all deadlines
 _STARTS = 3  # workers that may die in a row before one of them got ready, or one more than there are to be
 _PATIENCE_SECONDS = 60.0  # without any worker, before a warning
 _DRAIN_SECONDS = LIMIT_SECONDS + 0.3  # in which a run that was asked to stop still takes answers
@@ -154,6 +155,7 @@ class Crew:
         self._dispatched = 0  # dispatches, over all
         self._heard: deque[Event] = deque()  # not acted on yet
         self._late: dict[int, Dispatch] = {}  # by worker that was ended for it
+        self._looked = -math.inf  # at all deadlines
         self._failed_starts = 0  # in a row
         self._deaths = 0  # since the last answer
         self._warn_at = time.monotonic() + _PATIENCE_SECONDS  # unless a worker gets ready before
@@ -307,6 +309,9 @@ class Crew:
 
     def _end_the_late(self) -> None:
         now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
         for hand in self.hands.values():
             head = hand.head
             if head is not None and now - head.since > head.allowance and hand.number not in self._late:
