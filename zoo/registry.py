@@ -16,6 +16,19 @@ from typing import Any
 from zoo.core.types import Optimizer
 from zoo.core.validation import check_known, hint, listed
 
+TRAITS = {
+    "local": "goes downhill from where it starts",
+    "global": "looks beyond the next valley",
+    "ranks": "uses the order of values only, so that any increasing function of them gives the same search",
+    "noise": "copes with noise better than most",
+    "ill-conditioned": "learns the shape of long narrow valleys",
+    "separable": "profits where variables do not interact",
+    "model": "fits a model to what was evaluated; for expensive objectives",
+    "restarts": "starts again when it has converged",
+    "objectives": "takes several objectives at once",
+}
+"""What a method may be said to be good for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -26,12 +39,22 @@ class Method:
         target: "module:factory"; the factory's keyword arguments are the method's options.
         summary: One line.
         paper: Where it comes from, author and year, empty where there is none.
+        dims: Numbers of variables that it is meant for, from the least to the most.
+        batch: Evaluations of a step, which is how many workers can be busy; n candidates, d variables.
+        cost: What a step takes besides its evaluations, in numbers touched: "n d", say.
+        traits: What it is good for, words of `TRAITS`.
+        extra: The extra that installs what it needs, empty where nothing more is needed.
     """
 
     name: str
     target: str
     summary: str
     paper: str = ""
+    dims: tuple[int, int] = (1, 1000)
+    batch: str = ""
+    cost: str = ""
+    traits: tuple[str, ...] = ()
+    extra: str = ""
 
     @property
     def factory(self) -> Any:
@@ -56,38 +79,108 @@ class Method:
         return made
 
 
+_MANY = 10**9  # as many variables as fit into memory
+
 _OWN = (
     Method(
-        "cma", "zoo.methods.cma_es:CMAES", "full covariance, for up to about 1000 variables", "Hansen 2016"
+        "cma",
+        "zoo.methods.cma_es:CMAES",
+        "full covariance, for up to about 1000 variables",
+        "Hansen 2016",
+        dims=(2, 1000),
+        batch="4 + 3 log d",
+        cost="n d² + d³ / 10",
+        traits=("ranks", "ill-conditioned", "noise"),
     ),
     Method(
         "sep-cma",
         "zoo.methods.sep_cma_es:SepCMAES",
         "diagonal covariance, for many variables",
         "Ros and Hansen 2008",
+        dims=(2, 100_000),
+        batch="4 + 3 log d",
+        cost="n d",
+        traits=("ranks", "separable", "noise"),
     ),
     Method(
-        "pycma", "zoo.methods.pycma:PyCMA", "the `cma` package, as a trusted second opinion", "Hansen 2016"
+        "pycma",
+        "zoo.methods.pycma:PyCMA",
+        "the `cma` package, as a trusted second opinion",
+        "Hansen 2016",
+        dims=(2, 300),
+        batch="4 + 3 log d",
+        cost="n d² + d³ / 10",
+        traits=("ranks", "ill-conditioned", "noise"),
     ),
     Method(
-        "zo-sgd", "zoo.methods.aliases:ZOSGD", "descent along random-vector gradients", "Ghadimi and Lan 2013"
+        "zo-sgd",
+        "zoo.methods.aliases:ZOSGD",
+        "descent along random-vector gradients",
+        "Ghadimi and Lan 2013",
+        dims=(1, _MANY),
+        batch="16 and 2 in turn",
+        cost="n d",
+        traits=("local",),
     ),
-    Method("zo-adam", "zoo.methods.aliases:ZOAdam", "Adam on random-vector gradients", "Chen et al. 2019"),
-    Method("zo-sign", "zoo.methods.aliases:ZOSign", "descent along signs of gradients", "Liu et al. 2019"),
-    Method("spsa", "zoo.methods.aliases:SPSA", "two evaluations a step", "Spall 1992"),
+    Method(
+        "zo-adam",
+        "zoo.methods.aliases:ZOAdam",
+        "Adam on random-vector gradients",
+        "Chen et al. 2019",
+        dims=(1, _MANY),
+        batch="16 and 2 in turn",
+        cost="n d",
+        traits=("local",),
+    ),
+    Method(
+        "zo-sign",
+        "zoo.methods.aliases:ZOSign",
+        "descent along signs of gradients",
+        "Liu et al. 2019",
+        dims=(1, _MANY),
+        batch="16 and 2 in turn",
+        cost="n d",
+        traits=("local",),
+    ),
+    Method(
+        "spsa",
+        "zoo.methods.aliases:SPSA",
+        "two evaluations a step",
+        "Spall 1992",
+        dims=(1, _MANY),
+        batch="2",
+        cost="d",
+        traits=("local", "noise"),
+    ),
     Method(
         "coordinate-descent",
         "zoo.methods.aliases:CoordinateDescent",
         "descent along coordinate-wise gradients",
         "Chen et al. 2024",
+        dims=(1, 10_000),
+        batch="2 d and 2 in turn",
+        cost="n d",
+        traits=("local",),
     ),
     Method(
         "random-descent",
         "zoo.methods.aliases:RandomDescent",
         "descent along orthonormal random directions",
         "Nesterov and Spokoiny 2017",
+        dims=(1, _MANY),
+        batch="16 and 2 in turn",
+        cost="n d",
+        traits=("local",),
     ),
-    Method("random", "zoo.methods.random_search:RandomSearch", "no method at all, to compare with"),
+    Method(
+        "random",
+        "zoo.methods.random_search:RandomSearch",
+        "no method at all, to compare with",
+        dims=(1, _MANY),
+        batch="64",
+        cost="n d",
+        traits=("global", "ranks"),
+    ),
 )
 
 _ALIASES = {"auto": "cma"}

@@ -125,6 +125,10 @@ class Key:
         """Return an integer of up to 128 bits, to seed a generator that is not ours."""
         return int.from_bytes(self.digest, "little") >> (128 - bits)
 
+    def generator(self) -> np.random.Generator:
+        """Return a new numpy generator of this key, for code of others that wants one."""
+        return np.random.Generator(np.random.Philox(key=self.seed(128)))
+
     def __str__(self) -> str:
         return self.digest.hex()
 

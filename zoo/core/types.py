@@ -150,6 +150,56 @@ class Reply:
         return self.start + len(self.values)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """Points that were evaluated before the search, by whomever.
+
+    Args:
+        points: Shape (n, dim) with n of at least 1, in the coordinates of the search.
+        values: Shape (n,), lower is better, NaN is failed; one at least is no NaN.
+
+    Raises:
+        ValueError: The shapes do not fit, points are not finite, or no value is.
+
+    Example:
+        >>> known = Known([[0.0, 1.0], [2.0, 3.0]], [5.0, 4.0])
+        >>> known.best.tolist()
+        [2.0, 3.0]
+    """
+
+    points: np.ndarray[Any, Any]
+    values: np.ndarray[Any, Any]
+
+    def __post_init__(self) -> None:
+        points = np.array(to_numpy(self.points), np.float64)
+        values = Evaluations(self.values).values.copy()
+        if points.ndim != 2 or len(points) != len(values) or not len(points):
+            raise ValueError(
+                "`known` must hold points of shape (n, dim) and as many values, n of at least 1, got shapes "
+                f"{points.shape} and {values.shape}."
+            )
+        if not np.isfinite(points).all():
+            raise ValueError("`known` must hold finite points.")
+        if np.isnan(values).all():
+            raise ValueError("`known` must hold one value at least that is no NaN.")
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "values", values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def order(self) -> np.ndarray[Any, Any]:
+        """Rows of the points that have a value, the best one first."""
+        return np.argsort(self.values, kind="stable")[: int(np.isfinite(self.values).sum())]
+
+    @property
+    def best(self) -> np.ndarray[Any, Any]:
+        """The point of the lowest value, shape (dim,)."""
+        point: np.ndarray[Any, Any] = self.points[self.order[0]]
+        return point
+
+
 class Optimizer(Protocol[S]):
     """A method: a frozen dataclass of hyper-parameters with an explicit state and pure transitions.
 
@@ -170,6 +220,7 @@ class Optimizer(Protocol[S]):
         bounds: Bounds | None = None,
         scale: Any = 1.0,
         budget: int | None = None,
+        known: Known | None = None,
     ) -> S:
         """Return the first state.
 
@@ -180,6 +231,8 @@ class Optimizer(Protocol[S]):
             scale: How far from `x0` the first candidates go, per coordinate: a number or shape (dim,).
             budget: Evaluations there will be, or None; a method may plan with it, and may shorten its
                 last step to it.
+            known: Points whose values are known from elsewhere, or None. Methods with a population, a
+                distribution or a model start from them; others may leave them aside.
         """
         ...
 

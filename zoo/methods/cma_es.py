@@ -15,7 +15,7 @@ from zoo.core.bounds import Bounds
 from zoo.core.device import Array, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import Log, state
-from zoo.core.types import Evaluations, Rows
+from zoo.core.types import Evaluations, Known, Rows
 from zoo.core.validation import check_count
 from zoo.methods.cma_base import CHECK_EVERY, LARGEST, SMALLEST, CMABase, CMAState, Matrix, Rates, rates
 
@@ -125,6 +125,7 @@ class CMAES(CMABase):
         bounds: Bounds | None = None,
         scale: Any = 1.0,
         budget: int | None = None,
+        known: Known | None = None,
     ) -> CMAESState:
         """Return the first state; see `zoo.core.types.Optimizer.init`.
 

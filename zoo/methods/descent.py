@@ -12,7 +12,7 @@ from zoo.core.bounds import Bounds
 from zoo.core.device import Array, array_module, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import state
-from zoo.core.types import Candidates, Evaluations, Rows
+from zoo.core.types import Candidates, Evaluations, Known, Rows
 from zoo.core.validation import check_choice, check_fraction, check_number, check_positive
 from zoo.estimators.finite_difference import FiniteDifference, FiniteDifferenceState
 from zoo.updates.chain import Chain, Update
@@ -133,6 +133,7 @@ class Descent:
         bounds: Bounds | None = None,
         scale: Any = 1.0,
         budget: int | None = None,
+        known: Known | None = None,
     ) -> DescentState:
         estimator = self.estimator.init(x0, bounds=bounds, scale=scale)
         x = estimator.work.asarray(x0) + 0

@@ -17,7 +17,7 @@ from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import Log, state
-from zoo.core.types import Evaluations, Rows
+from zoo.core.types import Evaluations, Known, Rows
 from zoo.core.validation import check_count, check_known, check_positive
 
 Matrix = np.ndarray[Any, Any]
@@ -138,6 +138,7 @@ class PyCMA:
         bounds: Bounds | None = None,
         scale: Any = 1.0,
         budget: int | None = None,
+        known: Known | None = None,
     ) -> PyCMAState:
         """Return the first state; see `zoo.core.types.Optimizer.init`.
 

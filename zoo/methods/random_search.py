@@ -11,7 +11,7 @@ from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, array_module
 from zoo.core.rng import Key
 from zoo.core.state import state
-from zoo.core.types import Candidates, Evaluations
+from zoo.core.types import Candidates, Evaluations, Known
 from zoo.core.validation import check_count
 
 
@@ -112,6 +112,7 @@ class RandomSearch:
         bounds: Bounds | None = None,
         scale: Any = 1.0,
         budget: int | None = None,
+        known: Known | None = None,
     ) -> RandomSearchState:
         like = Like.of(x0)
         work = Like(like.kind, like.working_dtype, like.device)

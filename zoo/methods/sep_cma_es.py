@@ -12,7 +12,7 @@ from zoo.core.bounds import Bounds
 from zoo.core.device import Array, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import Log, state
-from zoo.core.types import Evaluations, Rows
+from zoo.core.types import Evaluations, Known, Rows
 from zoo.methods.cma_base import CHECK_EVERY, LARGEST, SMALLEST, CMABase, CMAState, Matrix, Rates, rates
 
 _last: tuple[Key, int, Matrix] | None = None  # the normal numbers drawn last, and where
@@ -85,6 +85,7 @@ class SepCMAES(CMABase):
         bounds: Bounds | None = None,
         scale: Any = 1.0,
         budget: int | None = None,
+        known: Known | None = None,
     ) -> SepCMAESState:
         """Return the first state; see `zoo.core.types.Optimizer.init`.
 
