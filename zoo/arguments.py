@@ -16,6 +16,7 @@ import numpy as np
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, is_torch, to_numpy
 from zoo.core.rng import Key
+from zoo.core.types import Known
 from zoo.core.validation import check_count, check_number
 from zoo.execution.executor import Executor, Mapped, Serial
 from zoo.registry import find
@@ -32,10 +33,15 @@ def as_method(name: Any, options: Any) -> str:
     return method.name
 
 
-def as_region(x0: Any, bounds: Any, scale: Any) -> dict[str, Any]:
-    """Return start, bounds and scale of a search, as they fit together."""
+def as_region(x0: Any, bounds: Any, scale: Any, known: Any = None) -> dict[str, Any]:
+    """Return start, bounds, scale and known points of a search, as they fit together."""
     given = None if x0 is None else as_start(x0)
     box = as_bounds(bounds, None if given is None else len(given))
+    told, first = as_known(known)
+    if given is None and told is not None:
+        given = as_start(told.best)
+    if given is None and first is not None:
+        given = as_start(first[0])  # until the first step shows which is the best
     if given is None:
         if box is None or not box.finite or not box.dim:
             raise ValueError(
@@ -52,7 +58,46 @@ def as_region(x0: Any, bounds: Any, scale: Any) -> dict[str, Any]:
         if not np.allclose(to_numpy(inside), to_numpy(given), rtol=Like.of(given).epsilon, atol=0):
             raise ValueError(f"`x0` must lie inside `bounds`, got {to_numpy(given)!r}.")
         given = inside
-    return {"start": given, "bounds": box, "scale": as_scale(scale, len(given), box)}
+    for points in (None if told is None else told.points, first):
+        if points is None:
+            continue
+        if points.shape[1] != len(given):
+            raise ValueError(f"`known` must hold points of {len(given)} variables, got {points.shape[1]}.")
+        if box is not None and not np.allclose(box.map(points, "clip"), points, atol=0):
+            raise ValueError("`known` must hold points inside `bounds`.")
+    return {
+        "start": given,
+        "bounds": box,
+        "scale": as_scale(scale, len(given), box),
+        "known": told,
+        "first": first,
+        "from_best": x0 is None,
+    }
+
+
+def as_known(known: Any) -> tuple[Known | None, np.ndarray[Any, Any] | None]:
+    """Return the points that have a value, and those to be evaluated first."""
+    if known is None:
+        return None, None
+    if isinstance(known, Known):
+        return known, None
+    try:
+        points, values = known
+        points = np.array(to_numpy(points), np.float64)
+        count = len(points) if points.ndim == 2 else -1
+        values = [None] * count if values is None else list(values)
+        values = np.array([np.nan if v is None else float(v) for v in values])
+    except (TypeError, ValueError):
+        count = -1
+    if count < 1 or len(values) != count:
+        raise ValueError(
+            "`known` must be (points, values): points of shape (n, dim), and for each a number or None where "
+            f"it is to be evaluated first, got {known!r}."
+        )
+    if not np.isfinite(points).all():
+        raise ValueError("`known` must hold finite points.")
+    new = np.isnan(values)
+    return Known(points[~new], values[~new]) if not new.all() else None, points[new] if new.any() else None
 
 
 def as_target(target: Any) -> float:

@@ -14,12 +14,23 @@ from zoo.core.device import Array, Like, to_numpy
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.state import freeze, thaw
+from zoo.core.types import Known
 from zoo.execution.executor import Executor
 from zoo.registry import find
 from zoo.run.directory import dump
 from zoo.run.job import SearchJob
+from zoo.wrappers.primed import Primed
 
 _OPTION = "option:"  # in front of the names of arrays that options hold
+_ARGUMENT = {  # of arrays and entries that have another name than what the user gave
+    "key": "rng",
+    "lower": "bounds",
+    "upper": "bounds",
+    "known_points": "known",
+    "known_values": "known",
+    "first": "known",
+    "from_best": "x0",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +47,9 @@ class Experiment:
         key: Where all randomness comes from.
         budget: Evaluations there may be, or None.
         target: Value at which the run ends, or None.
+        known: Points whose values are known from elsewhere, or None.
+        first: Points to be evaluated before the method begins, shape (n, dim), or None.
+        from_best: Whether the method is to start at the best of them rather than at `start`.
         noise: Whether equal points may have different values.
         vectorized: Whether a plain function takes many points at once.
         on_error: What an exception of the objective does.
@@ -51,6 +65,9 @@ class Experiment:
     key: Key
     budget: int | None
     target: float | None
+    known: Known | None
+    first: np.ndarray[Any, Any] | None
+    from_best: bool
     noise: bool
     vectorized: bool
     on_error: str
@@ -58,8 +75,11 @@ class Experiment:
 
     def job(self, executor: Executor) -> SearchJob:
         """Return the job that does it."""
+        optimizer = find(self.method).build(dict(self.options))
+        if self.first is not None:
+            optimizer = Primed(optimizer, self.first, self.from_best)
         return SearchJob(
-            find(self.method).build(dict(self.options)),
+            optimizer,
             self.objective,
             executor,
             self.start,
@@ -67,6 +87,7 @@ class Experiment:
             bounds=self.bounds,
             scale=self.scale,
             budget=self.budget,
+            known=self.known,
             noise=self.noise,
             on_error=self.on_error,
             threads=self.threads,
@@ -82,6 +103,10 @@ class Experiment:
         arrays = {"x0": to_numpy(self.start), "scale": self.scale}
         if self.bounds is not None:
             arrays |= {"lower": self.bounds.lower, "upper": self.bounds.upper}
+        if self.known is not None:
+            arrays |= {"known_points": self.known.points, "known_values": self.known.values}
+        if self.first is not None:
+            arrays |= {"first": self.first}
         try:
             options, held = freeze(_without_lists(dict(self.options)))
         except TypeError as error:
@@ -96,6 +121,7 @@ class Experiment:
             "like": [like.kind, like.dtype, like.device],
             "budget": self.budget,
             "target": self.target,
+            "from_best": self.from_best,
             "noise": self.noise,
             "vectorized": self.vectorized,
             "on_error": self.on_error,
@@ -123,6 +149,9 @@ class Experiment:
             key=Key.parse(config["key"]),
             budget=config["budget"],
             target=config["target"],
+            known=Known(arrays["known_points"], arrays["known_values"]) if "known_points" in arrays else None,
+            first=arrays.get("first"),
+            from_best=config["from_best"],
             noise=config["noise"],
             vectorized=config["vectorized"],
             on_error=config["on_error"],
@@ -137,13 +166,11 @@ def differences(
     """Return the names of what differs between two experiments as `written`, the objectives left aside."""
     configs, arrays = (one[0], other[0]), (one[1], other[1])
     names = sorted({*configs[0], *configs[1]} - {"objective"})
-    differ = [
-        "rng" if name == "key" else name for name in names if configs[0].get(name) != configs[1].get(name)
-    ]
+    differ = [_ARGUMENT.get(name, name) for name in names if configs[0].get(name) != configs[1].get(name)]
     for name in sorted({*arrays[0], *arrays[1]}):
         mine, theirs = arrays[0].get(name), arrays[1].get(name)
         if mine is None or theirs is None or mine.dtype != theirs.dtype or not np.array_equal(mine, theirs):
-            differ.append("bounds" if name in ("lower", "upper") else name.removeprefix(_OPTION))
+            differ.append(_ARGUMENT.get(name, name.removeprefix(_OPTION)))
     return list(dict.fromkeys(differ))
 
 

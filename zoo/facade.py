@@ -47,6 +47,7 @@ def minimize(
     *,
     method: str = "auto",
     bounds: Any = None,
+    known: Any = None,
     scale: Any = None,
     budget: int | None = None,
     target: float | None = None,
@@ -75,16 +76,21 @@ def minimize(
         method: A name from `zoo.list_methods()`; "auto" lets us choose.
         bounds: Pairs (lower, upper) with None for no limit, or `scipy.optimize.Bounds`. Nothing outside is
             ever evaluated.
+        known: What was evaluated before, as (points, values): points of shape (n, dim), and for each of them
+            its value, or None where it is to be evaluated before anything else. Methods with a population, a
+            distribution or a model begin with them. Without an x0, the search starts at the best of them.
+            They count as found, but not as evaluated.
         scale: How far from x0 the optimum may be, as a number or per coordinate: the first candidates
             spread that far. Default: .3 of the width where bounds are finite, else 1.
         budget: Number of evaluations at most. Default: 1000 times dim, none if `seconds` is given. (With
-            `noise`, a run that is stopped before its end takes one more each time, for `fun`.)
+            `noise`, a run that is stopped before its end takes a few more each time, for `fun`.)
         target: End as soon as a value is this or less.
         seconds: End after the first step that is done later than this.
         rng: Seed, generator (one number is drawn from it), `Key`, or None for a fresh seed.
         noise: Say True if `fun` is random: global generators are seeded around each call by its place in
             the run, all candidates of a step get the same seed, and the result is the method's
-            recommendation with a fresh value instead of the luckiest point.
+            recommendation with the mean of fresh values instead of the luckiest point; up to 30 evaluations,
+            and a hundredth of the budget, are kept for these.
         vectorized: Whether `fun` takes points of shape (k, dim) and returns shape (k,).
         workers: Number of processes (-1: one for each core), an executor such as `zoo.Ray(8)`, or a
             map-like callable.
@@ -98,7 +104,8 @@ def minimize(
 
     Returns:
         `scipy.optimize.OptimizeResult` with `x`, `fun`, `nfev`, `nit`, `success`, `status`, `message`,
-        `x_best` and `fun_best` (lowest value seen; biased under noise), `num_failed`, `seconds`, `method` and
+        `fun_error` (standard error of `fun`; only with `noise`), `x_best` and `fun_best` (lowest value seen;
+        biased under noise), `num_failed`, `seconds`, `method` and
         `account`. That holds `evaluations`, `retries` after exceptions, `lost` units (under way as a worker
         died; all but those given up were issued again), `restarts` of workers and `quarantined` units (given
         up, since they ended or outlasted their workers), over the whole run; and of this process `speculated`
@@ -121,7 +128,7 @@ def minimize(
     """
     name = as_method(method, options)
     executor, limits = as_executor(workers), _as_limits(seconds, callback)
-    region = as_region(x0, bounds, scale)
+    region = as_region(x0, bounds, scale, known)
     if budget is None and seconds is None:
         budget = 1000 * len(region["start"])
     experiment = Experiment(
@@ -268,14 +275,14 @@ def _run(
     stop = Stop(experiment.target, seconds)
     if directory is None:
         outcome = run(job, stop, callbacks)
-        result = _result(experiment.method, job, outcome)
+        result = _result(experiment, job, outcome)
     else:
         try:
             job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
             if not fresh:
                 directory.note_resumption()
             outcome = run(job, stop, callbacks, directory)
-            result = _result(experiment.method, job, outcome)
+            result = _result(experiment, job, outcome)
             directory.finish({name: to_numpy(v) if is_torch(v) else v for name, v in result.items()})
         except (TypeError, ValueError, ImportError):
             if fresh and directory.is_untouched:
@@ -292,7 +299,7 @@ def _run(
     return result
 
 
-def _result(method: str, job: SearchJob, outcome: Run[SearchState]) -> OptimizeResult:
+def _result(experiment: Experiment, job: SearchJob, outcome: Run[SearchState]) -> OptimizeResult:
     from scipy.optimize import OptimizeResult
 
     state = outcome.state
@@ -304,6 +311,7 @@ def _result(method: str, job: SearchJob, outcome: Run[SearchState]) -> OptimizeR
     return OptimizeResult(
         x=x,
         fun=fun,
+        **({"fun_error": state.fun_error} if experiment.noise else {}),
         nfev=state.nfev + state.num_final,
         nit=state.step,
         success=bool(valued and outcome.status not in ("interrupted", "failed")),
@@ -314,7 +322,7 @@ def _result(method: str, job: SearchJob, outcome: Run[SearchState]) -> OptimizeR
         num_failed=state.num_failed,
         account=job.account.entries(state.nfev + state.num_final),
         seconds=outcome.seconds,
-        method=method,
+        method=experiment.method,
     )
 
 

@@ -20,6 +20,7 @@ ROWS = (
     "zoo.estimators",
     "zoo.updates",
     "zoo.methods",
+    "zoo.wrappers",
     "zoo.registry",
     "zoo.execution",
     "zoo.run",

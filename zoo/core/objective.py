@@ -14,7 +14,7 @@ import itertools
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from zoo.core.device import Array, is_torch, to_numpy
 from zoo.core.errors import Interrupt
 from zoo.core.fingerprint import describe, digest
 from zoo.core.rng import Key, keyed_generators
-from zoo.core.types import Candidates, Evaluations, Failure, Reply
+from zoo.core.types import Candidates, Evaluations, Failure, Reply, join_extras
 from zoo.core.validation import hint
 
 _CHUNK = 2**18  # elements of candidates held at once while a function is called point by point
@@ -69,13 +69,15 @@ class Objective:
         rows, streams = candidates.rows(start, stop), candidates.noise(start, stop)
         values = np.empty(stop - start)
         failures: list[Failure] = []
+        extras: list[tuple[Any, Any]] = []
         for stream in np.unique(streams):
             chosen = np.flatnonzero(streams == stream)
             part = rows if len(chosen) == len(streams) else rows[chosen]
             done = _as_evaluations(self(part, key=key.fold(step, int(stream))), len(chosen))
             values[chosen] = done.values
             failures.extend(f._replace(row=start + int(chosen[f.row])) for f in done.failures)
-        return Evaluations(values, tuple(failures))
+            extras.append((chosen, done.extras))
+        return Evaluations(values, tuple(failures), join_extras(extras, stop - start))
 
     def evaluate_units(
         self,
@@ -102,6 +104,7 @@ class Objective:
         began = time.perf_counter()
         values: list[np.ndarray[Any, Any]] = []
         failures: list[Failure] = []
+        extras: list[tuple[Any, Any]] = []
         interrupted = False
         try:
             for start, stop in itertools.pairwise(boundaries):
@@ -110,6 +113,8 @@ class Objective:
                         self.evaluate(candidates, start, stop, key=key, step=step), stop - start
                     )
                     failures.extend(done.failures)
+                    if done.extras:
+                        extras.append((slice(start - boundaries[0], stop - boundaries[0]), done.extras))
                     values.append(done.values.copy())  # which may be a buffer that the next call fills
                 except (Exception, SystemExit) as error:
                     failures.extend(_failures_of(error, start, stop))
@@ -119,7 +124,9 @@ class Objective:
         except Interrupt:
             interrupted = True
         together = values[0] if len(values) == 1 else np.concatenate([np.empty(0), *values])
-        return _reply(boundaries[0], together, failures, began, interrupted)
+        found = join_extras(extras, boundaries[-1] - boundaries[0]) if extras else {}
+        found = {name: extra[: len(together)] for name, extra in found.items()}
+        return _reply(boundaries[0], together, failures, began, interrupted, found)
 
     def identity(self) -> dict[str, Any]:
         """Return what tells this objective from another one, as it is written to `config.json`."""
@@ -220,12 +227,14 @@ class VectorizedFunction(Objective):
         began = time.perf_counter()
         start, stop = boundaries
         failures: list[Failure] = []
+        extras: Mapping[str, np.ndarray[Any, Any]] = {}
         interrupted = False
         try:
             value = self.fun(candidates.rows(start, stop), *self.args)
             if isinstance(value, Evaluations):
                 done = _as_evaluations(value, stop - start)
                 values, failures = done.values, [f._replace(row=start + f.row) for f in done.failures]
+                extras = {name: extra.copy() for name, extra in done.extras.items()}
             else:
                 values = _as_values(value, stop - start)
             values = values.copy()  # which may be a buffer that the next call fills
@@ -233,7 +242,7 @@ class VectorizedFunction(Objective):
             values, interrupted = np.empty(0), True
         except (Exception, SystemExit) as error:
             values, failures = np.full(stop - start, np.nan), _failures_of(error, start, stop)
-        return _reply(start, values, failures, began, interrupted)
+        return _reply(start, values, failures, began, interrupted, extras)
 
     def identity(self) -> dict[str, Any]:
         return describe(self.fun, self.args)
@@ -468,6 +477,7 @@ def _reply(
     failures: list[Failure],
     began: float,
     interrupted: bool = False,
+    extras: Mapping[str, np.ndarray[Any, Any]] | None = None,
 ) -> Reply:
     if interrupted:  # perhaps between a failure and its value
         failures = [failure for failure in failures if failure.row < start + len(values)]
@@ -476,7 +486,7 @@ def _reply(
         known = {failure.row for failure in failures}
         failures += [failure for failure in _returned(values, start) if failure.row not in known]
         values = np.where(finite, values, np.nan)
-    return Reply(start, values, tuple(failures), time.perf_counter() - began, interrupted)
+    return Reply(start, values, tuple(failures), time.perf_counter() - began, interrupted, extras or {})
 
 
 def _returned(values: np.ndarray[Any, Any], start: int = 0) -> list[Failure]:

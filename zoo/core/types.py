@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -94,10 +95,13 @@ class Evaluations:
     Args:
         values: Shape (n,); anything that numpy or torch takes for a row of real numbers.
         failures: Why, for those failed entries whose reason is known.
+        extras: By name, what else an evaluation found, shape (n, ...), float64; NaN where it failed.
+            "constraints", shape (n, m): what may not be above 0. "objectives", shape (n, k): what a method
+            for several objectives goes by instead of `values`.
 
     Raises:
         TypeError: `values` are no real numbers.
-        ValueError: `values` have another number of dimensions than one.
+        ValueError: `values` have another number of dimensions than one, or an extra another length.
 
     Example:
         >>> Evaluations([1.0, float("-inf")]).values.tolist()
@@ -106,6 +110,7 @@ class Evaluations:
 
     values: np.ndarray[Any, Any]
     failures: tuple[Failure, ...] = field(default=())
+    extras: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         values = self.values
@@ -121,6 +126,23 @@ class Evaluations:
             values = np.where(finite, values, np.nan)
         if values is not self.values:
             object.__setattr__(self, "values", values)
+        if self.extras:
+            extras = {name: np.asarray(to_numpy(extra), np.float64) for name, extra in self.extras.items()}
+            for name, extra in extras.items():
+                if not extra.ndim or len(extra) != len(values):
+                    raise ValueError(
+                        f"`extras` must have {len(values)} rows each, got {name!r} of shape {extra.shape}."
+                    )
+            object.__setattr__(self, "extras", extras)
+
+    @property
+    def violations(self) -> np.ndarray[Any, Any]:
+        """By how much each row violates the constraint that it violates most; 0 where it keeps to all."""
+        constraints = self.extras.get("constraints")
+        if constraints is None:
+            return np.zeros(len(self.values))
+        above: np.ndarray[Any, Any] = np.maximum(constraints, 0.0).max(1, initial=0.0)
+        return np.where(np.isnan(above), np.inf, above)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -136,6 +158,7 @@ class Reply:
         failures: One for every NaN.
         seconds: Time it took.
         interrupted: Whether it ends where `Interrupt` came; none of its values was touched by that.
+        extras: As in `Evaluations`.
     """
 
     start: int
@@ -143,11 +166,40 @@ class Reply:
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
     interrupted: bool = False
+    extras: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     @property
     def stop(self) -> int:
         """One past the last row."""
         return self.start + len(self.values)
+
+
+def join_extras(
+    parts: Sequence[tuple[Any, Mapping[str, np.ndarray[Any, Any]]]], num_rows: int
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Put the extras of some rows together.
+
+    Args:
+        parts: Which rows, as an index into `num_rows`, and their extras.
+        num_rows: How many there are of all.
+
+    Returns:
+        Extras of all rows, NaN where a part has none of that name.
+
+    Raises:
+        ValueError: Two parts have rows of different shapes under one name.
+    """
+    joined: dict[str, np.ndarray[Any, Any]] = {}
+    for rows, extras in parts:
+        for name, extra in extras.items():
+            whole = joined.setdefault(name, np.full((num_rows, *extra.shape[1:]), np.nan))
+            if whole.shape[1:] != extra.shape[1:]:
+                raise ValueError(
+                    f"all evaluations must have {name!r} of one shape, got {whole.shape[1:]} and "
+                    f"{extra.shape[1:]}."
+                )
+            whole[rows] = extra
+    return joined
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from zoo.core.errors import EvaluationError
-from zoo.core.types import Evaluations, Failure, Reply
+from zoo.core.types import Evaluations, Failure, Reply, join_extras
 
 
 @dataclass(slots=True)
@@ -93,6 +93,7 @@ class Ledger:
         self.boundaries = boundaries
         self.num_rows = boundaries[-1]
         self.values = np.empty(0)  # all of them once one is known
+        self._extras: list[tuple[slice, Mapping[str, np.ndarray[Any, Any]]]] = []
         self.account = Account() if account is None else account
         self._have: np.ndarray[Any, Any] | bool = False  # True for all rows, False for none
         self._failures: list[Failure] = []
@@ -180,7 +181,8 @@ class Ledger:
 
     def evaluations(self) -> Evaluations:
         """Return the step's values, all of which must be known by now."""
-        return Evaluations(self.values, tuple(sorted(self._failures)) if self._failures else ())
+        extras = join_extras(self._extras, self.num_rows) if self._extras else {}
+        return Evaluations(self.values, tuple(sorted(self._failures)) if self._failures else (), extras)
 
     def _unit_of(self, row: int) -> int:
         return bisect_right(self.boundaries, row) - 1
@@ -207,6 +209,8 @@ class Ledger:
             self._have[start:stop] = True
             self.values[start:stop] = reply.values
             self._failures.extend(reply.failures)
+        if reply.extras:
+            self._extras.append((slice(start, stop), reply.extras))
         if self._record is not None and not recorded:
             self._record(reply)
 
@@ -249,9 +253,10 @@ def _cut(reply: Reply, runs: Sequence[tuple[int, int]]) -> Iterator[Reply]:
     rows = [failure.row for failure in failures]
     for start, stop in runs:
         if start < stop:
-            values = reply.values[start - reply.start : stop - reply.start]
+            here = slice(start - reply.start, stop - reply.start)
             part = failures[bisect_left(rows, start) : bisect_left(rows, stop)]
-            yield Reply(start, values, tuple(part), reply.seconds)
+            extras = {name: extra[here] for name, extra in reply.extras.items()}
+            yield Reply(start, reply.values[here], tuple(part), reply.seconds, extras=extras)
 
 
 def _runs(mask: np.ndarray[Any, Any]) -> list[tuple[int, int]]:

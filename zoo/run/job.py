@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array
+from zoo.core.device import Array, Like
 from zoo.core.errors import TooManyFailures
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.state import freeze, state, thaw
-from zoo.core.types import Candidates, Evaluations, Optimizer, Rows
+from zoo.core.types import Candidates, Evaluations, Known, Optimizer, Rows
 from zoo.execution.executor import Executor
 from zoo.execution.ledger import Account, Ledger
 from zoo.execution.threads import limited
@@ -23,6 +23,7 @@ from zoo.run.journal import FINAL, SEARCH, Journal
 
 S = TypeVar("S")
 
+_REPEATS = 30  # evaluations of what a noisy search recommends; with fewer, their spread is a rough guess
 _WINDOW, _WINDOW_START, _MOST_FAILURES = 100, 50, 0.2
 _HARD = ("raised", "crashed", "hung")
 
@@ -98,11 +99,15 @@ class SearchState:
         nfev: Evaluations told.
         num_failed: How many of them failed.
         failures: Ids of those among the last hundred that raised, crashed or hung.
-        x_best: Point of the lowest value evaluated, None before there is one.
+        x_best: Point of the lowest value evaluated, None before there is one. Where there are constraints,
+            points that keep to them come before all others, and those by how little they violate them.
         fun_best: That value, infinite before there is one.
+        violation_best: By how much that point violates the constraints.
         x: After the end: the point to use.
-        fun: Its value.
-        num_final: After the end: evaluations that took, 0 or 1, on top of `nfev`.
+        fun: Its value; with noise, the mean of several.
+        fun_error: With noise, the standard error of `fun`.
+        violation: By how much `x` violates the constraints.
+        num_final: After the end: evaluations that took, on top of `nfev`.
     """
 
     optimizer: Any
@@ -112,9 +117,24 @@ class SearchState:
     failures: tuple[int, ...] = ()
     x_best: Any = None
     fun_best: float = float("inf")
+    violation_best: float = float("inf")
     x: Any = None
     fun: float = float("nan")
+    fun_error: float = float("nan")
+    violation: float = float("inf")
     num_final: int = 0
+
+
+class _Repeated(Rows):
+    """One point several times, each time under another noise stream."""
+
+    __slots__ = ()
+
+    def __init__(self, x: Array, times: int) -> None:
+        super().__init__(x[None].repeat(times, 0) if isinstance(x, np.ndarray) else x[None].repeat(times, 1))
+
+    def noise(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        return np.arange(start, stop)
 
 
 class SearchJob:
@@ -130,8 +150,9 @@ class SearchJob:
         scale: How far from `x0` the first candidates go, per coordinate.
         budget: Evaluations there may be, or None. One is kept for the method's recommendation, unless
             the method recommends points it has evaluated.
+        known: Points whose values are known from elsewhere, or None.
         noise: Whether equal points may have different values: the recommendation is then the result,
-            and evaluated afresh.
+            and evaluated afresh, up to 30 times and with up to a hundredth of the budget.
         on_error: "raise" or "nan", for evaluations that raise.
         threads: Threads of numerical libraries during the run.
     """
@@ -147,6 +168,7 @@ class SearchJob:
         bounds: Bounds | None = None,
         scale: Any = 1.0,
         budget: int | None = None,
+        known: Known | None = None,
         noise: bool = False,
         on_error: str = "raise",
         threads: int = 1,
@@ -156,8 +178,10 @@ class SearchJob:
         self.event: Callable[[dict[str, Any]], None] | None = None
         self.account = Account()
         self._x0, self._bounds, self._scale, self._budget = x0, bounds, scale, budget
-        self._noise, self._on_error, self._threads = noise, on_error, threads
-        self._kept = 1 if noise or not optimizer.recommends_evaluated else 0
+        self._known, self._noise, self._on_error, self._threads = known, noise, on_error, threads
+        self._kept = 0 if optimizer.recommends_evaluated else 1
+        if noise:
+            self._kept = _REPEATS if budget is None else max(1, min(_REPEATS, budget // 100))
         self._search_key, self._evaluation_key = key.fold("search"), key.fold("evaluation")
         self._asked: tuple[Any, Candidates] | None = None
 
@@ -170,10 +194,19 @@ class SearchJob:
     def init(self) -> SearchState:
         """Return the state before the first step."""
         budget = None if self._budget is None else self._budget - self._kept
+        first = self.optimizer.init(
+            self._x0,
+            key=self._search_key,
+            bounds=self._bounds,
+            scale=self._scale,
+            budget=budget,
+            known=self._known,
+        )
+        if self._known is None or self._noise:
+            return SearchState(first)
+        best = Like.of(self._x0).asarray(self._known.best)
         return SearchState(
-            self.optimizer.init(
-                self._x0, key=self._search_key, bounds=self._bounds, scale=self._scale, budget=budget
-            )
+            first, x_best=best, fun_best=float(np.nanmin(self._known.values)), violation_best=0.0
         )
 
     def finished(self, state: SearchState) -> str | None:
@@ -212,7 +245,7 @@ class SearchJob:
             self._ledger(candidates, state, SEARCH),
         )
         values, nfev = evaluations.values, state.nfev + len(evaluations)
-        x_best, fun_best = state.x_best, state.fun_best
+        x_best, fun_best, violation_best = state.x_best, state.fun_best, state.violation_best
         num_failed, failures = state.num_failed, state.failures
         if evaluations.failures:
             num_failed += len(evaluations.failures)
@@ -224,9 +257,18 @@ class SearchJob:
         if value != value and num_failed - state.num_failed < len(values):
             index = int(np.nanargmin(values))
             value = float(values[index])
-        if value < fun_best:
-            x_best, fun_best = candidates.rows(index, index + 1)[0], value
-        after = SearchState(told, state.step + 1, nfev, num_failed, failures, x_best, fun_best)
+        if not evaluations.extras:
+            if value < fun_best:
+                x_best, fun_best, violation_best = candidates.rows(index, index + 1)[0], value, 0.0
+        else:
+            violations = np.where(np.isnan(values), np.inf, evaluations.violations)
+            index = int(np.lexsort((values, violations))[0])
+            found = float(violations[index]), float(values[index])
+            if found < (violation_best, fun_best):
+                x_best, (violation_best, fun_best) = candidates.rows(index, index + 1)[0], found
+        after = SearchState(
+            told, state.step + 1, nfev, num_failed, failures, x_best, fun_best, violation_best
+        )
         return after, Report(value, evaluations)
 
     def finish(self, state: SearchState) -> SearchState:
@@ -236,24 +278,43 @@ class SearchJob:
         """
         if state.x is not None:
             return state
-        x, fun = state.x_best, state.fun_best
-        x_best, fun_best, num_failed, num_final = x, fun, state.num_failed, 0
+        x, fun, violation, error = state.x_best, state.fun_best, state.violation_best, float("nan")
+        best, num_failed, num_final = (x, fun, violation), state.num_failed, 0
         if self._kept or not state.nfev:
             recommended = self.optimizer.recommend(state.optimizer)
-            final = Rows(recommended[None])
+            times = self._kept or 1
+            if self._budget is not None:
+                times = min(times, self._budget - state.nfev)
+            final = _Repeated(recommended, times)
             evaluations = self.executor.evaluate(
                 final, self._evaluation_key.fold("final"), state.step, self._ledger(final, state, FINAL)
             )
-            value = float(evaluations.values[0])
-            num_final, num_failed = 1, num_failed + len(evaluations.failures)
-            if value < fun_best:
-                x_best, fun_best = recommended, value
-            if self._noise or value < fun:
-                x, fun = recommended, value
+            num_final, num_failed = times, num_failed + len(evaluations.failures)
+            valued = np.isfinite(evaluations.values)
+            values = evaluations.values[valued]
+            if len(values):
+                found = float(evaluations.violations[valued].mean()), float(values.mean())
+                if found < (best[2], best[1]):
+                    best = recommended, found[1], found[0]
+                if self._noise or found < (violation, fun):
+                    x, fun, violation = recommended, found[1], found[0]
+                if self._noise and len(values) > 1:
+                    error = float(values.std(ddof=1) / np.sqrt(len(values)))
+            elif self._noise:
+                x, fun = recommended, float("nan")
         if x is None:
             x, fun = self.optimizer.recommend(state.optimizer), float("nan")
         return replace(
-            state, num_failed=num_failed, x_best=x_best, fun_best=fun_best, x=x, fun=fun, num_final=num_final
+            state,
+            num_failed=num_failed,
+            x_best=best[0],
+            fun_best=best[1],
+            violation_best=best[2],
+            x=x,
+            fun=fun,
+            fun_error=error,
+            violation=violation,
+            num_final=num_final,
         )
 
     def cut_short(self, state: SearchState) -> SearchState:

@@ -8,8 +8,10 @@ Layout: a first line, then records of
     length, checksums     three 32-bit unsigned numbers: length and crc-32 of the rest, crc-32 of this head
     step, first id        two 64-bit numbers; the id of row 0 of the step
     kind, start, count    three 32-bit numbers; kind 0 is a step of the search, 1 the last evaluation
+    length                of the failures, a 32-bit number
     values                count float64 numbers, NaN where failed
     failures              JSON, a list of [row, kind, message]; empty where there are none
+    extras                safetensors, what else was found, by name; empty where there is nothing
 all little-endian. A torn last record is cut off; damaged ones elsewhere are skipped, and what they held is
 evaluated again where the search still needs it.
 """
@@ -27,16 +29,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 
 from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.core.types import Failure, Reply
 from zoo.run.checkpoint import writing
 
-_HEADER = b"gradfree evaluations 1\n"
+_HEADER = b"gradfree evaluations 2\n"
 _MARK = b"\xabGF\x01"
 _FRAME = struct.Struct("<4sII")
 _CHECK = struct.Struct("<I")
-_HEAD = struct.Struct("<qqiii")
+_HEAD = struct.Struct("<qqiiii")
 
 SEARCH, FINAL = 0, 1
 
@@ -96,8 +100,9 @@ class Journal:
     def append(self, step: int, first_id: int, kind: int, reply: Reply) -> None:
         """Put a reply on record; when this returns, a kill of this process cannot lose it."""
         failures = json.dumps([f[:3] for f in reply.failures]).encode() if reply.failures else b""
-        head = _HEAD.pack(step, first_id, kind, reply.start, len(reply.values))
-        body = head + np.ascontiguousarray(reply.values, "<f8").tobytes() + failures
+        extras = save_arrays(dict(reply.extras)) if reply.extras else b""
+        head = _HEAD.pack(step, first_id, kind, reply.start, len(reply.values), len(failures))
+        body = head + np.ascontiguousarray(reply.values, "<f8").tobytes() + failures + extras
         frame = _FRAME.pack(_MARK, len(body), zlib.crc32(body))
         with writing(self._path):
             _write(self._file, frame + _CHECK.pack(zlib.crc32(frame)) + body)
@@ -158,11 +163,12 @@ def _scan(path: Path) -> Iterator[tuple[Record, int]]:
             damaged += 1
             continue
         position += _FRAME.size + _CHECK.size + len(body)
-        step, first_id, kind, start, count = _HEAD.unpack_from(body)
+        step, first_id, kind, start, count, length = _HEAD.unpack_from(body)
         values = np.frombuffer(body, "<f8", count, _HEAD.size).astype(np.float64)
         rest = body[_HEAD.size + 8 * count :]
-        failures = tuple(Failure(*entry) for entry in json.loads(rest)) if rest else ()
-        yield Record(step, first_id, kind, Reply(start, values, failures)), position
+        failures = tuple(Failure(*entry) for entry in json.loads(rest[:length])) if length else ()
+        extras = load_arrays(rest[length:]) if len(rest) > length else {}
+        yield Record(step, first_id, kind, Reply(start, values, failures, extras=extras)), position
     if damaged:
         warnings.warn(
             f"{path} is damaged in {damaged} places; the records there are left out, and evaluated again "

@@ -136,7 +136,7 @@ def _restored(job: Job[Any], tree: Any, arrays: dict[str, np.ndarray[Any, Any]])
 
 
 def _ended(job: Job[Any], state: Any, stop: Stop, began: float) -> tuple[str, str] | None:
-    if stop.target is not None and state.nfev and state.fun_best <= stop.target:
+    if stop.target is not None and state.violation_best <= 0 and state.fun_best <= stop.target:
         return "target", f"the target {stop.target:g} is reached"
     reason = job.finished(state)
     if reason is not None:

@@ -1,0 +1,1 @@
+"""Optimizers around optimizers: what any method gains without knowing of it."""
