@@ -77,5 +77,6 @@ CASES = (
     Case("spsa", _DESCENT, SPHERE),
     Case("coordinate-descent", _DESCENT, SPHERE),
     Case("random-descent", _DESCENT, SPHERE),
+    Case("pso", _RANKS, ROSENBROCK),
     Case("random", _RANKS, None),
 )

@@ -173,6 +173,16 @@ _OWN = (
         traits=("local",),
     ),
     Method(
+        "pso",
+        "zoo.methods.pso:PSO",
+        "particle swarm, for many valleys and little structure",
+        "Clerc and Kennedy 2002",
+        dims=(1, 1000),
+        batch="40",
+        cost="n d",
+        traits=("global", "ranks"),
+    ),
+    Method(
         "random",
         "zoo.methods.random_search:RandomSearch",
         "no method at all, to compare with",
