@@ -100,7 +100,8 @@ class Journal:
     def append(self, step: int, first_id: int, kind: int, reply: Reply) -> None:
         """Put a reply on record; when this returns, a kill of this process cannot lose it."""
         failures = json.dumps([f[:3] for f in reply.failures]).encode() if reply.failures else b""
-        extras = save_arrays(dict(reply.extras)) if reply.extras else b""
+        found = {name: np.ascontiguousarray(extra) for name, extra in reply.extras.items()}
+        extras = save_arrays(found) if found else b""
         head = _HEAD.pack(step, first_id, kind, reply.start, len(reply.values), len(failures))
         body = head + np.ascontiguousarray(reply.values, "<f8").tobytes() + failures + extras
         frame = _FRAME.pack(_MARK, len(body), zlib.crc32(body))
