@@ -224,9 +224,16 @@ class SearchJob:
         left = None if self._budget is None else self._budget - self._kept - state.nfev
         if left is None or left > 0:
             reason = self.optimizer.finished(state.optimizer)
-            if reason is not None or left is None or len(self._ask(state.optimizer)) <= left:
+            if reason is not None or left is None or len(self.ask(state)) <= left:
                 return reason
         return f"the budget of {self._budget} evaluations is used up"
+
+    def ask(self, state: SearchState) -> Candidates:
+        """Return what the next step wants evaluated."""
+        # `finished` has to look at the candidates as well, and a state is told only once.
+        if self._asked is None or self._asked[0] is not state.optimizer:
+            self._asked = state.optimizer, self.optimizer.ask(state.optimizer)
+        return self._asked[1]
 
     def step(self, state: SearchState) -> tuple[SearchState, Report]:
         """Ask, evaluate, tell.
@@ -235,15 +242,32 @@ class SearchJob:
             EvaluationError: The objective raised, and the policy says that this ends the run.
             Interrupt: A signal asked to stop.
         """
-        candidates = self._ask(state.optimizer)
+        candidates = self.ask(state)
         told, evaluations = self.executor.step(
             self.optimizer,
             state.optimizer,
             candidates,
             self._evaluation_key,
             state.step,
-            self._ledger(candidates, state, SEARCH),
+            self.ledger(candidates, state, SEARCH),
         )
+        return self.after(state, told, evaluations)
+
+    def tell(self, state: SearchState, evaluations: Evaluations) -> tuple[SearchState, Report]:
+        """Do a step whose candidates were evaluated elsewhere."""
+        return self.after(state, self.optimizer.tell(state.optimizer, evaluations), evaluations)
+
+    def after(
+        self, state: SearchState, optimizer: Any, evaluations: Evaluations
+    ) -> tuple[SearchState, Report]:
+        """Return the state after a step, and what the step did.
+
+        Args:
+            state: Where the search was.
+            optimizer: State of the method when told the evaluations.
+            evaluations: Values of what `state` asks for.
+        """
+        candidates = self.ask(state)
         values, nfev = evaluations.values, state.nfev + len(evaluations)
         x_best, fun_best, violation_best = state.x_best, state.fun_best, state.violation_best
         num_failed, failures = state.num_failed, state.failures
@@ -267,9 +291,18 @@ class SearchJob:
             if found < (violation_best, fun_best):
                 x_best, (violation_best, fun_best) = candidates.rows(index, index + 1)[0], found
         after = SearchState(
-            told, state.step + 1, nfev, num_failed, failures, x_best, fun_best, violation_best
+            optimizer, state.step + 1, nfev, num_failed, failures, x_best, fun_best, violation_best
         )
         return after, Report(value, evaluations)
+
+    def final(self, state: SearchState) -> Candidates | None:
+        """Return what is to be evaluated after the last step, None if nothing is."""
+        if not self._kept and state.nfev:
+            return None
+        times = self._kept or 1
+        if self._budget is not None:
+            times = min(times, self._budget - state.nfev)
+        return _Repeated(self.optimizer.recommend(state.optimizer), times)
 
     def finish(self, state: SearchState) -> SearchState:
         """Settle `x` and `fun`: the better of the recommendation and the best point evaluated.
@@ -278,18 +311,21 @@ class SearchJob:
         """
         if state.x is not None:
             return state
+        final = self.final(state)
+        if final is None:
+            return self.settle(state, None)
+        key = self._evaluation_key.fold("final")
+        return self.settle(
+            state, self.executor.evaluate(final, key, state.step, self.ledger(final, state, FINAL))
+        )
+
+    def settle(self, state: SearchState, evaluations: Evaluations | None) -> SearchState:
+        """Return the state at the end, given the values of what `final` asks for."""
         x, fun, violation, error = state.x_best, state.fun_best, state.violation_best, float("nan")
         best, num_failed, num_final = (x, fun, violation), state.num_failed, 0
-        if self._kept or not state.nfev:
+        if evaluations is not None:
             recommended = self.optimizer.recommend(state.optimizer)
-            times = self._kept or 1
-            if self._budget is not None:
-                times = min(times, self._budget - state.nfev)
-            final = _Repeated(recommended, times)
-            evaluations = self.executor.evaluate(
-                final, self._evaluation_key.fold("final"), state.step, self._ledger(final, state, FINAL)
-            )
-            num_final, num_failed = times, num_failed + len(evaluations.failures)
+            num_final, num_failed = len(evaluations), num_failed + len(evaluations.failures)
             valued = np.isfinite(evaluations.values)
             values = evaluations.values[valued]
             if len(values):
@@ -351,13 +387,8 @@ class SearchJob:
         # Resumed after too many failures, presumably because their cause is gone: count anew.
         return replace(restored, failures=()) if _fails_too_often(restored) else restored
 
-    def _ask(self, state: Any) -> Candidates:
-        # `finished` has to look at the candidates as well, and a state is told only once.
-        if self._asked is None or self._asked[0] is not state:
-            self._asked = state, self.optimizer.ask(state)
-        return self._asked[1]
-
-    def _ledger(self, candidates: Candidates, state: SearchState, kind: int) -> Ledger:
+    def ledger(self, candidates: Candidates, state: SearchState, kind: int) -> Ledger:
+        """Return the account of a step, or of what `final` asks for, with what the journal knows of it."""
         journal, first_id = self.journal, state.nfev
         return Ledger(
             self.objective.units(candidates),
