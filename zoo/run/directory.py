@@ -47,10 +47,9 @@ class RunDirectory:
     Use `create` or `open`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait: float = 0.0) -> None:
         with contextlib.ExitStack() as stack:
-            self._lock = _locked(path)
-            stack.callback(os.close, self._lock)
+            stack.callback(_unlock, _locked(path, wait))
             self.path = path
             self.config, self.start = read_config(path)
             self._run = _digest(path)
@@ -64,9 +63,13 @@ class RunDirectory:
 
     @staticmethod
     def create(
-        path: Path, config: Mapping[str, Any], start: dict[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]
+        path: Path,
+        config: Mapping[str, Any],
+        start: dict[str, np.ndarray[Any, Any]],
+        meta: Mapping[str, Any],
+        wait: float = 0.0,
     ) -> RunDirectory:
-        """Make a new run directory; it must not hold anything yet.
+        """Make a new run directory; it must not hold anything yet. `wait` is as in `open`.
 
         Raises:
             RunDirectoryError: There is something at `path` already that is no run directory, or it
@@ -76,7 +79,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()) and not (path / ".lock").exists():
                 raise RunDirectoryError(f"{path} exists and is no run directory; nothing in it was touched.")
-            lock = _locked(path)
+            lock = _locked(path, wait)
             try:
                 if (path / "config.json").exists():
                     raise RunDirectoryError(f"{path} was made by another process just now.")
@@ -91,30 +94,39 @@ class RunDirectory:
                     with writing(path / name, "Make room, or choose another directory."):
                         write_atomically(path / name, data)
             finally:
-                os.close(lock)
+                _unlock(lock)
         except (FileExistsError, NotADirectoryError):
             raise RunDirectoryError(
                 f"{path} cannot be a run directory: there is a file in its place."
             ) from None
         except OSError as error:
             raise RunDirectoryError(f"{path} cannot be written: {error.strerror}.") from error
-        return RunDirectory.open(path)
+        return RunDirectory.open(path, wait)
 
     @staticmethod
-    def open(path: Path) -> RunDirectory:
+    def open(path: Path, wait: float = 0.0) -> RunDirectory:
         """Open an existing run.
+
+        Args:
+            path: The directory.
+            wait: Seconds for which another process may go on holding it.
 
         Raises:
             RunDirectoryError: It is missing, damaged, newer than this version, or held by another process.
         """
         if not (path / "config.json").exists():
             read_config(path)  # says what is wrong, before a lock is left where no run is
-        return RunDirectory(path)
+        return RunDirectory(path, wait)
 
     @property
     def is_untouched(self) -> bool:
         """Whether nothing has come of this run yet."""
         return not (self.path / "checkpoints").exists() and not self.journal.size
+
+    @property
+    def has_result(self) -> bool:
+        """Whether `result.json` is there."""
+        return (self.path / "result.json").exists()
 
     def discard(self) -> None:
         """Remove the directory, in which nothing has happened yet."""
@@ -124,23 +136,26 @@ class RunDirectory:
     def note_resumption(self) -> None:
         """Put it on record that another process goes on, and warn if the same bytes cannot be promised."""
         now = machine()
+        self.event({"event": "resumed", "versions": now["versions"], "processor": now["processor"]})
+        self.compare_machine(stacklevel=5)
+
+    def compare_machine(self, stacklevel: int = 4) -> None:
+        """Forget the result of the process before, and warn if the same bytes cannot be promised."""
+        now = _decisive(machine())
         try:
             before = _decisive(json.loads((self.path / "meta.json").read_text()))
         except (OSError, ValueError, LookupError, TypeError):
-            before = _decisive(now)
+            before = now
         changed = [
-            f"{name} {before[name]} then, {value} now"
-            for name, value in _decisive(now).items()
-            if before[name] != value
+            f"{name} {before[name]} then, {value} now" for name, value in now.items() if before[name] != value
         ]
-        self.event({"event": "resumed", "versions": now["versions"], "processor": now["processor"]})
-        (self.path / "result.json").unlink(missing_ok=True)  # of the process before
+        (self.path / "result.json").unlink(missing_ok=True)
         if changed:
             warnings.warn(
                 f"{self.path} was started elsewhere ({'; '.join(changed)}): it can go on, but the last bits "
                 "may not be those of an undisturbed run.",
                 ZooWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
 
     def restore(self) -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]] | None:
@@ -165,9 +180,13 @@ class RunDirectory:
 
     def save(self, step: int, tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
         """Write a checkpoint, the logs first."""
+        self.flush()
+        checkpoint.save(self.path / "checkpoints", step, tree, arrays, self._run, self._metrics)
+
+    def flush(self) -> None:
+        """Write the lines of the logs that still wait."""
         for log in self._logs.values():
             log.flush()
-        checkpoint.save(self.path / "checkpoints", step, tree, arrays, self._run, self._metrics)
 
     def log(self, name: str, entry: Mapping[str, Any]) -> None:
         """Append a line to `metrics.jsonl` or `timings.jsonl`."""
@@ -270,18 +289,44 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
     return config, start
 
 
-def _locked(path: Path) -> int:
+_PAUSE = 0.002  # seconds between two looks whether a lock is free
+_locks: set[int] = set()
+
+
+def _locked(path: Path, wait: float) -> int:
     try:
         handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written: {error.strerror}.") from error
-    try:
-        # The operating system lets go of it when the process ends, however it ends.
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    until = time.monotonic() + wait
+    while True:
+        try:
+            # The operating system lets go of it when the process ends, however it ends.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(_PAUSE)
+                continue
+            os.close(handle)
+            raise RunDirectoryError(f"{path} is in use by another process.") from None
+        _locks.add(handle)
+        return handle
+
+
+def _unlock(handle: int) -> None:
+    if handle in _locks:  # which a forked child's are not
+        _locks.remove(handle)
         os.close(handle)
-        raise RunDirectoryError(f"{path} is in use by another process.") from None
-    return handle
+
+
+def _forget_locks() -> None:
+    for handle in _locks:
+        os.close(handle)
+    _locks.clear()
+
+
+# A forked child would hold on to the lock when its parent is long gone.
+os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _cut(path: Path, step: int) -> list[bytes]:
@@ -307,12 +352,17 @@ def _digest(path: Path) -> str:
     return _sha256((path / "config.json").read_bytes() + (path / "start.safetensors").read_bytes())
 
 
-def machine() -> dict[str, Any]:
-    """Return what the last bits of a run may depend on: versions and processors."""
+@functools.cache
+def _versions() -> dict[str, str]:
     versions = {}
     for name in _VERSIONS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def machine() -> dict[str, Any]:
+    """Return what the last bits of a run may depend on: versions and processors."""
     processor, torch = "", sys.modules.get("torch")
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         processor = next(
@@ -322,7 +372,7 @@ def machine() -> dict[str, Any]:
         "started": _now(),
         "argv": sys.argv,
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": _versions(),
         "platform": platform.platform(),
         "processor": processor or platform.processor(),
         "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_initialized() else None,

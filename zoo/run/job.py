@@ -194,14 +194,15 @@ class SearchJob:
     def init(self) -> SearchState:
         """Return the state before the first step."""
         budget = None if self._budget is None else self._budget - self._kept
-        first = self.optimizer.init(
-            self._x0,
-            key=self._search_key,
-            bounds=self._bounds,
-            scale=self._scale,
-            budget=budget,
-            known=self._known,
-        )
+        with limited(self._threads):
+            first = self.optimizer.init(
+                self._x0,
+                key=self._search_key,
+                bounds=self._bounds,
+                scale=self._scale,
+                budget=budget,
+                known=self._known,
+            )
         if self._known is None or self._noise:
             return SearchState(first)
         best = Like.of(self._x0).asarray(self._known.best)
@@ -278,7 +279,7 @@ class SearchJob:
             failures = tuple(number for number in failures if number >= nfev - _WINDOW)
         index = int(values.argmin())
         value = float(values[index])
-        if value != value and num_failed - state.num_failed < len(values):
+        if value != value and not np.isnan(values).all():
             index = int(np.nanargmin(values))
             value = float(values[index])
         if not evaluations.extras:
@@ -384,8 +385,11 @@ class SearchJob:
         restored = thaw(tree, arrays)
         if not isinstance(restored, SearchState):
             raise ValueError(f"it holds a {type(restored).__name__}, not the state of a search")
-        # Resumed after too many failures, presumably because their cause is gone: count anew.
-        return replace(restored, failures=()) if _fails_too_often(restored) else restored
+        return self.forgive(restored)
+
+    def forgive(self, state: SearchState) -> SearchState:
+        """Return a state that goes on after too many failures, presumably as their cause is gone."""
+        return replace(state, failures=()) if _fails_too_often(state) else state
 
     def ledger(self, candidates: Candidates, state: SearchState, kind: int) -> Ledger:
         """Return the account of a step, or of what `final` asks for, with what the journal knows of it."""

@@ -108,6 +108,11 @@ class Journal:
         with writing(self._path):
             _write(self._file, frame + _CHECK.pack(zlib.crc32(frame)) + body)
 
+    def sync(self) -> None:
+        """Wait until the disk has everything, which not even a power failure can then lose."""
+        with writing(self._path):
+            os.fsync(self._file)
+
     def close(self) -> None:
         """Close the file."""
         with contextlib.suppress(OSError):

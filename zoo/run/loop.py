@@ -82,7 +82,7 @@ def run(
     stop = stop or Stop()
     began = time.monotonic()
     saved = out.restore() if out else None
-    state = job.init() if saved is None else _restored(job, *saved[1:])
+    state = job.init() if saved is None else restored(job, *saved[1:])
     if saved is not None and state.x is not None:
         return Run(state, job.finished(state) or "the run is finished", "finished")
     with job.open(), interrupts.handled():
@@ -91,7 +91,7 @@ def run(
             out.save(state.step, *job.snapshot(state))
         error: Exception | None = None
         try:
-            while (ended := _ended(job, state, stop, began)) is None:
+            while (end := ended(job, state, stop, began)) is None:
                 state, report = job.step(state)
                 if out is not None:
                     out.log("metrics.jsonl", job.metrics(state, report))
@@ -100,10 +100,10 @@ def run(
                     if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                         out.save(state.step, *job.snapshot(state))
                         saved_at = time.monotonic()
-                if (ended := _called(callbacks, state, report)) is not None:
+                if (end := _called(callbacks, state, report)) is not None:
                     break
                 interrupts.check()
-            status, reason = ended
+            status, reason = end
             # What is reported of a run cut short is no part of the search: it goes on from where it was.
             resumable = state
             if status == "finished":
@@ -128,14 +128,20 @@ def run(
         return Run(state, reason, status, error, interrupts.requested(), time.monotonic() - began)
 
 
-def _restored(job: Job[Any], tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+def restored(job: Job[Any], tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """Return the state that a checkpoint holds.
+
+    Raises:
+        CheckpointError: It was written by another version.
+    """
     try:
         return job.restore(tree, arrays)
     except ValueError as error:
         raise CheckpointError(f"this version cannot read the newest checkpoint: {error}") from error
 
 
-def _ended(job: Job[Any], state: Any, stop: Stop, began: float) -> tuple[str, str] | None:
+def ended(job: Job[Any], state: Any, stop: Stop, began: float) -> tuple[str, str] | None:
+    """Return whether and why a run is at its end, as (status, reason)."""
     if stop.target is not None and state.violation_best <= 0 and state.fun_best <= stop.target:
         return "target", f"the target {stop.target:g} is reached"
     reason = job.finished(state)
