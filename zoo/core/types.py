@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,9 +20,15 @@ class Candidates(abc.ABC):
     """What a step wants evaluated: a description from which any worker rebuilds any row.
 
     Subclasses hold as little as they can (a base, seeds, a scale) and pickle as little as that.
+
+    Attributes:
+        decisive: Whether the order of the values decides where the search goes, so that under noise it
+            pays to make sure of it. It does not for the points of a finite difference, say.
     """
 
     __slots__ = ()
+
+    decisive: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod

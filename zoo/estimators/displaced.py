@@ -24,6 +24,8 @@ class Displaced(Candidates):
     narrower than that. (Mirroring each at the wall would let two partners meet there.)
     """
 
+    decisive = False
+
     __slots__ = (
         "_cache",
         "base",
