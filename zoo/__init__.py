@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from zoo.core.errors import ZooWarning as ZooWarning
     from zoo.core.objective import Objective as Objective
     from zoo.core.rng import Key as Key
+    from zoo.core.space import Categorical as Categorical
+    from zoo.core.space import Float as Float
+    from zoo.core.space import Integer as Integer
+    from zoo.core.space import Space as Space
     from zoo.core.types import Candidates as Candidates
     from zoo.core.types import Evaluations as Evaluations
     from zoo.core.types import Optimizer as Optimizer
@@ -56,6 +60,7 @@ _HOMES = {
     "zoo.core.command": ("Command",),
     "zoo.core.objective": ("Objective",),
     "zoo.core.rng": ("Key",),
+    "zoo.core.space": ("Categorical", "Float", "Integer", "Space"),
     "zoo.core.types": ("Candidates", "Evaluations", "Optimizer", "Rows"),
     "zoo.estimators.finite_difference": ("FiniteDifference",),
     "zoo.execution.executor": ("Serial",),

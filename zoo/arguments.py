@@ -16,6 +16,7 @@ import numpy as np
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, is_torch, to_numpy
 from zoo.core.rng import Key
+from zoo.core.space import Space
 from zoo.core.types import Known
 from zoo.core.validation import check_count, check_number
 from zoo.execution.executor import Executor, Mapped, Serial
@@ -33,8 +34,18 @@ def as_method(name: Any, options: Any) -> str:
     return method.name
 
 
-def as_region(x0: Any, bounds: Any, scale: Any, known: Any = None) -> dict[str, Any]:
+def as_region(
+    x0: Any, bounds: Any, scale: Any, known: Any = None, space: Space | None = None
+) -> dict[str, Any]:
     """Return start, bounds, scale and known points of a search, as they fit together."""
+    if space is not None:
+        for name, value in (("bounds", bounds), ("scale", scale)):
+            if value is not None:
+                raise ValueError(
+                    f"`{name}` cannot be given along with `space`, which says it, got {value!r}."
+                )
+        x0, known = None if x0 is None else _encoded("x0", x0, space), _rows_of(known, space)
+        bounds, scale = space.bounds, space.scale
     given = None if x0 is None else as_start(x0)
     box = as_bounds(bounds, None if given is None else len(given))
     told, first = as_known(known)
@@ -42,6 +53,8 @@ def as_region(x0: Any, bounds: Any, scale: Any, known: Any = None) -> dict[str, 
         given = as_start(told.best)
     if given is None and first is not None:
         given = as_start(first[0])  # until the first step shows which is the best
+    if given is None and space is not None:
+        given = space.x0
     if given is None:
         if box is None or not box.finite or not box.dim:
             raise ValueError(
@@ -73,6 +86,35 @@ def as_region(x0: Any, bounds: Any, scale: Any, known: Any = None) -> dict[str, 
         "first": first,
         "from_best": x0 is None,
     }
+
+
+def as_space(space: Any) -> Space | None:
+    """Return a space, or None where there is none."""
+    if space is not None and not isinstance(space, Space):
+        raise TypeError(f"`space` must be a zoo.Space, got {space!r}: give it zoo.Space(...) of that.")
+    return space
+
+
+def _encoded(name: str, point: Any, space: Space) -> np.ndarray[Any, Any]:
+    try:
+        return space.encode(point)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"`{name}` must be a point of `space`: {error}") from None
+
+
+def _rows_of(known: Any, space: Space) -> Any:
+    """Return known points of a space as rows, in the form that `as_known` takes."""
+    if known is None or isinstance(known, Known):
+        return known
+    try:
+        points, values = known
+        points = list(points)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`known` must be (points, values): a list of points of `space`, and for each a number or None "
+            f"where it is to be evaluated first, got {known!r}."
+        ) from None
+    return np.array([_encoded("known", point, space) for point in points]), values
 
 
 def as_known(known: Any) -> tuple[Known | None, np.ndarray[Any, Any] | None]:
@@ -137,10 +179,10 @@ def as_bounds(bounds: Any, dim: int | None) -> Bounds | None:
     if bounds is None or isinstance(bounds, Bounds):
         return bounds
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):  # scipy's, where one number may stand for all
-        sides = np.broadcast_arrays(np.atleast_1d(bounds.lb), np.atleast_1d(bounds.ub))
-        if dim is not None and sides[0].shape == (1,):
-            sides = tuple(np.repeat(side, dim) for side in sides)
-        return Bounds(*sides)
+        lower, upper = np.broadcast_arrays(np.atleast_1d(bounds.lb), np.atleast_1d(bounds.ub))
+        if dim is not None and lower.shape == (1,):
+            lower, upper = np.repeat(lower, dim), np.repeat(upper, dim)
+        return Bounds(lower, upper)
     try:
         pairs = [(lower, upper) for lower, upper in bounds]
     except (TypeError, ValueError):

@@ -13,6 +13,7 @@ from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, to_numpy
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
+from zoo.core.space import Space
 from zoo.core.state import freeze, thaw
 from zoo.core.types import Known
 from zoo.execution.executor import Executor
@@ -20,6 +21,7 @@ from zoo.registry import find
 from zoo.run.directory import dump
 from zoo.run.job import SearchJob
 from zoo.wrappers.primed import Primed
+from zoo.wrappers.reevaluated import Reevaluated
 
 _OPTION = "option:"  # in front of the names of arrays that options hold
 _ARGUMENT = {  # of arrays and entries that have another name than what the user gave
@@ -44,6 +46,7 @@ class Experiment:
         start: Where it starts, shape (dim,).
         bounds: Box of the candidates, or None.
         scale: How far from the start the first candidates go, shape (dim,).
+        space: What rows stand for, or None; `start` and all other points here are rows.
         key: Where all randomness comes from.
         budget: Evaluations there may be, or None.
         target: Value at which the run ends, or None.
@@ -62,6 +65,7 @@ class Experiment:
     start: Array
     bounds: Bounds | None
     scale: np.ndarray[Any, Any]
+    space: Space | None
     key: Key
     budget: int | None
     target: float | None
@@ -78,6 +82,8 @@ class Experiment:
         optimizer = find(self.method).build(dict(self.options))
         if self.first is not None:
             optimizer = Primed(optimizer, self.first, self.from_best)
+        if self.noise:
+            optimizer = Reevaluated(optimizer)
         return SearchJob(
             optimizer,
             self.objective,
@@ -101,7 +107,7 @@ class Experiment:
         """
         like = Like.of(self.start)
         arrays = {"x0": to_numpy(self.start), "scale": self.scale}
-        if self.bounds is not None:
+        if self.bounds is not None and self.space is None:
             arrays |= {"lower": self.bounds.lower, "upper": self.bounds.upper}
         if self.known is not None:
             arrays |= {"known_points": self.known.points, "known_values": self.known.values}
@@ -116,6 +122,7 @@ class Experiment:
             "method": self.method,
             "options": options,
             "objective": self.objective.identity(),
+            "space": None if self.space is None else self.space.describe(),
             "key": str(self.key),
             "dim": len(self.start),
             "like": [like.kind, like.dtype, like.device],
@@ -139,13 +146,16 @@ class Experiment:
         held = {
             name.removeprefix(_OPTION): array for name, array in arrays.items() if name.startswith(_OPTION)
         }
+        space = None if config.get("space") is None else Space.read(config["space"])
+        box = Bounds(arrays["lower"], arrays["upper"]) if "lower" in arrays else None
         return Experiment(
             method=config["method"],
             options=thaw(config["options"], held),
             objective=objective,
             start=Like(*config["like"]).asarray(arrays["x0"]),
-            bounds=Bounds(arrays["lower"], arrays["upper"]) if "lower" in arrays else None,
+            bounds=box if space is None else space.bounds,
             scale=arrays["scale"],
+            space=space,
             key=Key.parse(config["key"]),
             budget=config["budget"],
             target=config["target"],

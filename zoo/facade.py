@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.arguments import as_executor, as_key, as_method, as_region, as_target
+from zoo.arguments import as_executor, as_key, as_method, as_region, as_space, as_target
 from zoo.core.device import is_torch, to_numpy
 from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
+from zoo.core.space import Space
 from zoo.core.validation import check_choice, check_count, check_flag, check_positive, listed
 from zoo.execution.executor import Executor
 from zoo.experiment import Experiment, differences
@@ -47,6 +48,7 @@ def minimize(
     *,
     method: str = "auto",
     bounds: Any = None,
+    space: Any = None,
     known: Any = None,
     scale: Any = None,
     budget: int | None = None,
@@ -76,14 +78,18 @@ def minimize(
         method: A name from `zoo.list_methods()`; "auto" lets us choose.
         bounds: Pairs (lower, upper) with None for no limit, or `scipy.optimize.Bounds`. Nothing outside is
             ever evaluated.
+        space: A `zoo.Space` of floats, integers and categories, instead of bounds and a scale. `fun` is then
+            given points of it, as dictionaries (with `vectorized`, of arrays), and all points here and in
+            the result are such points.
         known: What was evaluated before, as (points, values): points of shape (n, dim), and for each of them
             its value, or None where it is to be evaluated before anything else. Methods with a population, a
             distribution or a model begin with them. Without an x0, the search starts at the best of them.
             They count as found, but not as evaluated.
         scale: How far from x0 the optimum may be, as a number or per coordinate: the first candidates
             spread that far. Default: .3 of the width where bounds are finite, else 1.
-        budget: Number of evaluations at most. Default: 1000 times dim, none if `seconds` is given. (With
-            `noise`, a run that is stopped before its end takes a few more each time, for `fun`.)
+        budget: Number of evaluations at most. Default: 1000 times the number of variables, none if `seconds`
+            is given. (With `noise`, a run that is stopped before its end takes a few more each time, for
+            `fun`.)
         target: End as soon as a value is this or less.
         seconds: End after the first step that is done later than this.
         rng: Seed, generator (one number is drawn from it), `Key`, or None for a fresh seed.
@@ -127,17 +133,23 @@ def minimize(
         (True, True)
     """
     name = as_method(method, options)
-    executor, limits = as_executor(workers), _as_limits(seconds, callback)
-    region = as_region(x0, bounds, scale, known)
+    space = as_space(space)
+    executor, limits = as_executor(workers), _as_limits(seconds, callback, space)
+    region = as_region(x0, bounds, scale, known, space)
     if budget is None and seconds is None:
-        budget = 1000 * len(region["start"])
+        budget = 1000 * len(region["start"] if space is None else space)
     experiment = Experiment(
         method=name,
         options=dict(options or {}),
         objective=as_objective(
-            fun, args, vectorized=check_flag("vectorized", vectorized), noise=check_flag("noise", noise)
+            fun,
+            args,
+            vectorized=check_flag("vectorized", vectorized),
+            noise=check_flag("noise", noise),
+            space=space,
         ),
         **region,
+        space=space,
         key=as_key(rng),
         budget=None if budget is None else check_count("budget", budget),
         target=None if target is None else as_target(target),
@@ -193,13 +205,17 @@ def resume(
         RunDirectoryError: The directory is missing, no run, in use, or of another objective.
         CheckpointError: Its checkpoints are damaged or newer than this version.
     """
-    executor, limits = as_executor(workers), _as_limits(seconds, callback)
+    executor = as_executor(workers)
     directory = RunDirectory.open(Path(out))
     with contextlib.ExitStack() as stack:
         stack.callback(directory.close)
         path, config = directory.path, directory.config
         fun = _named(path, config["objective"]) if fun is None else fun
-        objective = as_objective(fun, args, vectorized=config["vectorized"], noise=config["noise"])
+        space = None if config.get("space") is None else Space.read(config["space"])
+        limits = _as_limits(seconds, callback, space)
+        objective = as_objective(
+            fun, args, vectorized=config["vectorized"], noise=config["noise"], space=space
+        )
         _check_objective(path, config["objective"], objective.identity())
         for name, before, now in (
             ("points a call of the objective", config["unit"], objective.unit),
@@ -307,6 +323,9 @@ def _result(experiment: Experiment, job: SearchJob, outcome: Run[SearchState]) -
     if x is None:
         x, fun = job.optimizer.recommend(state.optimizer), float("nan")
     valued = state.nfev + state.num_final > state.num_failed
+    x_best = x if state.x_best is None else state.x_best
+    if experiment.space is not None:
+        x, x_best = experiment.space.decode(x), experiment.space.decode(x_best)
     message = outcome.reason if valued or outcome.error else f"{outcome.reason}; no evaluation had a value"
     return OptimizeResult(
         x=x,
@@ -317,7 +336,7 @@ def _result(experiment: Experiment, job: SearchJob, outcome: Run[SearchState]) -
         success=bool(valued and outcome.status not in ("interrupted", "failed")),
         status=_STATUS[outcome.status],
         message=message,
-        x_best=x if state.x_best is None else state.x_best,
+        x_best=x_best,
         fun_best=state.fun_best if np.isfinite(state.fun_best) else float("nan"),
         num_failed=state.num_failed,
         account=job.account.entries(state.nfev + state.num_final),
@@ -327,15 +346,15 @@ def _result(experiment: Experiment, job: SearchJob, outcome: Run[SearchState]) -
 
 
 def _as_limits(
-    seconds: float | None, callback: Callable[..., Any] | None
+    seconds: float | None, callback: Callable[..., Any] | None, space: Space | None = None
 ) -> tuple[float | None, list[Callable[[SearchState, Report], None]]]:
     if callback is not None and not callable(callback):
         raise TypeError(f"`callback` must be a function, got {callback!r}.")
     limit = None if seconds is None else check_positive("seconds", seconds)
-    return limit, [_adapted(callback)] if callback is not None else []
+    return limit, [_adapted(callback, space)] if callback is not None else []
 
 
-def _adapted(callback: Callable[..., Any]) -> Callable[[SearchState, Report], None]:
+def _adapted(callback: Callable[..., Any], space: Space | None) -> Callable[[SearchState, Report], None]:
     try:
         by_name = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
@@ -347,6 +366,8 @@ def _adapted(callback: Callable[..., Any]) -> Callable[[SearchState, Report], No
         if state.x_best is None and not by_name:
             return
         x = None if state.x_best is None else state.x_best + 0
+        if space is not None and x is not None:
+            x = space.decode(x)
         if not by_name:
             callback(x)
             return

@@ -248,7 +248,10 @@ def _print(result: Any, with_workers: bool) -> None:
     if with_workers:
         typer.echo(f"zoo: {summary(result.account)}", err=True)
     content = {
-        name: to_numpy(value).tolist() if name.startswith("x") else value for name, value in result.items()
+        name: to_numpy(value).tolist()
+        if name.startswith("x") and not isinstance(value, (dict, tuple))
+        else value
+        for name, value in result.items()
     }
     typer.echo(
         json.dumps({name: None if value != value else value for name, value in content.items()}, indent=2)

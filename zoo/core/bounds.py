@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoo.core.device import Array, Like, array_module, is_torch
+from zoo.core.grid import Grid
 from zoo.core.validation import check_choice
 
 MODES = ("reflect", "clip", "smooth")
@@ -33,9 +34,11 @@ class Bounds:
     Args:
         lower: Shape (dim,), float64.
         upper: Shape (dim,), float64.
+        grid: Which coordinates are discrete, if any is; the box is then [0, 1]^dim. Points need not lie on
+            it: a method may look at it so as not to take steps in which nothing changes.
 
     Raises:
-        ValueError: A bound is NaN, lower > upper somewhere, or shapes differ.
+        ValueError: A bound is NaN, lower > upper somewhere, shapes differ, or a box with a grid is another.
 
     Example:
         >>> box = Bounds(np.zeros(2), np.ones(2))
@@ -47,6 +50,7 @@ class Bounds:
 
     lower: np.ndarray[Any, Any]
     upper: np.ndarray[Any, Any]
+    grid: Grid | None = None
     _known: dict[tuple[Any, ...], _Walls] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,12 +71,17 @@ class Bounds:
                 f"`bounds` must have lower <= upper, got lower[{index}] = {lower[index]} "
                 f"and upper[{index}] = {upper[index]}."
             )
+        if self.grid is not None:
+            if self.grid.dim != len(lower):
+                raise ValueError(f"`grid` must have {len(lower)} coordinates, got {self.grid.dim}.")
+            if lower.any() or (upper != 1).any():
+                raise ValueError("`bounds` must be 0 and 1 everywhere where there is a `grid`.")
         lower.flags.writeable = upper.flags.writeable = False
         object.__setattr__(self, "lower", lower)
         object.__setattr__(self, "upper", upper)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Bounds, (np.array(self.lower), np.array(self.upper))
+        return Bounds, (np.array(self.lower), np.array(self.upper), self.grid)
 
     @property
     def dim(self) -> int:

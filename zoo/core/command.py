@@ -18,6 +18,7 @@ import numpy as np
 from zoo.core.device import Array, to_numpy
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
+from zoo.core.space import Space
 
 _GRACE_SECONDS = 1.0  # for a program to end by itself
 _SETTLE_SECONDS = 0.05  # for a program to say more than its first answer, if it is of that kind
@@ -36,10 +37,12 @@ class Command(Objective):
 
     Args:
         argv: Program and arguments; no shell is involved.
+        space: What rows stand for, or None. The line then holds the values of a point in the order of the
+            variables, text as it is.
 
     Raises:
         TypeError: `argv` is no list of strings.
-        ValueError: There is no such program.
+        ValueError: There is no such program, or a choice of `space` has a blank in it.
 
     Example:
         >>> import sys
@@ -50,25 +53,36 @@ class Command(Objective):
 
     unit = 1
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], space: Space | None = None) -> None:
         if isinstance(argv, str) or not argv or not all(isinstance(part, str) for part in argv):
             raise TypeError(f"`argv` must be a list of strings, program first, got {argv!r}.")
         if shutil.which(argv[0]) is None:
             raise ValueError(f"no program {argv[0]!r} is found.")
-        self.__setstate__({"argv": tuple(argv)})
+        for choice in () if space is None else space.choices:
+            if len(str(choice).split()) != 1:
+                raise ValueError(
+                    f"`space` must have choices without blanks, where a program reads them, got {choice!r}."
+                )
+        self.__setstate__({"argv": tuple(argv), "space": space})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"argv": self.argv}
+        return {"argv": self.argv, "space": self.space}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.argv: tuple[str, ...] = state["argv"]
+        self.space: Space | None = state["space"]
         self._thread = threading.local()
         self._programs: weakref.WeakSet[_Program] = weakref.WeakSet()  # those of all threads
         self._settled = False  # whether it has been waited for more than an answer
         self._out_of_step = ""  # why its answers can no longer be told apart
 
     def __call__(self, x: Array, *, key: Key) -> np.ndarray[Any, Any]:
-        return np.array([self._ask(" ".join(map(repr, row))) for row in to_numpy(x).tolist()])
+        rows = to_numpy(x).tolist() if self.space is None else self.space.values(to_numpy(x))
+        return np.array([self._ask(" ".join(map(str, row))) for row in rows])
+
+    def in_space(self, space: Space) -> Command:
+        """Return the same program, reading points of a space."""
+        return Command(self.argv, space)
 
     def _ask(self, line: str) -> float:
         if self._out_of_step:

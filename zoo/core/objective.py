@@ -23,6 +23,7 @@ from zoo.core.device import Array, is_torch, to_numpy
 from zoo.core.errors import Interrupt
 from zoo.core.fingerprint import describe, digest
 from zoo.core.rng import Key, keyed_generators
+from zoo.core.space import Space
 from zoo.core.types import Candidates, Evaluations, Failure, Reply, join_extras
 from zoo.core.validation import hint
 
@@ -128,6 +129,10 @@ class Objective:
         found = {name: extra[: len(together)] for name, extra in found.items()}
         return _reply(boundaries[0], together, failures, began, interrupted, found)
 
+    def in_space(self, space: Space) -> Objective:
+        """Return the objective of rows that stand for points of a space, where this one is of the points."""
+        return InSpace(self, space)
+
     def identity(self) -> dict[str, Any]:
         """Return what tells this objective from another one, as it is written to `config.json`."""
         return describe(self)
@@ -140,16 +145,24 @@ class ScalarFunction(Objective):
         fun: The function; `x` has shape (dim,) and is the function's own to write to.
         args: Further arguments.
         noisy: Whether to run it under forked global generators keyed by the place in the run.
+        space: What rows stand for, or None: `x` is then a point of it.
     """
 
     unit = 1
 
-    def __init__(self, fun: Callable[..., Any], args: tuple[Any, ...] = (), noisy: bool = False) -> None:
-        self.fun, self.args, self.noisy = fun, args, noisy
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        noisy: bool = False,
+        space: Space | None = None,
+    ) -> None:
+        self.fun, self.args, self.noisy, self.space = fun, args, noisy, space
 
     def __call__(self, x: Array, *, key: Key) -> np.ndarray[Any, Any]:
+        points = x if self.space is None else self.space.points(x)
         with keyed_generators(key) if self.noisy else contextlib.nullcontext():
-            return np.array([as_number(self.fun(row, *self.args)) for row in x])
+            return np.array([as_number(self.fun(point, *self.args)) for point in points])
 
     def evaluate_units(
         self,
@@ -172,7 +185,8 @@ class ScalarFunction(Objective):
         fun, args, height = self.fun, self.args, max(1, _CHUNK // candidates.dim)
         try:
             for first in range(start, stop, height):
-                for x in candidates.rows(first, min(first + height, stop)):
+                rows = candidates.rows(first, min(first + height, stop))
+                for x in rows if self.space is None else self.space.points(rows):
                     try:
                         value = fun(x, *args)
                         values.append(value if isinstance(value, float) else as_number(value))
@@ -202,14 +216,22 @@ class VectorizedFunction(Objective):
         fun: Returns shape (k,).
         args: Further arguments.
         noisy: Whether to run it under forked global generators keyed by the place in the run.
+        space: What rows stand for, or None: `x` then holds arrays of shape (k,), see `Space.columns`.
     """
 
-    def __init__(self, fun: Callable[..., Any], args: tuple[Any, ...] = (), noisy: bool = False) -> None:
-        self.fun, self.args, self.noisy = fun, args, noisy
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        noisy: bool = False,
+        space: Space | None = None,
+    ) -> None:
+        self.fun, self.args, self.noisy, self.space = fun, args, noisy, space
 
     def __call__(self, x: Array, *, key: Key) -> Any:
+        points = x if self.space is None else self.space.columns(x)
         with keyed_generators(key) if self.noisy else contextlib.nullcontext():
-            return self.fun(x, *self.args)
+            return self.fun(points, *self.args)
 
     def evaluate_units(
         self,
@@ -230,7 +252,8 @@ class VectorizedFunction(Objective):
         extras: Mapping[str, np.ndarray[Any, Any]] = {}
         interrupted = False
         try:
-            value = self.fun(candidates.rows(start, stop), *self.args)
+            rows = candidates.rows(start, stop)
+            value = self.fun(rows if self.space is None else self.space.columns(rows), *self.args)
             if isinstance(value, Evaluations):
                 done = _as_evaluations(value, stop - start)
                 values, failures = done.values, [f._replace(row=start + f.row) for f in done.failures]
@@ -248,6 +271,27 @@ class VectorizedFunction(Objective):
         return describe(self.fun, self.args)
 
 
+class InSpace(Objective):
+    """An objective of the points of a space, called with arrays as `Space.columns` returns them.
+
+    Args:
+        objective: What is called; what it says about units holds.
+        space: What rows stand for.
+    """
+
+    def __init__(self, objective: Objective, space: Space) -> None:
+        self.objective, self.space, self.unit = objective, space, objective.unit
+
+    def __call__(self, x: Array, *, key: Key) -> Any:
+        return self.objective(self.space.columns(x), key=key)
+
+    def units(self, candidates: Candidates) -> Sequence[int]:
+        return self.objective.units(candidates)
+
+    def identity(self) -> dict[str, Any]:
+        return self.objective.identity()
+
+
 class Named(Objective):
     """An objective known by where it is to be found; a factory is called in the process that evaluates.
 
@@ -260,15 +304,22 @@ class Named(Objective):
         args: Further arguments of the function.
         vectorized: Whether the function takes many points at once.
         noisy: Whether to run it under forked global generators keyed by the place in the run.
+        space: What rows stand for, or None.
 
     Raises:
         ValueError: `spec` has another form, its module cannot be imported or has nothing of that name.
     """
 
     def __init__(
-        self, spec: str, args: tuple[Any, ...] = (), vectorized: bool = False, noisy: bool = False
+        self,
+        spec: str,
+        args: tuple[Any, ...] = (),
+        vectorized: bool = False,
+        noisy: bool = False,
+        space: Space | None = None,
     ) -> None:
         self.spec, self.args, self.vectorized, self.noisy = spec, args, vectorized, noisy
+        self.space = space
         self._built: Objective | None = None
         found = self._found()
         self.unit = getattr(found, "unit", None) if spec.endswith("()") else self.built.unit
@@ -282,7 +333,9 @@ class Named(Objective):
         if self._built is None:
             found = self._found()
             made = found() if self.spec.endswith("()") else found
-            self._built = as_objective(made, self.args, vectorized=self.vectorized, noise=self.noisy)
+            self._built = as_objective(
+                made, self.args, vectorized=self.vectorized, noise=self.noisy, space=self.space
+            )
         return self._built
 
     def __call__(self, x: Array, *, key: Key) -> Any:
@@ -341,9 +394,14 @@ class Named(Objective):
 
 
 def as_objective(
-    fun: Any, args: tuple[Any, ...] = (), *, vectorized: bool = False, noise: bool = False
+    fun: Any,
+    args: tuple[Any, ...] = (),
+    *,
+    vectorized: bool = False,
+    noise: bool = False,
+    space: Space | None = None,
 ) -> Objective:
-    """Adapt whatever the user has to an `Objective`.
+    """Adapt whatever the user has to an `Objective` of rows.
 
     Args:
         fun: A function of one point (or of many, with `vectorized`), "module:name", "module:name()",
@@ -352,6 +410,8 @@ def as_objective(
         vectorized: Whether the function takes points of shape (k, dim) and returns shape (k,).
         noise: Whether to key the global generators around each call of a function. An `Objective` has
             its `key` to draw from, and the randomness of a command is its own.
+        space: What rows stand for, or None. Functions and commands are then given points of it, an
+            `Objective` is given what `Space.columns` returns.
 
     Raises:
         TypeError: `fun` is none of these, or `args` or `vectorized` are given where they cannot be used.
@@ -359,21 +419,21 @@ def as_objective(
     if not isinstance(args, tuple):
         args = (args,)
     if isinstance(fun, str):
-        return Named(fun, args, vectorized, noise)
+        return Named(fun, args, vectorized, noise, space)
     ready = fun
     if isinstance(fun, (list, tuple)):
         from zoo.core.command import Command  # which is an `Objective`, and so imports this file
 
-        ready = Command(fun)
+        ready = Command(fun, space)
     if isinstance(ready, Objective):
         if args or (vectorized and not isinstance(fun, Objective)):
             raise TypeError(f"`args` and `vectorized` are for plain functions, and `fun` is {ready!r}.")
-        return ready
+        return ready if space is None or ready is not fun else ready.in_space(space)
     if not callable(fun) or (isinstance(fun, type) and issubclass(fun, Objective)):
         raise TypeError(
             f'`fun` must be a function, "module:name", a list of strings or an Objective, got {fun!r}.'
         )
-    return (VectorizedFunction if vectorized else ScalarFunction)(fun, args, noise)
+    return (VectorizedFunction if vectorized else ScalarFunction)(fun, args, noise, space)
 
 
 def as_number(value: Any) -> float:

@@ -17,12 +17,14 @@ import numpy as np
 
 from zoo.core.bounds import Bounds
 from zoo.core.device import Like, is_torch
+from zoo.core.grid import Grid
 from zoo.core.rng import Key
 from zoo.core.validation import listed
 
 T = TypeVar("T")
 
 _CLASSES: dict[str, type[Any]] = {}
+_GRID = ("counts", "ratios", "groups")
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
@@ -129,7 +131,9 @@ def thaw(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
             raise ValueError(f"the array {name!r} is missing.")
         return _thaw_array(kind, body, arrays[name])
     if kind == "bounds":
-        return Bounds(*(thaw({"array": f"{body}.{side}"}, arrays) for side in ("lower", "upper")))
+        lower, upper = (thaw({"array": f"{body}.{side}"}, arrays) for side in ("lower", "upper"))
+        cut = f"{body}.grid.counts" in arrays
+        return Bounds(lower, upper, Grid(*(arrays[f"{body}.grid.{part}"] for part in _GRID)) if cut else None)
     if kind == "state":
         known = _CLASSES.get(body["class"])
         if known is None:
@@ -189,6 +193,8 @@ def _freeze(value: Any, path: str, arrays: dict[str, np.ndarray[Any, Any]]) -> A
     if isinstance(value, Bounds):
         _put(value.lower, f"{path}.lower", arrays)
         _put(value.upper, f"{path}.upper", arrays)
+        for part in _GRID if value.grid is not None else ():
+            _put(getattr(value.grid, part), f"{path}.grid.{part}", arrays)
         return {"bounds": path}
     if type(value) is tuple:
         return [_freeze(item, f"{path}.{index}", arrays) for index, item in enumerate(value)]
