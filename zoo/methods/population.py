@@ -96,8 +96,8 @@ def populate(frame: Frame, size: int, known: Known | None) -> tuple[Array, Matri
     if known is not None:
         points, order = frame.work.asarray(known.points), known.order
         if frame.bounds is not None:
-            inside = ((known.points >= frame.bounds.lower) & (known.points <= frame.bounds.upper)).all(1)
-            order, points = order[inside[order]], frame.bounds.map(points, "clip")
+            inside = [frame.bounds.contains(point) for point in known.points[order]]
+            order, points = order[inside], frame.bounds.map(points, "clip")
         order = order[:size]
         count = len(order)
         rows[:count] = points[beside(points, order)]

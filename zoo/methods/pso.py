@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,7 +78,7 @@ class PSO:
     the order of values counts.
 
     Args:
-        population_size: Particles.
+        population_size: Particles; None for 10 + 2 sqrt(dim).
         topology: Who is whose neighbour: "ring" (the particles before and behind it) or "global" (all).
             The ring looks around for longer, the other one converges faster.
         inertia: Share of the velocity that is kept, below 1.
@@ -91,10 +92,10 @@ class PSO:
         ValueError: An argument is outside its range.
 
     Example:
-        >>> method = PSO()
+        >>> method = PSO(population_size=20)
         >>> state = method.init(np.ones(3), key=Key(0))
         >>> for _ in range(100):
-        ...     x = method.ask(state).rows(0, 40)
+        ...     x = method.ask(state).rows(0, 20)
         ...     state = method.tell(state, Evaluations((x**2).sum(1)))
         >>> bool((method.recommend(state) ** 2).sum() < 1e-6)
         True
@@ -102,9 +103,11 @@ class PSO:
     Source: J. Kennedy and R. Eberhart, Particle Swarm Optimization, 1995,
     https://doi.org/10.1109/ICNN.1995.488968; M. Clerc and J. Kennedy, The Particle Swarm - Explosion,
     Stability, and Convergence in a Multidimensional Complex Space, 2002, https://doi.org/10.1109/4235.985692.
+    Number of particles: M. Clerc, Standard Particle Swarm Optimisation, 2012,
+    https://hal.science/hal-00764996.
     """
 
-    population_size: int = 40
+    population_size: int | None = None
     topology: str = "ring"
     inertia: float = 0.7298
     cognitive: float = 1.49618
@@ -114,7 +117,8 @@ class PSO:
     recommends_evaluated = True
 
     def __post_init__(self) -> None:
-        check_count("population_size", self.population_size, minimum=2)
+        if self.population_size is not None:
+            check_count("population_size", self.population_size, minimum=2)
         check_choice("topology", self.topology, ("ring", "global"))
         check_fraction("inertia", self.inertia)
         for name in ("cognitive", "social", "tolx"):
@@ -138,11 +142,12 @@ class PSO:
             ValueError: `x0` is no vector, or `scale` is not above 0.
         """
         frame = begin(x0, key, bounds, scale, budget)
-        position, values = populate(frame, self.population_size, known)
-        velocity = (scatter(frame, "velocity", self.population_size) - position) / 2
+        size = self.population_size or int(10 + 2 * math.sqrt(frame.dim))
+        position, values = populate(frame, size, known)
+        velocity = (scatter(frame, "velocity", size) - position) / 2
         first = int(np.count_nonzero(np.isfinite(values)))
         ready = PSOState(frame, 0, 0, first, position, velocity, position, values)
-        return ready if first < self.population_size else self._move(ready)
+        return ready if first < size else self._move(ready)
 
     def ask(self, state: PSOState) -> Rows:
         """Return the particles' positions; fewer where the budget ends."""
