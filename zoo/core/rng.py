@@ -17,8 +17,8 @@ it holds and at most one block more.
 * CUDA: the device's Philox, 64 bits of the key and the block, always whole blocks, since its
   numbers depend on the size of the launch.
 
-Values differ between the three, signs (`rademacher`) do not. Float32 numbers of torch may also differ
-between CPUs with and without AVX2.
+Values differ between the three, signs (`rademacher`) and what is read from a `NoiseTable` do not. Float32
+numbers of torch may also differ between CPUs with and without AVX2.
 
 All laws and all shapes under one key are made of the same bits, so a key is for one draw: fold in a
 name for each purpose.
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _BLOCK = 16384  # elements; below about 4000 the set-up of a block costs more than its numbers
 _TORCH_BLOCK = 32768
 _LONGEST_ROW = 65536  # elements; a longer row is cut into column blocks
+_PIECE = 65536  # elements of several blocks drawn together
+_DEVICE_PIECE = 2**22  # the same on a device, which wants more to do at a time
 _TORCH_DIM = 64  # elements; from this length on torch's CPU generator is the faster one for most draws
 _LOCAL = threading.local()
 
@@ -161,6 +163,55 @@ class Key:
         """
         return self._draw("normal", start, stop, dim, like)
 
+    def normal_blocks(
+        self, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY
+    ) -> Iterator[tuple[slice, slice, Array]]:
+        """Draw the numbers of `normal` a block at a time, for sums over matrices too large to be held.
+
+        Blocks of long rows come column by column, so that a sum over rows stays in the processor's cache
+        while it is formed.
+
+        Args:
+            start: First row.
+            stop: One past the last row.
+            dim: Length of a row.
+            like: As in `normal`, of single or double precision.
+
+        Yields:
+            Which rows, counted from `start`, which columns, and their numbers, about 65536 of them. They are
+            the caller's until the next block is drawn into the same memory.
+
+        Example:
+            >>> total = np.zeros(3)
+            >>> for rows, columns, z in Key(0).normal_blocks(0, 100_000, 3):
+            ...     total[columns] += z.sum(0)
+            >>> bool(np.allclose(total, Key(0).normal(0, 100_000, 3).sum(0)))
+            True
+        """
+        like = like if isinstance(like, Like) else Like.of(like)
+        if dim <= _LONGEST_ROW or like.device != "cpu":
+            at_once = _PIECE if like.device == "cpu" else _DEVICE_PIECE
+            height = _height(dim, like)
+            height *= max(1, at_once // (height * max(1, dim)))
+            for first in range(start // height * height, stop, height):
+                begin, end = max(start, first), min(stop, first + height)
+                yield (
+                    slice(begin - start, end - start),
+                    slice(0, dim),
+                    self.normal(begin, end, dim, like=like),
+                )
+            return
+        by_torch = _by_torch(dim, like)
+        for number, column in enumerate(range(0, dim, _LONGEST_ROW)):
+            memory = np.empty((1, min(_LONGEST_ROW, dim - column)), like.dtype)
+            part = like.asarray(memory)  # the same memory
+            for row in range(start, stop):
+                if by_torch:
+                    _fill_torch(self, "normal", (row, number), part)
+                else:
+                    _fill_numpy(self, "normal", (row, number), memory)
+                yield slice(row - start, row - start + 1), slice(column, column + part.shape[1]), part
+
     def uniform(self, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY) -> Array:
         """Draw rows `start` to `stop` of a matrix of numbers uniform in [0, 1); see `normal`."""
         return self._draw("uniform", start, stop, dim, like)
@@ -203,13 +254,140 @@ class Key:
         if dtype not in ("float32", "float64"):
             raise TypeError(f"`like` must have a floating-point dtype of at most 64 bits, got {like.dtype}.")
         drawn: Array
-        if like.kind == "numpy" or (like.device == "cpu" and (dtype == "float64" or dim < _TORCH_DIM)):
-            drawn = _draw_numpy(self, law, start, stop, dim, dtype)
-        else:
+        if _by_torch(dim, like):
             drawn = _draw_torch(self, law, start, stop, dim, dtype, like.device)
+        else:
+            drawn = _draw_numpy(self, law, start, stop, dim, dtype)
         if law == "uniform" and dtype != like.dtype:
             drawn = drawn.clip(max=1 - like.epsilon / 2)  # what lies above would be rounded to 1
         return like.asarray(drawn)
+
+
+_tables: dict[tuple[int, int], dict[Like | None, Array]] = {}  # the numbers, and views and copies by kind
+_tables_lock = threading.Lock()
+_MOST_TABLES = 2
+
+
+def clear_cache() -> None:
+    """Forget the noise tables of this process; they are built again when they are needed."""
+    with _tables_lock:
+        _tables.clear()
+
+
+class NoiseTable:
+    """A long row of normal numbers, from which rows are read instead of drawn: as fast as memory is.
+
+    Row i of a matrix under a key is a stretch of the table that begins at a place drawn from the key. So
+    rows overlap, and are not quite independent: the table should be many times as long as a row.
+
+    The numbers are float32 and the same for all kinds of arrays and devices. They are drawn by whoever first
+    needs them, once in a process, and shared by all who name the same table there; the last two are kept.
+    What is pickled is the seed and the size.
+
+    Args:
+        seed: Any integer of at least 0.
+        size: Length, at least 1.
+
+    Raises:
+        TypeError: An argument is no integer.
+        ValueError: An argument is below its minimum.
+
+    Example:
+        >>> table = NoiseTable(0, 100_000)
+        >>> whole = table.normal(Key(1), 0, 4, 1000)
+        >>> bool((table.normal(Key(1), 2, 4, 1000) == whole[2:]).all())
+        True
+
+    References:
+        Salimans, Ho, Chen, Sidor and Sutskever, "Evolution strategies as a scalable alternative to
+        reinforcement learning", 2017. https://arxiv.org/abs/1703.03864
+    """
+
+    __slots__ = ("seed", "size")
+
+    def __init__(self, seed: int, size: int) -> None:
+        for name, value, minimum in (("seed", seed, 0), ("size", size, 1)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise TypeError(f"`{name}` must be an integer, got {value!r}.")
+            if value < minimum:
+                raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}.")
+        self.seed, self.size = int(seed), int(size)
+
+    def array(self, like: Array | Like = NUMPY) -> Array:
+        """Return the whole table in float32, where `like` is; not to be written to."""
+        like = like if isinstance(like, Like) else Like.of(like)
+        kind = Like(like.kind, "float32", like.device)
+        name = self.seed, self.size
+        with _tables_lock:
+            copies = _tables.pop(name, {})
+            _tables[name] = copies  # the one used last comes last
+            if len(_tables) > _MOST_TABLES:
+                del _tables[next(iter(_tables))]
+            if None not in copies:
+                host = Like("numpy", "float32")
+                copies[None] = Key(self.seed).fold("noise table").normal(0, 1, self.size, like=host)[0]
+            if kind not in copies:
+                copies[kind] = kind.asarray(copies[None])[:]  # the same memory where it is the same device
+                if kind.kind == "numpy":
+                    copies[kind].flags.writeable = False
+            return copies[kind]
+
+    def normal(self, key: Key, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY) -> Array:
+        """Read rows `start` to `stop` of a matrix; see `Key.normal`.
+
+        Raises:
+            ValueError: A row is longer than the table.
+        """
+        like = like if isinstance(like, Like) else Like.of(like)
+        rows = _windows(self.array(like), dim)[self._offsets(key, start, stop, dim)]
+        return like.asarray(rows)
+
+    def normal_blocks(
+        self, key: Key, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY
+    ) -> Iterator[tuple[slice, slice, Array]]:
+        """Read the numbers of `normal` a block at a time, not to be written to; see `Key.normal_blocks`.
+
+        Raises:
+            ValueError: A row is longer than the table.
+        """
+        like = like if isinstance(like, Like) else Like.of(like)
+        offsets, table = self._offsets(key, start, stop, dim), self.array(like)
+        if dim <= _LONGEST_ROW or like.device != "cpu":
+            windows, count = _windows(table, dim), stop - start
+            height = max(1, (_PIECE if like.device == "cpu" else _DEVICE_PIECE) // max(1, dim))
+            for first in range(0, count, height):
+                rows = slice(first, min(first + height, count))
+                yield rows, slice(0, dim), like.asarray(windows[offsets[rows]])
+            return
+        for first in range(0, dim, _LONGEST_ROW):
+            columns = slice(first, min(first + _LONGEST_ROW, dim))
+            for row, offset in enumerate(offsets.tolist()):
+                part = table[None, offset + columns.start : offset + columns.stop]
+                yield slice(row, row + 1), columns, like.asarray(part)
+
+    def _offsets(self, key: Key, start: int, stop: int, dim: int) -> np.ndarray[Any, Any]:
+        if dim > self.size:
+            raise ValueError(f"a noise table of {self.size} numbers has no rows of {dim}.")
+        return key.fold("offsets").integers(start, stop, 1, high=self.size - dim + 1)[:, 0]
+
+    def __repr__(self) -> str:
+        return f"NoiseTable({self.seed}, {self.size})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NoiseTable) and (other.seed, other.size) == (self.seed, self.size)
+
+    def __hash__(self) -> int:
+        return hash((self.seed, self.size))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NoiseTable, (self.seed, self.size)
+
+
+def _windows(table: Array, dim: int) -> Array:
+    """Return a view whose row i is the stretch of `dim` numbers that begins at i."""
+    if isinstance(table, np.ndarray):
+        return np.lib.stride_tricks.sliding_window_view(table, dim)
+    return table.unfold(0, dim, 1)
 
 
 def _travel_packed(bits: np.ndarray[Any, Any], device: str) -> torch.Tensor:
@@ -287,39 +465,76 @@ def _philox(key: Key, block: tuple[int, int]) -> np.random.Philox:
     return local.bits
 
 
+def _by_torch(dim: int, like: Like) -> bool:
+    """Return whether torch draws rows of this length; numpy does where it is faster, or there is no torch."""
+    if like.kind == "numpy":
+        return False
+    return like.device != "cpu" or (like.working_dtype == "float32" and dim >= _TORCH_DIM)
+
+
+def _height(dim: int, like: Like) -> int:
+    """Return how many rows a block has."""
+    if not _by_torch(dim, like):
+        return max(1, _BLOCK // max(1, dim))
+    even = 16 // math.gcd(dim, 16)  # rows that hold a multiple of 16 numbers, and need no buffer on the CPU
+    height = max(1, _TORCH_BLOCK // dim)
+    return height // even * even or height
+
+
 def _draw_numpy(key: Key, law: str, start: int, stop: int, dim: int, dtype: str) -> np.ndarray[Any, Any]:
     out = np.empty((stop - start, dim), dtype)
-    for rows, columns, skip, size, words in _blocks(start, stop, dim):
-        _philox(key, words)
-        generator = _local().generator
-        fill: Any = generator.standard_normal if law == "normal" else generator.random
-        if skip:
-            drawn = fill(skip + size, dtype=out.dtype)
-            out[rows, columns] = drawn[skip:].reshape(-1, dim)
-        else:
-            fill(dtype=out.dtype, out=out[rows, columns])  # contiguous: whole rows, or a part of one
+    for rows, columns, skip, _, words in _blocks(start, stop, dim):
+        _fill_numpy(key, law, words, out[rows, columns], skip)
     return out
+
+
+def _fill_numpy(
+    key: Key, law: str, block: tuple[int, int], target: np.ndarray[Any, Any], skip: int = 0
+) -> None:
+    """Fill `target`, which is contiguous, with a block's numbers from `skip` on."""
+    _philox(key, block)
+    generator = _local().generator
+    fill: Any = generator.standard_normal if law == "normal" else generator.random
+    if skip:
+        target[...] = fill(skip + target.size, dtype=target.dtype)[skip:].reshape(target.shape)
+    else:
+        fill(dtype=target.dtype, out=target)
 
 
 def _draw_torch(key: Key, law: str, start: int, stop: int, dim: int, dtype: str, device: str) -> torch.Tensor:
     import torch
 
-    on_cpu = device == "cpu"
     out = torch.empty((stop - start, dim), dtype=getattr(torch, dtype), device=device)
-    even = 16 // math.gcd(dim, 16)  # rows that hold a multiple of 16 numbers, and need no buffer on the CPU
-    height = max(1, _TORCH_BLOCK // dim)
-    height = height // even * even or height
-    for rows, columns, skip, size, words in _blocks(start, stop, dim, height):
-        # On the CPU, `normal_` keeps a prefix only between sizes that are multiples of 16.
-        drawn = skip + size if on_cpu else (size if dim > _LONGEST_ROW else height * dim)
-        generator = _torch_generator(key, words, device)
-        target = out[rows, columns]  # contiguous: whole rows, or a part of one
-        in_place = drawn == size and size % 16 == 0
-        buffer = target if in_place else torch.empty(-(-drawn // 16) * 16, dtype=out.dtype, device=device)
-        buffer.normal_(generator=generator) if law == "normal" else buffer.uniform_(generator=generator)
-        if not in_place:
-            target.copy_(buffer[skip : skip + size].view(target.shape))
+    height = _height(dim, Like("torch", dtype, device))
+    whole = 0 if device == "cpu" or dim > _LONGEST_ROW else height * dim
+    for rows, columns, skip, _, words in _blocks(start, stop, dim, height):
+        _fill_torch(key, law, words, out[rows, columns], skip, whole)
     return out
+
+
+def _fill_torch(
+    key: Key, law: str, block: tuple[int, int], target: torch.Tensor, skip: int = 0, whole: int = 0
+) -> None:
+    """Fill `target`, which is contiguous, with a block's numbers from `skip` on; see `whole` for how many.
+
+    Args:
+        key: Of the matrix.
+        law: "normal" or "uniform".
+        block: Number of the block.
+        target: What is to be filled.
+        skip: Numbers in front of those wanted.
+        whole: Numbers of the block, where all have to be drawn; else 0.
+    """
+    import torch
+
+    # On the CPU, `normal_` keeps a prefix only between sizes that are multiples of 16.
+    drawn, size, device = whole or skip + target.numel(), target.numel(), str(target.device)
+    generator = _torch_generator(key, block, device)
+    in_place = drawn == size and size % 16 == 0
+    buffer = target if in_place else torch.empty(-(-drawn // 16) * 16, dtype=target.dtype, device=device)
+    buffer.normal_(generator=generator) if law == "normal" else buffer.uniform_(generator=generator)
+    if not in_place:
+        target.copy_(buffer[skip : skip + size].view(target.shape))
 
 
 def _torch_generator(key: Key, block: tuple[int, int], device: str) -> torch.Generator:

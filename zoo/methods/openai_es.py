@@ -1,0 +1,154 @@
+"""The evolution strategy of OpenAI."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array
+from zoo.core.rng import Key
+from zoo.core.state import state
+from zoo.core.types import Known
+from zoo.core.validation import check_choice, check_fraction, check_number, check_positive
+from zoo.methods.es_base import ESState, RegeneratingStrategy, check_tolerance
+from zoo.methods.es_noise import Vector, moments, place
+from zoo.updates.adam import Adam
+from zoo.updates.chain import Update
+from zoo.updates.momentum import Momentum
+from zoo.updates.shaping import centred_ranks
+
+UPDATES = ("adam", "sgd")
+
+
+@state
+class OpenAIESState(ESState):
+    """State of `OpenAIES`.
+
+    Attributes:
+        memory: Of the update.
+    """
+
+    memory: Any
+
+
+@dataclass(frozen=True)
+class OpenAIES(RegeneratingStrategy):
+    """Gradient descent on the mean of a normal distribution of fixed width, along centred ranks.
+
+        x_i = mean +- sigma scale z_i,  z_i ~ N(0, I), in pairs
+        g = 1 / n sum_i (r_i+ - r_i-) z_i + weight_decay mean / scale
+        mean <- mean - learning_rate scale update(g)
+
+    with ranks r from -1/2 for the lowest value of all n to 1/2 for the highest. Adam makes every step about
+    `learning_rate` times `scale` long in each coordinate; "sgd" is g with heavy-ball momentum. Noise is drawn
+    when candidates are built, and again, block by block, for the sum: time is n dim, memory a few times dim.
+
+    Neither sigma nor the learning rate adapts: the search goes as near to the optimum as they are small.
+    Give `decay` to have them fall.
+
+    Departures from the paper: sigma and learning rate in units of `scale`; equal values have equal ranks, so
+    that a constant objective moves nothing; both partners of a pair are left out where one failed.
+
+    Args:
+        population_size: Candidates of a step, n, even; None for 4 + 3 log(dim), made even.
+        boundary: How candidates are taken into the box, see `zoo.core.bounds.Bounds.map`.
+        noise_table: Length of a table that noise is read from instead of drawn, at least dim and better
+            many times that; None for none. See `zoo.core.rng.NoiseTable`.
+        sigma: Standard deviation of the candidates, in units of the `scale` that `init` is given.
+        learning_rate: In the same units; None for sigma with Adam, sigma sqrt(n) / 4 with "sgd".
+        update: "adam" or "sgd".
+        beta1: Share of the past in the mean of gradients: of Adam, or of the momentum.
+        beta2: Share of the past in Adam's mean of squares.
+        weight_decay: How strongly the mean is drawn towards 0, at least 0.
+        decay: What sigma and the learning rate are multiplied by at each step, above 0 and at most 1.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is outside its range.
+
+    Example:
+        >>> import numpy as np
+        >>> from zoo.core.types import Evaluations
+        >>> method = OpenAIES(population_size=20)
+        >>> state = method.init(np.ones(3), key=Key(0))
+        >>> for _ in range(100):
+        ...     x = method.ask(state).rows(0, 20)
+        ...     state = method.tell(state, Evaluations((x**2).sum(1)))
+        >>> bool((method.recommend(state) ** 2).sum() < 0.01)
+        True
+
+    References:
+        Salimans, Ho, Chen, Sidor and Sutskever, "Evolution strategies as a scalable alternative to
+        reinforcement learning", 2017. https://arxiv.org/abs/1703.03864
+    """
+
+    sigma: float = 0.1
+    learning_rate: float | None = None
+    update: str = "adam"
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("sigma", self.sigma)
+        if self.learning_rate is not None:
+            check_positive("learning_rate", self.learning_rate)
+        check_choice("update", self.update, UPDATES)
+        check_fraction("beta1", self.beta1)
+        check_fraction("beta2", self.beta2)
+        check_tolerance("weight_decay", self.weight_decay)
+        if not 0 < check_number("decay", self.decay) <= 1:
+            raise ValueError(f"`decay` must be above 0 and at most 1, got {self.decay!r}.")
+
+    def init(
+        self,
+        x0: Array,
+        *,
+        key: Key,
+        bounds: Bounds | None = None,
+        scale: Any = 1.0,
+        budget: int | None = None,
+        known: Known | None = None,
+    ) -> OpenAIESState:
+        """Return the first state; see `zoo.core.types.Optimizer.init`. It starts at the best known point.
+
+        Raises:
+            ValueError: `x0` is no vector, `scale` is not above 0, or the noise table is shorter than a row.
+        """
+        frame, mean, _ = self._framed(x0, key, bounds, scale, self.sigma, budget, known)
+        return OpenAIESState(frame, 0, 0, mean, self._rule.init(mean))
+
+    def _rate(self, count: int) -> float:
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return self.sigma if self.update == "adam" else self.sigma * math.sqrt(count) / 4
+
+    @property
+    def _rule(self) -> Update:
+        return Adam(self.beta1, self.beta2) if self.update == "adam" else Momentum(self.beta1)
+
+    @property
+    def _mirrored(self) -> bool:
+        return True
+
+    def _spread(self, state: OpenAIESState) -> Array | float:
+        return state.frame.scale * (self.sigma * self.decay**state.step)
+
+    def _learn(self, state: OpenAIESState, values: Vector, step: int, nfev: int) -> OpenAIESState:
+        frame = state.frame
+        valid = int((values == values).sum())
+        first, _ = self._halves(centred_ranks(values))
+        gradient, _ = moments(self._noise(state), first / valid, None)
+        if self.weight_decay:
+            mean = place(state.mean[None] + 0, frame.bounds, self.boundary, frame.work)[0]
+            gradient += mean * (self.weight_decay / frame.scale)
+        memory, direction = self._rule.update(state.memory, gradient)
+        mean = state.mean - direction * (frame.scale * (self._rate(len(values)) * self.decay**state.step))
+        return OpenAIESState(frame, step, nfev, mean, memory)
+
+    def _fail(self, state: OpenAIESState, step: int, nfev: int) -> OpenAIESState:
+        return OpenAIESState(state.frame, step, nfev, state.mean, state.memory)
