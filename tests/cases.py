@@ -6,6 +6,7 @@ Traits, each a promise that is tested:
 
 * "translation": moving the problem moves the search along.
 * "scaling": the search is the same for a f + b, a > 0, up to rounding.
+* "deterministic": as long as the method does not start again, its key changes nothing.
 * "monotone": the search is the same, to the last bit, for any increasing function of f.
 """
 
@@ -66,9 +67,13 @@ class Case:
 
 _RANKS = frozenset({"translation", "scaling", "monotone"})
 _DESCENT = frozenset({"translation", "scaling"})
+_FIXED = frozenset({"translation", "scaling", "deterministic"})
 
 CASES = (
     Case("cma", _RANKS, ROSENBROCK),
+    # Their stopping rules, and so their restarts, look at values and not at ranks alone.
+    Case("bipop-cma", frozenset({"translation"}), ROSENBROCK),
+    Case("ipop-cma", frozenset({"translation"}), ROSENBROCK),
     Case("sep-cma", _RANKS, ELLIPSOID),
     Case("xnes", _RANKS, ROSENBROCK),
     Case("snes", _RANKS, ELLIPSOID),
@@ -81,6 +86,15 @@ CASES = (
     Case("spsa", _DESCENT, SPHERE),
     Case("coordinate-descent", _DESCENT, SPHERE),
     Case("random-descent", _DESCENT, SPHERE),
+    Case("de", _RANKS, ROSENBROCK),
     Case("pso", _RANKS, ROSENBROCK),
+    Case("nelder-mead", _FIXED | {"monotone"}, ROSENBROCK, {"restarts": True}),
+    Case("powell", _FIXED, ROSENBROCK, {"restarts": True}),
+    Case("cobyqa", _FIXED, ROSENBROCK, {"restarts": True}),
+    Case("l-bfgs-b", _FIXED - {"scaling"}, ROSENBROCK, {"restarts": True}),
+    Case("bfgs", _FIXED - {"scaling"}, ROSENBROCK, {"restarts": True}),
+    Case("scipy-de", _RANKS, SPHERE, {"popsize": 3}),
+    Case("dual-annealing", frozenset({"translation"}), ELLIPSOID),
+    Case("direct", _FIXED, SPHERE),
     Case("random", _RANKS, None),
 )
