@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoo.core.bounds import Bounds
+from zoo.core.constraints import ConstrainedObjective
 from zoo.core.device import Array, Like, to_numpy
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
@@ -20,6 +21,7 @@ from zoo.execution.executor import Executor
 from zoo.registry import find
 from zoo.run.directory import dump
 from zoo.run.job import SearchJob
+from zoo.wrappers.constrained import Constrained
 from zoo.wrappers.primed import Primed
 from zoo.wrappers.reevaluated import Reevaluated
 
@@ -33,6 +35,16 @@ _ARGUMENT = {  # of arrays and entries that have another name than what the user
     "first": "known",
     "from_best": "x0",
 }
+
+
+class Told(Objective):
+    """The objective of a session: what is made of the points, outside of the library."""
+
+    NAME = "what a zoo.Session is told"
+    unit = 1
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.NAME}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +89,18 @@ class Experiment:
     on_error: str
     threads: int
 
+    @property
+    def is_constrained(self) -> bool:
+        """Whether evaluations come with constraints."""
+        return isinstance(self.objective, ConstrainedObjective)
+
     def job(self, executor: Executor) -> SearchJob:
         """Return the job that does it."""
         optimizer = find(self.method).build(dict(self.options))
         if self.first is not None:
             optimizer = Primed(optimizer, self.first, self.from_best)
+        if self.is_constrained:
+            optimizer = Constrained(optimizer)
         if self.noise:
             optimizer = Reevaluated(optimizer)
         return SearchJob(

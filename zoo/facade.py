@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo.arguments import as_executor, as_key, as_method, as_region, as_space, as_target
+from zoo.core.constraints import RETURNED, ConstrainedObjective, constrain
 from zoo.core.device import is_torch, to_numpy
 from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.core.objective import Objective, as_objective
@@ -21,7 +22,7 @@ from zoo.core.rng import Key
 from zoo.core.space import Space
 from zoo.core.validation import check_choice, check_count, check_flag, check_positive, listed
 from zoo.execution.executor import Executor
-from zoo.experiment import Experiment, differences
+from zoo.experiment import Experiment, Told, differences
 from zoo.registry import find
 from zoo.run.directory import RunDirectory
 from zoo.run.job import Report, SearchJob, SearchState
@@ -30,7 +31,7 @@ from zoo.run.loop import Run, Stop, run
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
-_STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5}
+_STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5, "open": 6}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -49,6 +50,7 @@ def minimize(
     method: str = "auto",
     bounds: Any = None,
     space: Any = None,
+    constraints: Any = (),
     known: Any = None,
     scale: Any = None,
     budget: int | None = None,
@@ -81,10 +83,17 @@ def minimize(
         space: A `zoo.Space` of floats, integers and categories, instead of bounds and a scale. `fun` is then
             given points of it, as dictionaries (with `vectorized`, of arrays), and all points here and in
             the result are such points.
+        constraints: scipy's NonlinearConstraint, LinearConstraint or dictionaries, a function c(x) that is to
+            be at least 0, a `zoo.Constraint`, "module:name" of one of these, or a sequence of them; or
+            "returned" if `fun` returns them itself, as extras["constraints"] of `zoo.Evaluations`, g(x) <= 0.
+            They are evaluated where `fun` is, right after it, with `args` of their own, and with `vectorized`
+            for as many points at once. `fun` is evaluated where they are violated, too. Equalities may be
+            1e-6 off unless a `zoo.Constraint` says otherwise.
         known: What was evaluated before, as (points, values): points of shape (n, dim), and for each of them
             its value, or None where it is to be evaluated before anything else. Methods with a population, a
             distribution or a model begin with them. Without an x0, the search starts at the best of them.
-            They count as found, but not as evaluated.
+            They count as found, but not as evaluated. With constraints, values must be None: they say nothing
+            of those.
         scale: How far from x0 the optimum may be, as a number or per coordinate: the first candidates
             spread that far. Default: .3 of the width where bounds are finite, else 1.
         budget: Number of evaluations at most. Default: 1000 times the number of variables, none if `seconds`
@@ -116,7 +125,10 @@ def minimize(
         died; all but those given up were issued again), `restarts` of workers and `quarantined` units (given
         up, since they ended or outlasted their workers), over the whole run; and of this process `speculated`
         units (given to a second worker at the end of a step), bytes `sent` and `received`, and the share of
-        time each worker was `busy`. `success` is False if no evaluation had a value.
+        time each worker was `busy`. With constraints, x is the best point that keeps to all of them, there is
+        `maxcv` (by how much x violates the one that it violates most) and `constr` (what may not be above 0,
+        one number for each finite side of each of them). `success` is False if no evaluation had a value, or
+        none that kept to the constraints: x is then the point that violates them least.
 
     Raises:
         ValueError: An argument has a value that it cannot have.
@@ -136,18 +148,25 @@ def minimize(
     space = as_space(space)
     executor, limits = as_executor(workers), _as_limits(seconds, callback, space)
     region = as_region(x0, bounds, scale, known, space)
+    objective = as_objective(
+        fun,
+        args,
+        vectorized=check_flag("vectorized", vectorized),
+        noise=check_flag("noise", noise),
+        space=space,
+    )
+    objective = constrain(objective, constraints, vectorized=vectorized, noise=noise, space=space)
+    if isinstance(objective, ConstrainedObjective) and region["known"] is not None:
+        raise ValueError(
+            "`known` must be (points, None) where there are `constraints`: a value says nothing of them, and "
+            "the points are to be evaluated first."
+        )
     if budget is None and seconds is None:
         budget = 1000 * len(region["start"] if space is None else space)
     experiment = Experiment(
         method=name,
         options=dict(options or {}),
-        objective=as_objective(
-            fun,
-            args,
-            vectorized=check_flag("vectorized", vectorized),
-            noise=check_flag("noise", noise),
-            space=space,
-        ),
+        objective=objective,
         **region,
         space=space,
         key=as_key(rng),
@@ -187,6 +206,7 @@ def resume(
     fun: Callable[..., Any] | Objective | str | Sequence[str] | None = None,
     args: tuple[Any, ...] = (),
     *,
+    constraints: Any = None,
     workers: int | Executor | Callable[..., Any] = 1,
     seconds: float | None = None,
     callback: Callable[..., Any] | None = None,
@@ -197,6 +217,7 @@ def resume(
         out: The run's directory.
         fun: The objective, where it was not given by name: functions are never stored.
         args: Further arguments of `fun`.
+        constraints: The constraints, where one of them was not given by name.
         workers: As in `minimize`; it need not be what it was.
         seconds: As in `minimize`.
         callback: As in `minimize`.
@@ -215,6 +236,11 @@ def resume(
         limits = _as_limits(seconds, callback, space)
         objective = as_objective(
             fun, args, vectorized=config["vectorized"], noise=config["noise"], space=space
+        )
+        if constraints is None:
+            constraints = _named_constraints(path, config["objective"])
+        objective = constrain(
+            objective, constraints, vectorized=config["vectorized"], noise=config["noise"], space=space
         )
         _check_objective(path, config["objective"], objective.identity())
         for name, before, now in (
@@ -235,7 +261,7 @@ def scipy_method(name: str) -> Callable[..., OptimizeResult]:
 
     The options given there are those of `minimize` (`budget`, `rng`, `target`, `scale`, ...) and of
     the method; `maxfev` is understood as `budget`, and scipy's `tol` as the method's `tolfun` where it has
-    one. Derivatives, if scipy passes any, are not used.
+    one. Derivatives, if scipy passes any, are not used. `constraints` are those of `minimize`.
 
     Example:
         >>> from scipy.optimize import minimize
@@ -250,6 +276,7 @@ def scipy_method(name: str) -> Callable[..., OptimizeResult]:
         "x0",
         "args",
         "method",
+        "constraints",
     }
 
     def minimize_by_method(
@@ -266,14 +293,13 @@ def scipy_method(name: str) -> Callable[..., OptimizeResult]:
         **options: Any,
     ) -> OptimizeResult:
         del jac, hess, hessp  # scipy hands them to every method
-        if constraints is not None and (not isinstance(constraints, Sequence) or len(constraints)):
-            raise ValueError(f"`constraints` are not supported by {method.name!r}, got {constraints!r}.")
         for scipys, ours in (("maxfev", "budget"), ("tol", "tolfun")):
             if options.get(scipys) is not None and (ours in facade or ours in method.options()):
                 options.setdefault(ours, options.pop(scipys))
         own = {key: options.pop(key) for key in list(options) if key in facade}
         own.setdefault("options", options)
-        return minimize(fun, x0, args, method=method.name, bounds=bounds, callback=callback, **own)
+        own |= {"bounds": bounds, "constraints": constraints, "callback": callback}
+        return minimize(fun, x0, args, method=method.name, **own)
 
     minimize_by_method.__name__ = method.name.replace("-", "_")
     return minimize_by_method
@@ -291,14 +317,14 @@ def _run(
     stop = Stop(experiment.target, seconds)
     if directory is None:
         outcome = run(job, stop, callbacks)
-        result = _result(experiment, job, outcome)
+        result = result_of(experiment, job, outcome)
     else:
         try:
             job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
             if not fresh:
                 directory.note_resumption()
             outcome = run(job, stop, callbacks, directory)
-            result = _result(experiment, job, outcome)
+            result = result_of(experiment, job, outcome)
             directory.finish({name: to_numpy(v) if is_torch(v) else v for name, v in result.items()})
         except (TypeError, ValueError, ImportError):
             if fresh and directory.is_untouched:
@@ -315,25 +341,39 @@ def _run(
     return result
 
 
-def _result(experiment: Experiment, job: SearchJob, outcome: Run[SearchState]) -> OptimizeResult:
+def result_of(experiment: Experiment, job: SearchJob, outcome: Run[SearchState]) -> OptimizeResult:
+    """Return how a search ended, as the user sees it."""
     from scipy.optimize import OptimizeResult
 
     state = outcome.state
+    own: dict[str, Any] = {}
     x, fun = (state.x, state.fun) if state.x is not None else (state.x_best, state.fun_best)
     if x is None:
         x, fun = job.optimizer.recommend(state.optimizer), float("nan")
     valued = state.nfev + state.num_final > state.num_failed
+    found, message = valued, outcome.reason
+    if not (valued or outcome.error):
+        message = f"{message}; no evaluation had a value"
+    if experiment.noise:
+        own["fun_error"] = state.fun_error
+    if experiment.is_constrained:
+        maxcv, constr = state.violation, state.constraints
+        if state.x is None:
+            maxcv, constr = state.violation_best, state.constraints_best
+        own |= {"maxcv": maxcv, "constr": np.empty(0) if constr is None else constr}
+        found = valued and maxcv <= 0
+        if valued and not (found or outcome.error):
+            message = f"{message}; no point was found that keeps to the constraints"
     x_best = x if state.x_best is None else state.x_best
     if experiment.space is not None:
         x, x_best = experiment.space.decode(x), experiment.space.decode(x_best)
-    message = outcome.reason if valued or outcome.error else f"{outcome.reason}; no evaluation had a value"
     return OptimizeResult(
         x=x,
         fun=fun,
-        **({"fun_error": state.fun_error} if experiment.noise else {}),
+        **own,
         nfev=state.nfev + state.num_final,
         nit=state.step,
-        success=bool(valued and outcome.status not in ("interrupted", "failed")),
+        success=bool(found and outcome.status not in ("interrupted", "failed")),
         status=_STATUS[outcome.status],
         message=message,
         x_best=x_best,
@@ -385,7 +425,7 @@ def _named(path: Path, identity: dict[str, Any]) -> Any:
     name = identity["name"]
     if name.startswith("command "):
         return shlex.split(name.removeprefix("command "))
-    if len(identity) > 1 or ":" not in name:
+    if set(identity) - {"name", "constraints"} or ":" not in name:
         raise RunDirectoryError(
             f"{path} minimises {name!r}, which with its arguments is more than a directory can hold: "
             f"give it again, as in zoo.resume({str(path)!r}, fun)."
@@ -393,19 +433,48 @@ def _named(path: Path, identity: dict[str, Any]) -> Any:
     return name
 
 
+def _named_constraints(path: Path, identity: dict[str, Any]) -> Any:
+    """Return the constraints that a run names, or say that they must be given."""
+    if "constraints" not in identity:
+        return ()
+    for one in identity["constraints"]:
+        if set(one) != {"name"}:
+            raise RunDirectoryError(
+                f"{path} has the constraint {one['name']!r}, which a directory cannot hold: give all "
+                f"constraints again, as in zoo.resume({str(path)!r}, fun, constraints=constraints)."
+            )
+    return [one["name"] for one in identity["constraints"]] or RETURNED
+
+
 def _check_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -> None:
-    """Refuse another objective than the run's."""
-    name = given["name"]
-    if there["name"] != name or ("<lambda>" in name and there.get("code") != given.get("code")):
+    """Refuse another objective than the run's, and other constraints."""
+    name, is_told = given["name"], there["name"] == Told.NAME  # of a session: whatever tells the values
+    code_differs = "<lambda>" in name and there.get("code") != given.get("code")
+    if not is_told and (there["name"] != name or code_differs):
         raise RunDirectoryError(
             f"{path} minimises {there['name']!r}, and `fun` is {name!r}, another objective."
         )
-    if there.get("arguments") != given.get("arguments"):
+    if not is_told and there.get("arguments") != given.get("arguments"):
         raise RunDirectoryError(f"{path} minimises {name!r} with other arguments, another objective.")
+    before, now = there.get("constraints"), given.get("constraints")
+    if before is not None and now is not None and len(before) == len(now):
+        before, now = ([_essence(one) for one in constraints] for constraints in (before, now))
+    if before != now:
+        raise RunDirectoryError(f"{path} minimises {name!r} under other constraints.")
+
+
+def _essence(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells a function from another one for sure: its code may have been edited."""
+    ignored = ("attributes",) if "<lambda>" in identity["name"] else ("attributes", "code")
+    return {name: value for name, value in identity.items() if name not in ignored}
 
 
 def _compare_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -> None:
-    """Warn where it may be another objective than the run's."""
+    """Warn where it, or a constraint, may be another one than the run's."""
+    for one, other in zip(there.get("constraints", ()), given.get("constraints", ()), strict=True):
+        _compare_objective(path, one, other)
+    if there["name"] == Told.NAME:
+        return
     before, now = there.get("attributes", {}), given.get("attributes", {})
     changed = [f"{key!r}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     changed += ["the code"] if there.get("code") != given.get("code") else []

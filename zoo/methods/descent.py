@@ -120,6 +120,8 @@ class Descent:
         if self.learning_rate == "auto" and (self.decay or self.delay):
             raise ValueError("`decay` and `delay` need a number as `learning_rate`, got 'auto'.")
 
+    compares_within_steps = True
+
     @property
     def recommends_evaluated(self) -> bool:
         """Whether what is recommended has been evaluated: under "auto"."""

@@ -103,10 +103,12 @@ class SearchState:
             points that keep to them come before all others, and those by how little they violate them.
         fun_best: That value, infinite before there is one.
         violation_best: By how much that point violates the constraints.
+        constraints_best: What may not be above 0 there, shape (m,), or None.
         x: After the end: the point to use.
         fun: Its value; with noise, the mean of several.
         fun_error: With noise, the standard error of `fun`.
-        violation: By how much `x` violates the constraints.
+        violation: By how much `x` violates the constraints; with noise, their means.
+        constraints: What may not be above 0 there, or None.
         num_final: After the end: evaluations that took, on top of `nfev`.
     """
 
@@ -118,10 +120,12 @@ class SearchState:
     x_best: Any = None
     fun_best: float = float("inf")
     violation_best: float = float("inf")
+    constraints_best: Any = None
     x: Any = None
     fun: float = float("nan")
     fun_error: float = float("nan")
     violation: float = float("inf")
+    constraints: Any = None
     num_final: int = 0
 
 
@@ -271,6 +275,7 @@ class SearchJob:
         candidates = self.ask(state)
         values, nfev = evaluations.values, state.nfev + len(evaluations)
         x_best, fun_best, violation_best = state.x_best, state.fun_best, state.violation_best
+        constraints_best = state.constraints_best
         num_failed, failures = state.num_failed, state.failures
         if evaluations.failures:
             num_failed += len(evaluations.failures)
@@ -291,8 +296,17 @@ class SearchJob:
             found = float(violations[index]), float(values[index])
             if found < (violation_best, fun_best):
                 x_best, (violation_best, fun_best) = candidates.rows(index, index + 1)[0], found
+                constraints_best = _constraints(evaluations, index)
         after = SearchState(
-            optimizer, state.step + 1, nfev, num_failed, failures, x_best, fun_best, violation_best
+            optimizer,
+            state.step + 1,
+            nfev,
+            num_failed,
+            failures,
+            x_best,
+            fun_best,
+            violation_best,
+            constraints_best,
         )
         return after, Report(value, evaluations)
 
@@ -323,22 +337,26 @@ class SearchJob:
     def settle(self, state: SearchState, evaluations: Evaluations | None) -> SearchState:
         """Return the state at the end, given the values of what `final` asks for."""
         x, fun, violation, error = state.x_best, state.fun_best, state.violation_best, float("nan")
-        best, num_failed, num_final = (x, fun, violation), state.num_failed, 0
+        constraints, num_failed, num_final = state.constraints_best, state.num_failed, 0
+        best = x, fun, violation, constraints
         if evaluations is not None:
             recommended = self.optimizer.recommend(state.optimizer)
             num_final, num_failed = len(evaluations), num_failed + len(evaluations.failures)
             valued = np.isfinite(evaluations.values)
             values = evaluations.values[valued]
             if len(values):
-                found = float(evaluations.violations[valued].mean()), float(values.mean())
-                if found < (best[2], best[1]):
-                    best = recommended, found[1], found[0]
+                extras = {name: extra[valued].mean(0)[None] for name, extra in evaluations.extras.items()}
+                mean = Evaluations(values.mean()[None], (), extras)
+                found = float(mean.violations[0]), float(mean.values[0])
+                again = recommended, found[1], found[0], _constraints(mean, 0)
+                if found < (violation, fun):
+                    best = again
                 if self._noise or found < (violation, fun):
-                    x, fun, violation = recommended, found[1], found[0]
+                    x, fun, violation, constraints = again
                 if self._noise and len(values) > 1:
                     error = float(values.std(ddof=1) / np.sqrt(len(values)))
             elif self._noise:
-                x, fun = recommended, float("nan")
+                x, fun, violation, constraints = recommended, float("nan"), float("inf"), None
         if x is None:
             x, fun = self.optimizer.recommend(state.optimizer), float("nan")
         return replace(
@@ -347,10 +365,12 @@ class SearchJob:
             x_best=best[0],
             fun_best=best[1],
             violation_best=best[2],
+            constraints_best=best[3],
             x=x,
             fun=fun,
             fun_error=error,
             violation=violation,
+            constraints=constraints,
             num_final=num_final,
         )
 
@@ -404,6 +424,11 @@ class SearchJob:
             first_id=first_id,
             account=self.account,
         )
+
+
+def _constraints(evaluations: Evaluations, row: int) -> np.ndarray[Any, Any] | None:
+    constraints = evaluations.extras.get("constraints")
+    return None if constraints is None else constraints[row].copy()
 
 
 def _fails_too_often(state: SearchState) -> bool:

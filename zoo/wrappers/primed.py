@@ -68,6 +68,11 @@ class Primed:
         """As of the method."""
         return self.optimizer.recommends_evaluated
 
+    @property
+    def compares_within_steps(self) -> bool:
+        """As of the method."""
+        return getattr(self.optimizer, "compares_within_steps", False)
+
     def init(
         self,
         x0: Array,
