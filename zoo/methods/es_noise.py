@@ -32,7 +32,8 @@ class Noise:
     """A matrix of standard normal numbers, known by where they come from.
 
     Attributes:
-        key: Of the step.
+        key: Of the run.
+        step: Number of the step.
         count: Rows.
         dim: Length of a row.
         like: Kind, dtype (single or double precision) and device.
@@ -40,6 +41,7 @@ class Noise:
     """
 
     key: Key
+    step: int
     count: int
     dim: int
     like: Like
@@ -56,18 +58,20 @@ class Noise:
         last = _last
         if last is not None and last[0] == self:
             return last[1]
+        key = self.key.fold("noise", self.step)
         if self.table is None:
-            z = self.key.normal(0, self.count, self.dim, like=self.like)
+            z = key.normal(0, self.count, self.dim, like=self.like)
         else:
-            z = self.table.normal(self.key, 0, self.count, self.dim, like=self.like)
+            z = self.table.normal(key, 0, self.count, self.dim, like=self.like)
         _last = (self, z)
         return z
 
     def blocks(self, start: int, stop: int) -> Iterator[tuple[slice, slice, Array]]:
         """Yield (rows from `start`, columns, numbers) of a slice of rows; see `Key.normal_blocks`."""
+        key = self.key.fold("noise", self.step)
         if self.table is None:
-            return self.key.normal_blocks(start, stop, self.dim, like=self.like)
-        return self.table.normal_blocks(self.key, start, stop, self.dim, like=self.like)
+            return key.normal_blocks(start, stop, self.dim, like=self.like)
+        return self.table.normal_blocks(key, start, stop, self.dim, like=self.like)
 
 
 def moments(noise: Noise, first: Vector, second: Vector | None) -> tuple[Array, Array | None]:
@@ -178,7 +182,7 @@ class Sampled(Candidates):
                 here = points[rows, columns]
                 _times(z, self._spread(columns), here)
                 here += self.mean[columns]
-        return place(points, self.bounds, self.boundary, self.like)
+        return place(points, self.source.like, self.bounds, self.boundary, self.like)
 
     def _pairs(self, start: int, stop: int) -> Array:
         if stop - start == 1 and (other := self._other.pop(start, None)) is not None:
@@ -192,8 +196,7 @@ class Sampled(Candidates):
             for rows, columns, z in self.source.blocks(first, last):
                 ahead, back, mean = points[rows, 0, columns], points[rows, 1, columns], self.mean[columns]
                 _times(z, self._spread(columns), ahead)
-                back[...] = mean
-                back -= ahead
+                array_module(mean).subtract(mean, ahead, out=back)
                 ahead += mean
         points = points.reshape(-1, self.dim)
         if stop - start == 1 and not self.source.is_held:
@@ -224,11 +227,11 @@ def _times(z: Array, spread: Array | float, out: Array) -> None:
         array_module(z).mul(z, spread, out=out)
 
 
-def place(points: Array, bounds: Bounds | None, boundary: str, like: Like) -> Array:
-    """Take points of the whole space into the box, in the dtype wanted."""
+def place(points: Array, work: Like, bounds: Bounds | None, boundary: str, like: Like) -> Array:
+    """Take points of the whole space, of the kind `work`, into the box, and make them of the kind wanted."""
     if bounds is not None:
         points = bounds.map(points, boundary)
-    if Like.of(points) == like:
+    if work == like:
         return points
     points = like.asarray(points)
     return points if bounds is None else bounds.map(points, "clip")  # which rounding may have led out of

@@ -12,11 +12,9 @@ from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Known
 from zoo.core.validation import check_choice, check_fraction, check_number, check_positive
-from zoo.methods.es_base import ESState, RegeneratingStrategy, check_tolerance
+from zoo.methods.es_base import ESState, RegeneratingStrategy, check_tolerance, rule
 from zoo.methods.es_noise import Vector, moments, place
-from zoo.updates.adam import Adam
 from zoo.updates.chain import Update
-from zoo.updates.momentum import Momentum
 from zoo.updates.shaping import centred_ranks
 
 UPDATES = ("adam", "sgd")
@@ -129,7 +127,7 @@ class OpenAIES(RegeneratingStrategy):
 
     @property
     def _rule(self) -> Update:
-        return Adam(self.beta1, self.beta2) if self.update == "adam" else Momentum(self.beta1)
+        return rule(self.update, self.beta1, self.beta2)
 
     @property
     def _mirrored(self) -> bool:
@@ -142,9 +140,9 @@ class OpenAIES(RegeneratingStrategy):
         frame = state.frame
         valid = int((values == values).sum())
         first, _ = self._halves(centred_ranks(values))
-        gradient, _ = moments(self._noise(state), first / valid, None)
+        gradient, _ = moments(self._noise(state, len(values)), first / valid, None)
         if self.weight_decay:
-            mean = place(state.mean[None] + 0, frame.bounds, self.boundary, frame.work)[0]
+            mean = place(state.mean[None] + 0, frame.work, frame.bounds, self.boundary, frame.work)[0]
             gradient += mean * (self.weight_decay / frame.scale)
         memory, direction = self._rule.update(state.memory, gradient)
         mean = state.mean - direction * (frame.scale * (self._rate(len(values)) * self.decay**state.step))

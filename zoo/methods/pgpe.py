@@ -12,12 +12,17 @@ from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Known
 from zoo.core.validation import check_choice, check_fraction, check_positive
-from zoo.methods.es_base import ESState, RegeneratingStrategy, bounded, check_tolerance, converged
+from zoo.methods.es_base import (
+    ESState,
+    RegeneratingStrategy,
+    bounded,
+    check_tolerance,
+    clipped,
+    converged,
+    rule,
+)
 from zoo.methods.es_noise import Vector, moments
-from zoo.updates.adam import Adam
 from zoo.updates.chain import Update
-from zoo.updates.clip_up import ClipUp
-from zoo.updates.momentum import Momentum
 from zoo.updates.shaping import centred_ranks
 
 UPDATES = ("clip-up", "adam", "sgd")
@@ -142,9 +147,7 @@ class PGPE(RegeneratingStrategy):
 
     @property
     def _rule(self) -> Update:
-        if self.update == "clip-up":
-            return ClipUp(self.beta1)
-        return Adam(self.beta1, self.beta2) if self.update == "adam" else Momentum(self.beta1)
+        return rule(self.update, self.beta1, self.beta2)
 
     @property
     def _mirrored(self) -> bool:
@@ -162,12 +165,12 @@ class PGPE(RegeneratingStrategy):
     def _learn(self, state: PGPEState, values: Vector, step: int, nfev: int) -> PGPEState:
         valid = int((values == values).sum())
         first, second = self._halves(centred_ranks(values) / valid)
-        gradient, change = moments(self._noise(state), first, second)
+        gradient, change = moments(self._noise(state, len(values)), first, second)
         assert change is not None
         memory, direction = self._rule.update(state.memory, gradient)
         mean = state.mean - direction * (state.spread * self._rate(len(state.mean)))
         change *= -self.spread_rate
-        spread = bounded(state.spread * (1 + change.clip(-self.max_change, self.max_change)))
+        spread = bounded(state.spread * (1 + clipped(change, -self.max_change, self.max_change)))
         return PGPEState(state.frame, step, nfev, mean, spread, state.first, memory)
 
     def _fail(self, state: PGPEState, step: int, nfev: int) -> PGPEState:

@@ -129,7 +129,7 @@ class SNES(RegeneratingStrategy):
         dim = len(state.mean)
         rate = self.spread_rate or (3 + math.log(dim)) / (5 * math.sqrt(dim))
         first, second = self._halves(nes_utilities(values))
-        mean, change = moments(self._noise(state), first, second)
+        mean, change = moments(self._noise(state, len(values)), first, second)
         assert change is not None
         mean *= state.spread
         mean *= self.learning_rate

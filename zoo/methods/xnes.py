@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dtrtrs
+from scipy.linalg.lapack import dpotrf, dsyevd, dtrtrs
 
 from zoo.core.bounds import Bounds
 from zoo.core.device import NUMPY, Array, Like, to_numpy
@@ -126,7 +126,7 @@ class XNES(EvolutionStrategy):
         relative = np.log(spread / units)
         sigma = math.exp(relative.mean())
         return XNESState(
-            Frame(key, Like.of(x0), bounds, units, budget),
+            Frame(key, Like.of(x0), NUMPY, bounds, units, budget),
             0,
             0,
             mean,
@@ -137,10 +137,11 @@ class XNES(EvolutionStrategy):
 
     def ask(self, state: XNESState) -> Rows:
         """Return the step's candidates; fewer where the budget ends."""
-        points = self._noise(state).held() @ state.shape.T
-        points *= state.sigma * state.frame.scale
+        frame = state.frame
+        points = self._noise(state, self._count(state)).held() @ state.shape.T
+        points *= state.sigma * frame.scale
         points += state.mean
-        return Rows(place(points, state.frame.bounds, self.boundary, state.frame.like))
+        return Rows(place(points, NUMPY, frame.bounds, self.boundary, frame.like))
 
     def finished(self, state: XNESState) -> str | None:
         """Return which stopping rule holds, in words, or None."""
@@ -155,7 +156,7 @@ class XNES(EvolutionStrategy):
         dim = len(state.mean)
         rate = min(1.0, (9 + 3 * math.log(dim)) / (5 * dim * math.sqrt(dim)))
         utilities = nes_utilities(values)
-        z = self._noise(state).held()
+        z = self._noise(state, len(values)).held()
         mean = state.shape @ (utilities @ z)
         mean *= self.learning_rate * state.sigma * state.frame.scale
         mean += state.mean
@@ -170,9 +171,8 @@ class XNES(EvolutionStrategy):
         sigma = held(0.9 * state.sigma)
         return XNESState(state.frame, step, nfev, state.mean, sigma, state.shape, state.first)
 
-    def _noise(self, state: XNESState) -> Noise:
-        frame = state.frame
-        return Noise(frame.key.fold("noise", state.step), self._count(state), len(state.mean), NUMPY, None)
+    def _noise(self, state: XNESState, count: int) -> Noise:
+        return Noise(state.frame.key, state.step, count, len(state.mean), NUMPY, None)
 
 
 def turned(shape: Matrix, z: Matrix, weights: Vector, trace: float, rate: float) -> Matrix:
@@ -194,10 +194,10 @@ def turned(shape: Matrix, z: Matrix, weights: Vector, trace: float, rate: float)
     if 2 * n <= dim:
         lower, info = dpotrf(z @ z.T, lower=1, clean=1)
         if info == 0:
-            values, vectors = np.linalg.eigh(lower.T @ (weights[:, None] * lower))
+            values, vectors, _ = dsyevd(lower.T @ (weights[:, None] * lower))
             axes = z.T @ dtrtrs(lower, vectors, lower=1, trans=1)[0]
             return shrink * (shape + ((shape @ axes) * np.expm1(rate * values)) @ axes.T)
-    values, vectors = np.linalg.eigh((z.T * weights) @ z)
+    values, vectors, _ = dsyevd((z.T * weights) @ z)
     return ((shape @ vectors) * (shrink * np.exp(rate * values))) @ vectors.T
 
 

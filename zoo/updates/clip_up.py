@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from zoo.core.device import Array, array_module
 from zoo.core.validation import check_fraction, check_positive
@@ -45,15 +48,15 @@ class ClipUp:
         return array_module(x).zeros_like(x)
 
     def update(self, memory: Any, gradient: Array) -> tuple[Any, Array]:
-        velocity = self.beta * memory + gradient * (self.step / _at_least(_norm(gradient), 0.0))
-        velocity = velocity / _at_least(_norm(velocity), 1.0)
+        velocity = self.beta * memory + gradient * (self.step / _length(gradient, 0.0))
+        velocity = velocity / _length(velocity, 1.0)
         return velocity, velocity
 
 
-def _norm(x: Array) -> Array:
-    return array_module(x).linalg.norm(x)
-
-
-def _at_least(norm: Array, least: float) -> Array:
-    """Return a length, or 1 where it is not above `least`; stays on its device."""
-    return array_module(norm).where(norm > least, norm, 1.0)
+def _length(x: Array, least: float) -> Any:
+    """Return the length of a vector, or 1 where it is not above `least`; a tensor's stays on its device."""
+    if isinstance(x, np.ndarray):
+        length = math.sqrt(x.dot(x))
+        return length if length > least else 1.0
+    length = x.norm()
+    return length.where(length > least, 1.0)
