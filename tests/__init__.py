@@ -1,0 +1,1 @@
+"""Tests; a package of its own, since others install one of this name, which would come first."""
