@@ -241,7 +241,7 @@ class Categorical(Variable):
         3
     """
 
-    choices: tuple[Any, ...]
+    choices: Sequence[Any]
     ordered: bool = False
 
     def __post_init__(self) -> None:

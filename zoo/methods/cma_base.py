@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from zoo.core.rng import Key
 from zoo.core.state import Log, state
 from zoo.core.types import Evaluations
 from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
+from zoo.methods.margin import kept_near, num_discrete, widened
 
 Matrix = np.ndarray[Any, Any]
 
@@ -209,8 +210,8 @@ class Ranking(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CMABase(abc.ABC):
-    """Hyper-parameters and rules common to the two; see `zoo.methods.cma_es.CMAES` for their meaning."""
+class Settings:
+    """Hyper-parameters that all kinds have; see `zoo.methods.cma_es.CMAES` for their meaning."""
 
     population_size: int | None = None
     sigma: float = 1.0
@@ -223,8 +224,6 @@ class CMABase(abc.ABC):
     tolupsigma: float = 1e20
     tolstagnation: int | None = None
     tolconditioncov: float = 1e14
-
-    recommends_evaluated = False
 
     def __post_init__(self) -> None:
         if self.population_size is not None:
@@ -241,6 +240,22 @@ class CMABase(abc.ABC):
         if self.tolstagnation is not None:
             check_count("tolstagnation", self.tolstagnation, minimum=0)
 
+    def _place(self, frame: Frame, u: Matrix) -> Array:
+        """Take points of the whole space into the box, as arrays of the user's kind."""
+        if frame.bounds is None:
+            return frame.like.asarray(u)
+        x = frame.like.asarray(frame.bounds.map(u, self.boundary))
+        # Rounding to a shorter dtype may have led outside again.
+        return x if frame.like.dtype == "float64" else frame.bounds.map(x, "clip")
+
+
+@dataclass(frozen=True)
+class CMABase(Settings, abc.ABC):
+    """Rules common to full and separable CMA-ES."""
+
+    recommends_evaluated = False
+    compares_within_steps = True
+
     def recommend(self, state: Any) -> Array:
         """Return the mean of the distribution, taken into the box."""
         return self._place(state.frame, state.mean.copy())  # the caller's to write to
@@ -249,8 +264,13 @@ class CMABase(abc.ABC):
         """Return which stopping rule holds, in words, or None."""
         if state.frame.budget is not None and state.nfev >= state.frame.budget:
             return f"the budget of {state.frame.budget} evaluations is used up"
-        if state.step == 0 or state.step % CHECK_EVERY:
-            return None
+        return None if state.step == 0 or state.step % CHECK_EVERY else self.converged(state)
+
+    def converged(self, state: Any) -> str | None:
+        """Return which rule says that going on makes no sense, in words, or None.
+
+        `finished` asks every tenth step, and is the one that knows the budget.
+        """
         return self._values_say(state, self._rates(state)) or self._shape_says(state, *self._shape(state))
 
     def diagnostics(self, state: Any) -> dict[str, Any]:
@@ -287,13 +307,24 @@ class CMABase(abc.ABC):
         mean: Matrix = start if bounds is None else to_numpy(bounds.inverse(start, self.boundary))
         return Frame(key=key, like=Like.of(x0), bounds=bounds, scale=spread, budget=budget), mean
 
-    def _place(self, frame: Frame, u: Matrix) -> Array:
-        """Take points of the whole space into the box, as arrays of the user's kind."""
-        if frame.bounds is None:
-            return frame.like.asarray(u)
-        x = frame.like.asarray(frame.bounds.map(u, self.boundary))
-        # Rounding to a shorter dtype may have led outside again.
-        return x if frame.like.dtype == "float64" else frame.bounds.map(x, "clip")
+    def _spread(self, state: Any) -> Matrix:
+        """Return what steps in units of sigma and scale are multiplied by, per coordinate."""
+        frame = state.frame
+        spread: Matrix = state.sigma * frame.scale
+        if frame.bounds is None or frame.bounds.grid is None:
+            return spread
+        deviations, n = self._shape(state)[0], self._rates(state).population_size
+        wide = widened(frame.bounds, self.boundary, state.mean, spread * deviations, 1 / (n * len(spread)))
+        return wide / deviations
+
+    def _within_margin(self, state: Any) -> Any:
+        """Return the state with a mean from which discrete coordinates still reach other values."""
+        frame = state.frame
+        if frame.bounds is None or frame.bounds.grid is None:
+            return state
+        spread, n = state.sigma * frame.scale * self._shape(state)[0], self._rates(state).population_size
+        mean = kept_near(frame.bounds, self.boundary, state.mean, spread, 1 / (n * len(spread)))
+        return replace(state, mean=mean)
 
     def _count(self, state: CMAState, population_size: int) -> int:
         """Return how many candidates this step has: the last one is cut to the budget."""
@@ -331,9 +362,11 @@ class CMABase(abc.ABC):
 
     def _values_say(self, state: CMAState, r: Rates) -> str | None:
         history = state.history.array.reshape(-1, 2)
-        if len(history) >= r.window:
-            recent = history[-r.window :, 0]
-            spread, steps = float(recent.max()) - float(recent.min()), f"the last {r.window} steps"
+        # Equal values say little of discrete coordinates before each of them has been changed several times.
+        window = r.window + 10 * num_discrete(state.frame.bounds)
+        if len(history) >= window:
+            recent = history[-window:, 0]
+            spread, steps = float(recent.max()) - float(recent.min()), f"the last {window} steps"
             if spread == 0 and state.spread == 0 and self.tolfun > 0:
                 return f"flat: all values of the last step and the best ones of {steps} are equal"
             if spread < self.tolfun and state.spread < self.tolfun:

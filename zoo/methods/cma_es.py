@@ -159,12 +159,9 @@ class CMAES(CMABase):
 
     def ask(self, state: CMAESState) -> Rows:
         """Return the step's candidates; fewer where the budget ends."""
-        r = self._rates(state)
-        _, y = _sample(state, r)
-        u = y * (state.sigma * state.frame.scale)
-        u += state.mean
-        count = self._count(state, r.population_size)
-        return Rows(self._place(state.frame, u if count == len(u) else u[:count]))
+        _, y = self.sample(state)
+        count = self._count(state, len(y))
+        return Rows(self.place(state, y if count == len(y) else y[:count]))
 
     def tell(self, state: CMAESState, evaluations: Evaluations) -> CMAESState:
         """Return the state after a step's values.
@@ -172,16 +169,36 @@ class CMAES(CMABase):
         Raises:
             ValueError: There are not as many values as candidates.
         """
+        return self.learn(state, evaluations, *self.sample(state))
+
+    def sample(self, state: CMAESState) -> tuple[Matrix, Matrix]:
+        """Return the step's z ~ N(0, I) and y = L z, a row for each of the whole population, not to be written to."""
+        return _sample(state, self._rates(state))
+
+    def place(self, state: CMAESState, y: Matrix) -> Array:
+        """Return the candidates that steps y lead to, taken into the box."""
+        u = y * self._spread(state)
+        u += state.mean
+        return self._place(state.frame, u)
+
+    def learn(self, state: CMAESState, evaluations: Evaluations, z: Matrix, y: Matrix) -> CMAESState:
+        """Do what `tell` does, for steps that need not all be those of `sample`.
+
+        Args:
+            state: As in `tell`.
+            evaluations: As in `tell`.
+            z: Shape (population_size, dim).
+            y: L z, the same shape.
+        """
         r, order, best, median, spread = self._rank(state, self._rates(state), evaluations)
         step, nfev = state.step + 1, state.nfev + len(evaluations)
         history = state.history.append((best, median))
         if best != best:
             sigma = max(0.9 * state.sigma, SMALLEST)
             return replace(state, step=step, nfev=nfev, sigma=sigma, history=history, spread=spread)
-        z, y = _sample(state, r)
         z, y = z.take(order, 0), y.take(order, 0)
         y_mean = r.parents.dot(y)
-        mean = (state.sigma * state.frame.scale) * y_mean
+        mean = self._spread(state) * y_mean
         mean += state.mean
         path_sigma, sigma, stalled = self._next_sigma(state, r, r.parents.dot(z))
         path_c = r.keep_c * state.path_c
@@ -204,7 +221,7 @@ class CMAES(CMABase):
             pending = ()
             if step % (CHECK_EVERY * period) == 0:
                 condition = _condition(factor, self.tolconditioncov)
-        return CMAESState(
+        after = CMAESState(
             frame=state.frame,
             step=step,
             nfev=nfev,
@@ -219,6 +236,7 @@ class CMAES(CMABase):
             factor=factor,
             pending=pending,
         )
+        return self._within_margin(after)
 
     def _rates(self, state: CMAESState) -> Rates:
         return rates(len(state.mean), self.population_size, self.active, False)

@@ -111,7 +111,7 @@ class SepCMAES(CMABase):
     def ask(self, state: SepCMAESState) -> Rows:
         """Return the step's candidates; fewer where the budget ends."""
         r = self._rates(state)
-        u = _sample(state, r) * (state.sigma * np.sqrt(state.variances) * state.frame.scale)
+        u = _sample(state, r) * (self._spread(state) * np.sqrt(state.variances))
         u += state.mean
         return Rows(self._place(state.frame, u[: self._count(state, r.population_size)]))
 
@@ -132,7 +132,7 @@ class SepCMAES(CMABase):
         weights[order] = r.weights
         z_mean = np.maximum(weights, 0.0) @ z
         y_mean = np.sqrt(state.variances) * z_mean
-        mean = state.mean + (state.sigma * state.frame.scale) * y_mean
+        mean = state.mean + self._spread(state) * y_mean
         path_sigma, sigma, stalled = self._next_sigma(state, r, z_mean)
         path_c = r.keep_c * state.path_c
         if not stalled:
@@ -146,7 +146,7 @@ class SepCMAES(CMABase):
         condition = state.condition
         if step % CHECK_EVERY == 0:
             condition = float(variances.max()) / float(variances.min())
-        return SepCMAESState(
+        after = SepCMAESState(
             frame=state.frame,
             step=step,
             nfev=nfev,
@@ -159,6 +159,7 @@ class SepCMAES(CMABase):
             condition=condition,
             variances=variances,
         )
+        return self._within_margin(after)
 
     def _rates(self, state: SepCMAESState) -> Rates:
         return rates(len(state.mean), self.population_size, self.active, True)
