@@ -1,9 +1,10 @@
 """Optimization without gradients: any black box, on any number of workers, with the same bytes as result.
 
-Start with `zoo.minimize`. What else there is: `zoo.resume`, `zoo.scipy_method`, `zoo.list_methods`, the
-executors `zoo.Processes` and `zoo.Ray`, `zoo.Part` for what keeps a state on workers, `zoo.Objective` and
-`zoo.Command` for objectives that are more than a function, `zoo.Key` for randomness,
-`zoo.FiniteDifference` and its directions for gradients without derivatives.
+Start with `zoo.minimize`. What else there is: `zoo.Session` for a loop of your own, `zoo.resume`,
+`zoo.scipy_method`, `zoo.list_methods`, the executors `zoo.Processes` and `zoo.Ray`, `zoo.Part` for what keeps
+a state on workers, `zoo.Objective` and `zoo.Command` for objectives that are more than a function,
+`zoo.Space` and `zoo.Constraint` for what may be evaluated, `zoo.Key` for randomness, `zoo.FiniteDifference`
+and its directions for gradients without derivatives.
 
 Names are imported when they are first used, so that importing the package costs next to nothing.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.core.bounds import Bounds as Bounds
     from zoo.core.command import Command as Command
+    from zoo.core.constraints import Constraint as Constraint
     from zoo.core.errors import CheckpointError as CheckpointError
     from zoo.core.errors import EvaluationError as EvaluationError
     from zoo.core.errors import RunDirectoryError as RunDirectoryError
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from zoo.facade import resume as resume
     from zoo.facade import scipy_method as scipy_method
     from zoo.registry import list_methods as list_methods
+    from zoo.session import Session as Session
+    from zoo.session import Trial as Trial
 
 __version__ = "0.1.0"
 
@@ -58,6 +62,7 @@ _HOMES = {
         "ZooWarning",
     ),
     "zoo.core.command": ("Command",),
+    "zoo.core.constraints": ("Constraint",),
     "zoo.core.objective": ("Objective",),
     "zoo.core.rng": ("Key",),
     "zoo.core.space": ("Categorical", "Float", "Integer", "Space"),
@@ -69,6 +74,7 @@ _HOMES = {
     "zoo.execution.ray": ("Ray",),
     "zoo.facade": ("Interrupted", "minimize", "resume", "scipy_method"),
     "zoo.registry": ("list_methods",),
+    "zoo.session": ("Session", "Trial"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -28,6 +28,7 @@ ROWS = (
     "zoo.arguments",
     "zoo.experiment",
     "zoo.facade",
+    "zoo.session",
     "zoo",
     "zoo.cli",
 )

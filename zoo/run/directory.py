@@ -25,6 +25,7 @@ import numpy as np
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
+from zoo.core.device import is_torch, to_numpy
 from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.execution.ledger import Account
 from zoo.run import checkpoint
@@ -316,6 +317,7 @@ def _locked(path: Path, wait: float) -> int:
 def _unlock(handle: int) -> None:
     if handle in _locks:  # which a forked child's are not
         _locks.remove(handle)
+        fcntl.flock(handle, fcntl.LOCK_UN)  # also where such a child has not closed its copy yet
         os.close(handle)
 
 
@@ -400,8 +402,8 @@ def _plain(value: Any) -> Any:
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+    if isinstance(value, np.ndarray) or is_torch(value):
+        return _plain(to_numpy(value).tolist())
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):

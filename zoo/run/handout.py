@@ -29,6 +29,7 @@ class Handout:
         self._requeued: set[int] = set()
         self._path, self._file, self._stale = path, -1, False
         self._next = self._stop = 0
+        self._is_told: Callable[[int], bool] = bool
         if path is not None:
             for line in path.read_bytes().splitlines() if path.exists() else ():
                 with contextlib.suppress(ValueError, TypeError, LookupError):  # of a torn line
@@ -36,20 +37,25 @@ class Handout:
             with writing(path):
                 self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def begin(self, first: int, count: int) -> None:
+    def begin(self, first: int, count: int, is_told: Callable[[int], bool]) -> None:
         """Turn to the step whose evaluations are `first` to `first + count`."""
-        self._next, self._stop = first, first + count
-        self.out = {number: since for number, since in self.out.items() if first <= number < self._stop}
+        self._next, self._stop, self._is_told = first, first + count, is_told
+        # A session that was opened just now may have some steps to do again before it is where it was.
+        self.out = {
+            number: since
+            for number, since in self.out.items()
+            if number >= self._stop or (number >= first and not is_told(number))
+        }
         self._requeued &= self.out.keys()
         self._stale = not self.out
 
-    def free(self, n: int, is_told: Callable[[int], bool]) -> list[int]:
+    def free(self, n: int) -> list[int]:
         """Return at most `n` evaluations to be given out next, those that were given back first."""
-        while self._next < self._stop and (self._next in self.out or is_told(self._next)):
+        while self._next < self._stop and (self._next in self.out or self._is_told(self._next)):
             self._next += 1
         chosen, number = sorted(self._requeued)[:n], self._next
         while number < self._stop and len(chosen) < n:
-            if number not in self.out and not is_told(number):
+            if number not in self.out and not self._is_told(number):
                 chosen.append(number)
             number += 1
         return chosen
