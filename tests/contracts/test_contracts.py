@@ -221,7 +221,10 @@ def test_a_run_is_a_function_of_its_key(case: Case, fun: Function) -> None:
     first, again, other = (Search(case, fun, seed=seed).run() for seed in (0, 0, 1))
     assert digest(first.state) == digest(again.state)
     assert first.rows.tobytes() == again.rows.tobytes()
-    assert first.rows.tobytes() != other.rows.tobytes()
+    if "deterministic" not in case.traits:
+        assert first.rows.tobytes() != other.rows.tobytes()
+    elif fun is bowl:
+        assert [rows.tobytes() for rows in first.asked[:6]] == [rows.tobytes() for rows in other.asked[:6]]
 
 
 @all_methods
@@ -257,7 +260,8 @@ def test_failed_evaluations_leave_it_finite(case: Case) -> None:
     search = Search(case)
     for step in range(2 * STEPS):
         values = values_of(bowl, search.method.ask(search.state))
-        values[step % len(values)] = (np.nan, np.inf, -np.inf)[step % 3]
+        if len(values) > 1 or step % 2:  # one that goes point by point must be left some
+            values[step % len(values)] = (np.nan, np.inf, -np.inf)[step % 3]
         search.step(values)
         assert np.isfinite(search.x).all()
         assert_diagnostics(search)
