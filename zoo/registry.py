@@ -94,7 +94,7 @@ _OWN = (
     ),
     Method(
         "bipop-cma",
-        "zoo.methods.restarts:BIPOP",
+        "zoo.methods.restarts:BIPOPCMAES",
         "cma, restarted with large and small populations in turn",
         "Hansen 2009",
         dims=(1, 1000),
@@ -104,7 +104,7 @@ _OWN = (
     ),
     Method(
         "ipop-cma",
-        "zoo.methods.restarts:IPOP",
+        "zoo.methods.restarts:IPOPCMAES",
         "cma, restarted with twice the population each time",
         "Auger and Hansen 2005",
         dims=(1, 1000),
