@@ -96,5 +96,6 @@ CASES = (
     Case("scipy-de", _RANKS, SPHERE, {"popsize": 3}),
     Case("dual-annealing", frozenset({"translation"}), ELLIPSOID),
     Case("direct", _FIXED, SPHERE),
+    Case("nsga2", _RANKS, SPHERE, {"population_size": 20}),
     Case("random", _RANKS, None),
 )

@@ -99,7 +99,7 @@ class Experiment:
         optimizer = find(self.method).build(dict(self.options))
         if self.first is not None:
             optimizer = Primed(optimizer, self.first, self.from_best)
-        if self.is_constrained:
+        if self.is_constrained and "objectives" not in find(self.method).traits:
             optimizer = Constrained(optimizer)
         if self.noise:
             optimizer = Reevaluated(optimizer)

@@ -15,8 +15,8 @@ import numpy as np
 
 from zoo.arguments import as_executor, as_key, as_method, as_region, as_space, as_target
 from zoo.core.constraints import RETURNED, ConstrainedObjective, constrain
-from zoo.core.device import is_torch, to_numpy
 from zoo.core.errors import RunDirectoryError, ZooWarning
+from zoo.core.front import chosen
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
 from zoo.core.space import Space
@@ -72,7 +72,8 @@ def minimize(
     the numerical libraries).
 
     Args:
-        fun: A function of one point returning a number; "module:name"; "module:name()" for a factory
+        fun: A function of one point returning a number, or a row of them for methods that take several
+            objectives (the trait "objectives"); "module:name"; "module:name()" for a factory
             called where it is evaluated; a program as a list of strings (see `zoo.Command`); an `Objective`.
         x0: Start, shape (dim,): numpy array, torch tensor or sequence. The points given to `fun` are of
             the same kind, dtype and device. Left out, it is the middle of finite bounds.
@@ -128,7 +129,9 @@ def minimize(
         time each worker was `busy`. With constraints, x is the best point that keeps to all of them, there is
         `maxcv` (by how much x violates the one that it violates most) and `constr` (what may not be above 0,
         one number for each finite side of each of them). `success` is False if no evaluation had a value, or
-        none that kept to the constraints: x is then the point that violates them least.
+        none that kept to the constraints: x is then the point that violates them least. With several
+        objectives, `fun` is their mean, and `front` holds all points found that no other one dominates
+        (`front.x`, and `front.fun` of shape (n, k)), in the order of the first objective; `x` is one of them.
 
     Raises:
         ValueError: An argument has a value that it cannot have.
@@ -154,6 +157,7 @@ def minimize(
         vectorized=check_flag("vectorized", vectorized),
         noise=check_flag("noise", noise),
         space=space,
+        several="objectives" in find(name).traits,
     )
     objective = constrain(objective, constraints, vectorized=vectorized, noise=noise, space=space)
     if isinstance(objective, ConstrainedObjective) and region["known"] is not None:
@@ -235,7 +239,12 @@ def resume(
         space = None if config.get("space") is None else Space.read(config["space"])
         limits = _as_limits(seconds, callback, space)
         objective = as_objective(
-            fun, args, vectorized=config["vectorized"], noise=config["noise"], space=space
+            fun,
+            args,
+            vectorized=config["vectorized"],
+            noise=config["noise"],
+            space=space,
+            several="objectives" in find(config["method"]).traits,
         )
         if constraints is None:
             constraints = _named_constraints(path, config["objective"])
@@ -325,7 +334,7 @@ def _run(
                 directory.note_resumption()
             outcome = run(job, stop, callbacks, directory)
             result = result_of(experiment, job, outcome)
-            directory.finish({name: to_numpy(v) if is_torch(v) else v for name, v in result.items()})
+            directory.finish(result)
         except (TypeError, ValueError, ImportError):
             if fresh and directory.is_untouched:
                 directory.discard()
@@ -364,6 +373,12 @@ def result_of(experiment: Experiment, job: SearchJob, outcome: Run[SearchState])
         found = valued and maxcv <= 0
         if valued and not (found or outcome.error):
             message = f"{message}; no point was found that keeps to the constraints"
+    if state.front is not None:
+        points, objectives = state.front
+        order = np.lexsort(objectives.T[::-1])
+        points = chosen(points, order)
+        there = points if experiment.space is None else experiment.space.points(points)
+        own["front"] = OptimizeResult(x=there, fun=objectives[order])
     x_best = x if state.x_best is None else state.x_best
     if experiment.space is not None:
         x, x_best = experiment.space.decode(x), experiment.space.decode(x_best)

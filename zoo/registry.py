@@ -333,6 +333,16 @@ _OWN = (
         traits=("global",),
     ),
     Method(
+        "nsga2",
+        "zoo.methods.nsga2:NSGA2",
+        "genetic algorithm for several objectives",
+        "Deb et al. 2002",
+        dims=(1, 1000),
+        batch="100",
+        cost="n d + n² per objective",
+        traits=("global", "objectives"),
+    ),
+    Method(
         "random",
         "zoo.methods.random_search:RandomSearch",
         "no method at all, to compare with",

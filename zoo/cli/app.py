@@ -20,10 +20,10 @@ from typing import Annotated, Any
 import typer
 
 import zoo
-from zoo.core.device import to_numpy
 from zoo.core.errors import RunDirectoryError, ZooError
 from zoo.execution.ledger import summary
 from zoo.facade import Interrupted
+from zoo.run.directory import dump
 
 app = typer.Typer(
     add_completion=False,
@@ -247,15 +247,7 @@ def _progress() -> Iterator[Callable[..., None] | None]:
 def _print(result: Any, with_workers: bool) -> None:
     if with_workers:
         typer.echo(f"zoo: {summary(result.account)}", err=True)
-    content = {
-        name: to_numpy(value).tolist()
-        if name.startswith("x") and not isinstance(value, (dict, tuple))
-        else value
-        for name, value in result.items()
-    }
-    typer.echo(
-        json.dumps({name: None if value != value else value for name, value in content.items()}, indent=2)
-    )
+    typer.echo(dump(result).decode().rstrip())
 
 
 def _workers(

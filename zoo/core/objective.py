@@ -305,6 +305,7 @@ class Named(Objective):
         vectorized: Whether the function takes many points at once.
         noisy: Whether to run it under forked global generators keyed by the place in the run.
         space: What rows stand for, or None.
+        several: Whether the function returns a row of objectives.
 
     Raises:
         ValueError: `spec` has another form, its module cannot be imported or has nothing of that name.
@@ -317,9 +318,10 @@ class Named(Objective):
         vectorized: bool = False,
         noisy: bool = False,
         space: Space | None = None,
+        several: bool = False,
     ) -> None:
         self.spec, self.args, self.vectorized, self.noisy = spec, args, vectorized, noisy
-        self.space = space
+        self.space, self.several = space, several
         self._built: Objective | None = None
         found = self._found()
         self.unit = getattr(found, "unit", None) if spec.endswith("()") else self.built.unit
@@ -334,7 +336,12 @@ class Named(Objective):
             found = self._found()
             made = found() if self.spec.endswith("()") else found
             self._built = as_objective(
-                made, self.args, vectorized=self.vectorized, noise=self.noisy, space=self.space
+                made,
+                self.args,
+                vectorized=self.vectorized,
+                noise=self.noisy,
+                space=self.space,
+                several=self.several,
             )
         return self._built
 
@@ -400,6 +407,7 @@ def as_objective(
     vectorized: bool = False,
     noise: bool = False,
     space: Space | None = None,
+    several: bool = False,
 ) -> Objective:
     """Adapt whatever the user has to an `Objective` of rows.
 
@@ -412,6 +420,7 @@ def as_objective(
             its `key` to draw from, and the randomness of a command is its own.
         space: What rows stand for, or None. Functions and commands are then given points of it, an
             `Objective` is given what `Space.columns` returns.
+        several: Whether functions return a row of objectives, see `zoo.core.front.SeveralObjectives`.
 
     Raises:
         TypeError: `fun` is none of these, or `args` or `vectorized` are given where they cannot be used.
@@ -419,7 +428,7 @@ def as_objective(
     if not isinstance(args, tuple):
         args = (args,)
     if isinstance(fun, str):
-        return Named(fun, args, vectorized, noise, space)
+        return Named(fun, args, vectorized, noise, space, several)
     ready = fun
     if isinstance(fun, (list, tuple)):
         from zoo.core.command import Command  # which is an `Objective`, and so imports this file
@@ -433,6 +442,10 @@ def as_objective(
         raise TypeError(
             f'`fun` must be a function, "module:name", a list of strings or an Objective, got {fun!r}.'
         )
+    if several:
+        from zoo.core.front import SeveralObjectives  # as above
+
+        return SeveralObjectives(fun, args, vectorized, noise, space)
     return (VectorizedFunction if vectorized else ScalarFunction)(fun, args, noise, space)
 
 
@@ -450,7 +463,8 @@ def as_number(value: Any) -> float:
     if tuple(shape):
         raise TypeError(
             f"the objective must return one number, got an array of shape {tuple(shape)}. "
-            "If it takes many points at once, say vectorized=True."
+            "If it takes many points at once, say vectorized=True; for several objectives, take a method "
+            'such as "nsga2".'
         )
     if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
         raise TypeError(f"the objective must return a number, got {value!r}.")

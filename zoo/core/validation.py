@@ -46,6 +46,14 @@ def check_fraction(name: str, value: object) -> float:
     return number
 
 
+def check_probability(name: str, value: object) -> float:
+    """Return `value` as a float, or raise unless 0 <= value <= 1."""
+    number = check_number(name, value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"`{name}` must be from 0 to 1, got {value!r}.")
+    return number
+
+
 def check_choice(name: str, value: object, valid: Iterable[str]) -> str:
     """Return `value`, or raise unless it is one of `valid`; the nearest one is suggested."""
     choices = list(valid)

@@ -12,6 +12,7 @@ import numpy as np
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like
 from zoo.core.errors import TooManyFailures
+from zoo.core.front import chosen, extended
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.state import freeze, state, thaw
@@ -104,6 +105,8 @@ class SearchState:
         fun_best: That value, infinite before there is one.
         violation_best: By how much that point violates the constraints.
         constraints_best: What may not be above 0 there, shape (m,), or None.
+        front: With several objectives: of the points that keep to the constraints, those that no other one
+            dominates, shape (n, dim), and their objectives, shape (n, k); None before there is one.
         x: After the end: the point to use.
         fun: Its value; with noise, the mean of several.
         fun_error: With noise, the standard error of `fun`.
@@ -121,6 +124,7 @@ class SearchState:
     fun_best: float = float("inf")
     violation_best: float = float("inf")
     constraints_best: Any = None
+    front: Any = None
     x: Any = None
     fun: float = float("nan")
     fun_error: float = float("nan")
@@ -275,7 +279,7 @@ class SearchJob:
         candidates = self.ask(state)
         values, nfev = evaluations.values, state.nfev + len(evaluations)
         x_best, fun_best, violation_best = state.x_best, state.fun_best, state.violation_best
-        constraints_best = state.constraints_best
+        constraints_best, front = state.constraints_best, state.front
         num_failed, failures = state.num_failed, state.failures
         if evaluations.failures:
             num_failed += len(evaluations.failures)
@@ -297,6 +301,11 @@ class SearchJob:
             if found < (violation_best, fun_best):
                 x_best, (violation_best, fun_best) = candidates.rows(index, index + 1)[0], found
                 constraints_best = _constraints(evaluations, index)
+            if "objectives" in evaluations.extras:
+                kept = np.flatnonzero(violations <= 0)
+                found_there = evaluations.extras["objectives"][kept]
+                points = candidates.rows(0, len(values))
+                front = extended(front, chosen(points, kept), found_there) if len(kept) else front
         after = SearchState(
             optimizer,
             state.step + 1,
@@ -307,6 +316,7 @@ class SearchJob:
             fun_best,
             violation_best,
             constraints_best,
+            front,
         )
         return after, Report(value, evaluations)
 
