@@ -339,8 +339,8 @@ class NoiseTable:
             ValueError: A row is longer than the table.
         """
         like = like if isinstance(like, Like) else Like.of(like)
-        rows = _windows(self.array(like), dim)[self._offsets(key, start, stop, dim)]
-        return like.asarray(rows)
+        offsets = self._offsets(key, start, stop, dim)
+        return like.asarray(_windows(self.array(like), dim)[offsets])
 
     def normal_blocks(
         self, key: Key, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY

@@ -142,11 +142,22 @@ class OpenAIES(RegeneratingStrategy):
         first, _ = self._halves(centred_ranks(values))
         gradient, _ = moments(self._noise(state, len(values)), first / valid, None)
         if self.weight_decay:
-            mean = place(state.mean[None] + 0, frame.work, frame.bounds, self.boundary, frame.work)[0]
-            gradient += mean * (self.weight_decay / frame.scale)
+            gradient += self._pull(state) * (self.weight_decay / frame.scale)
         memory, direction = self._rule.update(state.memory, gradient)
         mean = state.mean - direction * (frame.scale * (self._rate(len(values)) * self.decay**state.step))
         return OpenAIESState(frame, step, nfev, mean, memory)
+
+    def _pull(self, state: OpenAIESState) -> Array:
+        """Return the gradient of |x|^2 / 2 at the mean, through the boundary map where there is one."""
+        frame, mean = state.frame, state.mean
+        if frame.bounds is None:
+            return mean
+        spread = self._spread(state)
+        x, ahead, back = (
+            place(u[None], frame.work, frame.bounds, self.boundary, frame.work)[0]
+            for u in (mean, mean + spread, mean - spread)
+        )
+        return x * ((ahead - back) / (2 * spread))  # the map's slope, over the width of the distribution
 
     def _fail(self, state: OpenAIESState, step: int, nfev: int) -> OpenAIESState:
         return OpenAIESState(state.frame, step, nfev, state.mean, state.memory)

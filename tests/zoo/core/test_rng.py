@@ -22,7 +22,15 @@ import pytest
 import torch
 
 from zoo.core.device import NUMPY, Like, to_numpy
-from zoo.core.rng import Key, _torch_generator, _travel_packed, keyed_generators
+from zoo.core.rng import (
+    Key,
+    NoiseTable,
+    _tables,
+    _torch_generator,
+    _travel_packed,
+    clear_cache,
+    keyed_generators,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -455,6 +463,152 @@ def test_rows_do_not_depend_on_the_slice_on_a_gpu(law, dtype, dim):
     assert Like.of(whole) == like
     for start, stop in cuts:
         assert_equal_bits(draw(start, stop, dim, like=like), whole[start:stop])
+
+
+# Block by block, and from a table.
+
+FULL = [like for like in LIKES if like.dtype in ("float32", "float64")]
+
+
+def put_together(blocks: Any, rows: int, dim: int) -> np.ndarray[Any, Any]:
+    """Return a matrix from its blocks, every number of which must come once."""
+    whole = np.full((rows, dim), np.nan)
+    for part, columns, z in blocks:
+        assert np.isnan(whole[part, columns]).all()
+        assert z.shape == whole[part, columns].shape
+        whole[part, columns] = to_numpy(z)
+    return whole
+
+
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize("like", FULL, ids=name_of)
+def test_blocks_are_parts_of_the_matrix(like, dim):
+    n, cuts = slices(dim)
+    whole = to_numpy(Key(1).normal(0, n, dim, like=like))
+    for start, stop in cuts:
+        blocks = Key(1).normal_blocks(start, stop, dim, like=like)
+        np.testing.assert_array_equal(put_together(blocks, stop - start, dim), whole[start:stop])
+
+
+@pytest.mark.parametrize("like", FULL, ids=name_of)
+def test_blocks_of_long_rows_come_column_by_column(like):
+    def places(dim):
+        return [(part, columns) for part, columns, _ in Key(1).normal_blocks(5, 8, dim, like=like)]
+
+    rows = [slice(row, row + 1) for row in range(3)]
+    columns = [slice(0, 65536), slice(65536, 70001)]
+    assert places(70001) == [(row, column) for column in columns for row in rows]
+    assert all(column == slice(0, 1000) for _, column in places(1000))
+
+
+@pytest.mark.parametrize("like", FULL, ids=name_of)
+def test_blocks_are_like_what_was_asked_for(like):
+    for dim in (10, 1000, 70001):
+        assert all(Like.of(z) == like for _, _, z in Key(1).normal_blocks(0, 2, dim, like=like))
+
+
+@pytest.mark.parametrize("dim", [1, 7, 1000, 65536, 65537, 70001])
+@pytest.mark.parametrize("like", LIKES, ids=name_of)
+def test_rows_of_a_table_are_stretches_of_it(like, dim):
+    table = NoiseTable(3, 100_000)
+    whole = table.normal(Key(1), 0, 40, dim, like=like)
+    assert Like.of(whole) == like
+    flat, host = to_numpy(table.array(like)), to_numpy(whole)
+    assert flat.dtype == np.float32
+    assert flat.shape == (100_000,)
+    begins = Key(1).fold("offsets").integers(0, 40, 1, high=100_001 - dim)[:, 0]
+    for row, begin in zip(whole, begins, strict=True):
+        assert_equal_bits(row, like.asarray(table.array(like)[begin : begin + dim]))
+    for start, stop in [(0, 1), (3, 3), (7, 40), (39, 40)]:
+        assert_equal_bits(table.normal(Key(1), start, stop, dim, like=like), whole[start:stop])
+        blocks = table.normal_blocks(Key(1), start, stop, dim, like=like)
+        np.testing.assert_array_equal(put_together(blocks, stop - start, dim), host[start:stop])
+
+
+def test_a_table_is_the_same_for_every_kind_of_array():
+    table = NoiseTable(3, 10_000)
+    for like in LIKES:
+        np.testing.assert_array_equal(to_numpy(table.array(like)), table.array())
+        if like in FULL:
+            rows = table.normal(Key(1), 0, 5, 300, like=like)
+            np.testing.assert_array_equal(to_numpy(rows), table.normal(Key(1), 0, 5, 300))
+
+
+@pytest.mark.gpu
+def test_a_table_is_the_same_on_a_gpu():
+    table, like = NoiseTable(3, 200_000), Like("torch", "float32", "cuda:0")
+    for dim in (300, 70001):
+        rows, expected = table.normal(Key(1), 0, 5, dim, like=like), table.normal(Key(1), 0, 5, dim)
+        assert Like.of(rows) == like
+        np.testing.assert_array_equal(to_numpy(rows), expected)
+        blocks = table.normal_blocks(Key(1), 0, 5, dim, like=like)
+        np.testing.assert_array_equal(put_together(blocks, 5, dim), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dim", DIMS)
+def test_blocks_are_parts_of_the_matrix_on_a_gpu(dim):
+    like, (n, cuts) = Like("torch", "float32", "cuda:0"), slices(dim)
+    whole = to_numpy(Key(1).normal(0, n, dim, like=like))
+    for start, stop in cuts:
+        blocks = Key(1).normal_blocks(start, stop, dim, like=like)
+        np.testing.assert_array_equal(put_together(blocks, stop - start, dim), whole[start:stop])
+
+
+def test_a_table_is_what_its_seed_and_size_say():
+    """Written down once, as the keys' own numbers are."""
+    table = NoiseTable(7, 200_000)
+    drawn = Key(7).fold("noise table").normal(0, 1, 200_000, like=Like("numpy", "float32"))[0]
+    np.testing.assert_array_equal(table.array(), drawn)
+    np.testing.assert_allclose(table.array()[:3], [0.636158, 0.221934, 0.1923034], rtol=1e-6)
+    assert table == NoiseTable(7, 200_000)
+    assert hash(table) == hash(NoiseTable(7, 200_000))
+    assert table != NoiseTable(8, 200_000)
+    assert table != NoiseTable(7, 200_001)
+    assert eval(repr(table)) == table
+
+
+def test_a_table_is_built_once_shared_and_never_pickled():
+    clear_cache()
+    table = NoiseTable(0, 100_000)
+    again = pickle.loads(pickle.dumps(table))
+    assert again == table
+    assert not _tables
+    array = table.array()
+    assert again.array() is array
+    assert len(pickle.dumps(table)) < 200
+    shared = table.array(Like("torch", "float32"))
+    assert shared.data_ptr() == array.ctypes.data
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
+    rows = table.normal(Key(0), 0, 2, 50)
+    rows += 1  # a caller's own
+    for other in (1, 2):
+        NoiseTable(other, 10).array()
+    assert (0, 100_000) not in _tables
+    assert len(_tables) == 2
+    np.testing.assert_array_equal(table.array(), array)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((-1, 5), ValueError, "`seed` must be at least 0, got -1"),
+        ((0, 0), ValueError, "`size` must be at least 1, got 0"),
+        ((0.5, 5), TypeError, "`seed` must be an integer, got 0.5"),
+        ((0, True), TypeError, "`size` must be an integer, got True"),
+    ],
+)
+def test_tables_that_cannot_be_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        NoiseTable(*arguments)
+
+
+def test_rows_longer_than_the_table_are_refused():
+    table = NoiseTable(0, 10)
+    np.testing.assert_array_equal(table.normal(Key(0), 0, 2, 10), np.tile(table.array(), (2, 1)))
+    with pytest.raises(ValueError, match="a noise table of 10 numbers has no rows of 11"):
+        table.normal(Key(0), 0, 2, 11)
 
 
 # Laws, within six standard deviations of a closed form.

@@ -12,11 +12,20 @@ from zoo.core.state import digest, freeze, thaw
 from zoo.updates.adam import Adam
 from zoo.updates.chain import Chain
 from zoo.updates.clip import Clip
+from zoo.updates.clip_up import ClipUp
 from zoo.updates.momentum import Momentum
 from zoo.updates.sign import Sign
 
 GRADIENTS = np.random.default_rng(0).normal(size=(12, 5))
-UPDATES = [Chain(), Momentum(0.9), Adam(), Sign(), Clip(1.0), Chain((Clip(1.0), Momentum(0.5), Sign()))]
+UPDATES = [
+    Chain(),
+    Momentum(0.9),
+    Adam(),
+    Sign(),
+    Clip(1.0),
+    ClipUp(),
+    Chain((Clip(1.0), Momentum(0.5), Sign())),
+]
 KINDS = [Like(kind, dtype) for kind in ("numpy", "torch") for dtype in ("float32", "float64")]
 
 
@@ -81,6 +90,26 @@ def test_clip_shortens_only() -> None:
         np.testing.assert_allclose(clipped, gradient * min(1, 1.5 / length))
 
 
+def test_clip_up_is_momentum_of_normalized_gradients_under_a_speed_limit() -> None:
+    velocity, lengths = np.zeros(5), []
+    for gradient, direction in zip(GRADIENTS, directions(ClipUp(0.8, 0.4)), strict=True):
+        velocity = 0.8 * velocity + 0.4 * gradient / np.linalg.norm(gradient)
+        velocity /= max(1.0, np.linalg.norm(velocity))
+        np.testing.assert_allclose(direction, velocity, rtol=1e-12)
+        lengths.append(np.linalg.norm(direction))
+    assert min(lengths) < 0.99
+    steady = directions(ClipUp(), np.tile(GRADIENTS[0], (12, 1)))
+    np.testing.assert_allclose(np.linalg.norm(steady[-1]), 1.0)
+
+
+@pytest.mark.parametrize("like", KINDS, ids=str)
+def test_clip_up_fades_without_a_gradient(like: Like) -> None:
+    memory, first = ClipUp().update(like.asarray(np.zeros(3)), like.asarray(np.array([3.0, 0.0, 4.0])))
+    _, second = ClipUp().update(memory, like.asarray(np.zeros(3)))
+    np.testing.assert_allclose(to_numpy(first), [0.3, 0.0, 0.4], rtol=1e-6)
+    np.testing.assert_allclose(to_numpy(second), [0.27, 0.0, 0.36], rtol=1e-6)
+
+
 def test_chain_is_one_after_another() -> None:
     by_hand = directions(Sign(), np.stack(directions(Momentum(0.5), np.stack(directions(Clip(1.0))))))
     assert np.stack(directions(UPDATES[-1])).tolist() == np.stack(by_hand).tolist()
@@ -95,6 +124,8 @@ def test_chain_is_one_after_another() -> None:
         (lambda: Adam(beta2=1.5), "`beta2` must be at least 0 and below 1"),
         (lambda: Adam(epsilon=0.0), "`epsilon` must be a finite number above 0"),
         (lambda: Clip(-1.0), "`max_norm` must be a finite number above 0"),
+        (lambda: ClipUp(beta=1.0), "`beta` must be at least 0 and below 1"),
+        (lambda: ClipUp(step=0.0), "`step` must be a finite number above 0"),
     ],
 )
 def test_wrong_arguments(make: Any, message: str) -> None:
