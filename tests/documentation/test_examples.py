@@ -16,6 +16,10 @@ from tests.architecture.test_imports import ROOT
 
 # For each example, what its `main` is called with, and what has to be true of what it returns.
 OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
+    "laboratory": (
+        {"budget": 60},
+        lambda shown: shown["equal"] and shown["days"] > 1 and shown["result"].num_failed == 1,
+    ),
     "tune_svm": (
         {"budget": 60, "use_ray": False},
         lambda shown: shown["equal"] and shown["lost"] == 0 and shown["fun"] < shown["before"],
