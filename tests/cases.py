@@ -74,6 +74,7 @@ CASES = (
     # Their stopping rules, and so their restarts, look at values and not at ranks alone.
     Case("bipop-cma", frozenset({"translation"}), ROSENBROCK),
     Case("ipop-cma", frozenset({"translation"}), ROSENBROCK),
+    Case("lq-cma", _DESCENT, ROSENBROCK),
     Case("sep-cma", _RANKS, ELLIPSOID),
     Case("xnes", _RANKS, ROSENBROCK),
     Case("snes", _RANKS, ELLIPSOID),

@@ -113,6 +113,16 @@ _OWN = (
         traits=("global", "restarts", "ill-conditioned", "noise"),
     ),
     Method(
+        "lq-cma",
+        "zoo.methods.lq_cma:LQCMA",
+        "cma that evaluates a few candidates of a step and trusts a quadratic model with the rest",
+        "Hansen 2019",
+        dims=(1, 40),
+        batch="1 to 4 + 3 log d",
+        cost="d⁶ / 4",
+        traits=("model", "ill-conditioned"),
+    ),
+    Method(
         "sep-cma",
         "zoo.methods.sep_cma_es:SepCMAES",
         "diagonal covariance, for many variables",

@@ -172,7 +172,7 @@ class CMAES(CMABase):
         return self.learn(state, evaluations, *self.sample(state))
 
     def sample(self, state: CMAESState) -> tuple[Matrix, Matrix]:
-        """Return the step's z ~ N(0, I) and y = L z, a row for each of the whole population, not to be written to."""
+        """Return the step's z ~ N(0, I) and y = L z, shape (population_size, dim), not to be written to."""
         return _sample(state, self._rates(state))
 
     def place(self, state: CMAESState, y: Matrix) -> Array:
