@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array, array_module
+from zoo.core.device import Array, Like, array_module
 from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Evaluations, Known, Rows
@@ -27,12 +28,15 @@ from zoo.methods.population import (
     place,
     populate,
     remaining,
+    take,
 )
 
 STRATEGIES = ("shade", "rand/1/bin", "best/1/bin")
 
 _SPREAD = 0.1  # of the normal and the Cauchy distribution that parameters are drawn from
-_DRAWS = 9  # numbers in [0, 1) that a row takes beside those of its crossover
+_SHARES = 10  # numbers in [0, 1) that a row takes beside those of its crossover
+_BLOCK = 4096  # numbers drawn at once: small populations take longer to begin a draw than to make it
+_LEAST = 1e-9  # a weight that rounding would have made 0 or less
 _NEVER = -1.0  # in place of a mean crossover rate: nothing but one coordinate has been worth crossing
 
 
@@ -67,10 +71,28 @@ class DEState:
     slot: int
 
 
+def clear_cache() -> None:
+    """Forget the numbers drawn last, which need not be drawn again; no result depends on it."""
+    _uniform.cache_clear()
+
+
 class _Trials(NamedTuple):
     rows: Array
     weights: Matrix
     crossovers: Matrix
+
+
+class _Draws(NamedTuple):
+    """Numbers uniform in [0, 1), one row for each trial.
+
+    Attributes:
+        shares: By column: memory (0), crossover rate (1, 2), weight (3), guide, first, second and third
+            member (4 to 7), coordinate that is always crossed (8), place in the archive (9).
+        crossed: One number for each coordinate.
+    """
+
+    shares: Matrix
+    crossed: Array
 
 
 @dataclass(frozen=True)
@@ -195,7 +217,7 @@ class DE:
             memory[1] = self.crossover
         trials = _Trials(pool, none, none)
         if first == size:
-            trials, first = self._trials(frame, 0, pool, size, memory), 0
+            trials, first = self._trials(frame, 0, pool, size, memory, _draw(frame, 0, size)), 0
         return DEState(frame, 0, 0, first, pool, values, *trials, memory, 0)
 
     def ask(self, state: DEState) -> Rows:
@@ -215,22 +237,23 @@ class DE:
         if asked < size:
             new = np.concatenate([np.full(first, np.nan), new, np.full(size - asked - first, np.nan)])
         step, nfev = state.step + 1, state.nfev + asked
-        accepted, better = new <= old, (new < old) & (old < np.inf)
+        accepted = new <= old
         values = np.where(accepted, new, old)
-        kept = self._size(frame, nfev)
+        kept, draws = self._size(frame, nfev), _draw(frame, step, self._first_size(frame))
         order = values.argsort(kind="stable")[:kept]
-        memory, slot, archive = state.memory, state.slot, np.empty(0, np.int64)
+        memory, slot, rows = state.memory, state.slot, order
         if self.strategy == "shade":
-            winners = better.nonzero()[0] if len(state.weights) else archive
-            archive = self._archive(state, winners, kept)
+            # What has no value yet is no loss, and the first trials have come from nobody.
+            winners = (accepted & (new != old) & (old < np.inf)).nonzero()[0]
             if len(winners):
                 memory = memory.copy()
                 memory[:, slot] = self._means(state, winners, new)
                 slot = (slot + 1) % self.memory_size
-        pool = state.pool[beside(state.pool, np.concatenate([order, archive]))]
-        rows = accepted[order].nonzero()[0]
-        pool[beside(pool, rows)] = state.trial[beside(pool, order[rows])]
-        trials = self._trials(frame, step, pool, kept, memory)
+            rows = np.concatenate([order, self._archive(state, winners, kept, draws.shares)])
+        pool = take(state.pool, rows)
+        replaced = accepted[order].nonzero()[0]
+        pool[beside(pool, replaced)] = take(state.trial, order[replaced])
+        trials = self._trials(frame, step, pool, kept, memory, draws)
         return DEState(frame, step, nfev, 0, pool, values[order], *trials, memory, slot)
 
     def recommend(self, state: DEState) -> Array:
@@ -275,7 +298,7 @@ class DE:
             return first
         return round(first + (last - first) * min(1.0, nfev / frame.budget))
 
-    def _archive(self, state: DEState, losers: Matrix, kept: int) -> Matrix:
+    def _archive(self, state: DEState, losers: Matrix, kept: int, shares: Matrix) -> Matrix:
         """Return which rows of the pool are in the next archive.
 
         Losers go behind, and where it is full, into places drawn at random.
@@ -283,10 +306,11 @@ class DE:
         size, room = len(state.values), int(self.archive_rate * kept)
         held = np.arange(size, min(len(state.pool), size + room))
         fit = room - len(held)
-        archive = np.concatenate([held, losers[:fit]])
-        if len(losers) > fit and room:
-            drawn = state.frame.key.fold("archive", state.step).uniform(0, size, 1)[:, 0]
-            archive[(drawn[losers[fit:]] * room).astype(np.int64)] = losers[fit:]
+        if len(losers) <= fit:
+            return np.concatenate([held, losers])
+        archive, late = np.concatenate([held, losers[:fit]]), losers[fit:]
+        if room:
+            archive[(shares[late, 9] * room).astype(np.int64)] = late
         return archive
 
     def _means(self, state: DEState, winners: Matrix, new: Matrix) -> tuple[float, float]:
@@ -301,41 +325,43 @@ class DE:
             _NEVER if never else float(passed @ crossovers**2) / total,
         )
 
-    def _trials(self, frame: Frame, step: int, pool: Array, size: int, memory: Matrix) -> _Trials:
+    def _trials(
+        self, frame: Frame, step: int, pool: Array, size: int, memory: Matrix, draws: _Draws
+    ) -> _Trials:
         """Return a trial for each of the first `size` rows of the pool."""
-        key = frame.key.fold("de", step)
-        draws = key.fold("rows").uniform(0, size, _DRAWS)
-        members = pool[:size]
-        row = np.arange(size)
-        if self.strategy == "shade":
-            weights, crossovers = _parameters(draws, memory)
-            best = max(2, round(self.best_share * size))
-            guide = (draws[:, 4] * best).astype(np.int64)
-            one = _other(draws[:, 5], size, row)
-            two = _other(draws[:, 6], len(pool), row, one)
+        members, row, shares = pool[:size], np.arange(size), draws.shares[:size]
+        adaptive, dim = self.strategy == "shade", frame.dim
+        if adaptive:
+            weights, crossovers = _parameters(shares, memory)
+            counts = (max(2, round(self.best_share * size)), size - 1, len(pool) - 2, 0, dim)
         else:
             weights = np.full(size, float(self.weight))
             crossovers = np.full(size, 0.9 if self.crossover is None else float(self.crossover))
-            one = _other(draws[:, 5], size, row)
-            two = _other(draws[:, 6], size, row, one)
-            guide = np.zeros_like(row)  # the best one
-            if self.strategy == "rand/1/bin":
-                guide = _other(draws[:, 7], size, row, one, two)
+            counts = (1, size - 1, size - 2, size - 3, dim)
+        guide, one, two, three, always = (shares[:, 4:9] * counts).astype(np.int64).T
+        one += one >= row
+        low, high = np.minimum(row, one), np.maximum(row, one)
+        two += two >= low
+        two += two >= high
+        if self.strategy == "rand/1/bin":
+            low, middle, high = np.sort([row, one, two], 0)
+            three += three >= low
+            three += three >= middle
+            three += three >= high
+            guide = three
         scale = beside(pool, weights.astype(frame.work.dtype)[:, None])
         with np.errstate(over="ignore", invalid="ignore"):
-            mutant = pool[beside(pool, one)]
-            mutant -= pool[beside(pool, two)]
-            if self.strategy == "shade":
-                mutant += pool[beside(pool, guide)]
+            mutant = take(pool, one)
+            mutant -= take(pool, two)
+            if adaptive:
+                mutant += take(pool, guide)
                 mutant -= members
                 mutant *= scale
                 mutant += members
             else:
                 mutant *= scale
-                mutant += pool[beside(pool, guide)]
-            crossed = key.fold("crossover").uniform(0, size, frame.dim, like=frame.work)
-            chosen = crossed < beside(pool, crossovers.astype(frame.work.dtype)[:, None])
-            always = (draws[:, 8] * frame.dim).astype(np.int64)
+                mutant += take(pool, guide)
+            chosen = draws.crossed[:size] < beside(pool, crossovers.astype(frame.work.dtype)[:, None])
             chosen[beside(pool, row), beside(pool, always)] = True
             xp = array_module(pool)
             trial = xp.where(chosen, mutant, members)
@@ -349,21 +375,36 @@ class DE:
         return _Trials(trial, weights, crossovers)
 
 
-def _parameters(draws: Matrix, memory: Matrix) -> tuple[Matrix, Matrix]:
+def _draw(frame: Frame, step: int, stride: int) -> _Draws:
+    """Return what the rows of a step's trials take, of which there are never more than `stride`."""
+    key, dim = frame.key, frame.dim
+    if frame.work.kind == "numpy":
+        width = _SHARES + dim
+        steps = max(1, _BLOCK // (stride * width))
+        block, here = divmod(step, steps)
+        draw = _uniform if steps > 1 else _uniform.__wrapped__
+        both = draw(key, block, steps * stride, width, frame.work)[here * stride : (here + 1) * stride]
+        return _Draws(both[:, :_SHARES], both[:, _SHARES:])
+    shares = key.fold("de", step).uniform(0, stride, _SHARES)
+    return _Draws(shares, key.fold("crossover", step).uniform(0, stride, dim, like=frame.work))
+
+
+@functools.lru_cache(maxsize=4)
+def _uniform(key: Key, block: int, rows: int, width: int, like: Like) -> Matrix:
+    """Return the numbers of some steps on end."""
+    drawn: Matrix = key.fold("de", block).uniform(0, rows, width, like=like)
+    drawn.flags.writeable = False
+    return drawn
+
+
+def _parameters(shares: Matrix, memory: Matrix) -> tuple[Matrix, Matrix]:
     """Draw weights and crossover rates around columns of the memory."""
-    mean, rate = memory[:, (draws[:, 0] * memory.shape[1]).astype(np.int64)]
-    normal = np.sqrt(-2 * np.log1p(-draws[:, 1])) * np.cos(2 * math.pi * draws[:, 2])
-    crossovers = np.where(rate == _NEVER, 0.0, (rate + _SPREAD * normal).clip(0, 1))
+    column, radius, angle, share = shares[:, :4].T.astype(np.float64)
+    mean, rate = memory.take((column * memory.shape[1]).astype(np.int64), 1)
+    normal = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * math.pi * angle)
+    crossovers = np.minimum(np.maximum(rate + _SPREAD * normal, 0.0), 1.0)
+    crossovers[rate == _NEVER] = 0.0
     # Quantiles of the part of the Cauchy distribution that is above 0, as if others were drawn again.
-    below = 0.5 - np.arctan(mean / _SPREAD) / math.pi
-    share = below + (1 - below) * draws[:, 3]
-    weights = (mean + _SPREAD * np.tan(math.pi * (share - 0.5))).clip(1e-3, 1)
-    return weights, crossovers
-
-
-def _other(share: Matrix, count: int, *taken: Matrix) -> Matrix:
-    """Return integers below `count`, uniform among those not taken in the same row."""
-    index = (share * (count - len(taken))).astype(np.int64)
-    for other in np.sort(np.stack(taken), 0) if len(taken) > 1 else taken:
-        index += index >= other
-    return index
+    above = 0.5 + np.arctan(mean / _SPREAD) / math.pi
+    weights = mean + _SPREAD * np.tan(math.pi * (0.5 - above * share))
+    return np.minimum(np.maximum(weights, _LEAST), 1.0), crossovers

@@ -100,7 +100,7 @@ def populate(frame: Frame, size: int, known: Known | None) -> tuple[Array, Matri
             order, points = order[inside], frame.bounds.map(points, "clip")
         order = order[:size]
         count = len(order)
-        rows[:count] = points[beside(points, order)]
+        rows[:count] = take(points, order)
         values[:count] = known.values[order]
     if count < size and not (count and bool((rows[:count] == frame.x0).all(1).any())):
         rows[count] = frame.x0
@@ -120,6 +120,13 @@ def beside(array: Array, plain: Matrix) -> Array:
     import torch
 
     return torch.from_numpy(plain).to(array.device)
+
+
+def take(array: Array, rows: Matrix) -> Array:
+    """Return some rows of an array, by a numpy array of their numbers; several times as fast as indexing."""
+    if isinstance(array, np.ndarray):
+        return array.take(rows, 0)
+    return array.index_select(0, beside(array, rows))
 
 
 def remaining(frame: Frame, nfev: int, wanted: int) -> int:

@@ -29,8 +29,10 @@ from zoo.methods.population import (
     populate,
     remaining,
     scatter,
+    take,
 )
 
+_BLOCK = 16384  # numbers worked on at once, so that they stay in the cache from draw to sum
 _BOUNCE = -0.5  # what a velocity is multiplied by at a wall
 
 
@@ -169,9 +171,9 @@ class PSO:
                 [np.full(state.first, np.nan), values, np.full(size - asked - state.first, np.nan)]
             )
         better = values <= state.values
-        xp = array_module(state.best)
-        best = xp.where(beside(state.best, better[:, None]), state.position, state.best)
         values = np.where(better, values, state.values)
+        best, rows = state.best + 0, better.nonzero()[0]  # in most steps few are better
+        best[beside(best, rows)] = take(state.position, rows)
         return self._move(
             PSOState(
                 state.frame,
@@ -209,24 +211,37 @@ class PSO:
 
     def _move(self, state: PSOState) -> PSOState:
         """Return the state with every particle moved on."""
-        frame, x, best, size = state.frame, state.position, state.best, len(state.values)
-        leader = self._leaders(state.values)
-        own, lead = best, best[beside(best, leader)]
-        valued = np.isfinite(state.values)
-        if np.count_nonzero(valued) < size:
+        frame, size = state.frame, len(state.values)
+        leaders = self._leaders(state.values)
+        keys = frame.key.fold("own", state.step), frame.key.fold("lead", state.step)
+        height = max(1, _BLOCK // frame.dim) if frame.work.kind == "numpy" else size
+        if height >= size:
+            moved, velocity = self._fly(state, leaders, keys, 0, size)
+            return replace(state, position=moved, velocity=velocity, first=0)
+        moved, velocity = np.empty_like(state.position), np.empty_like(state.velocity)
+        for start in range(0, size, height):
+            rows = slice(start, min(start + height, size))
+            moved[rows], velocity[rows] = self._fly(state, leaders, keys, rows.start, rows.stop)
+        return replace(state, position=moved, velocity=velocity, first=0)
+
+    def _fly(
+        self, state: PSOState, leaders: Matrix, keys: tuple[Key, Key], start: int, stop: int
+    ) -> tuple[Array, Array]:
+        """Return where some particles are next, and how fast."""
+        frame, x, leaders = state.frame, state.position[start:stop], leaders[start:stop]
+        own, lead = state.best[start:stop], take(state.best, leaders)
+        valued = state.values[start:stop] < np.inf
+        if np.count_nonzero(valued) < len(valued):
             xp = array_module(x)
-            own = xp.where(beside(x, valued[:, None]), best, x)
-            lead = xp.where(beside(x, valued[leader][:, None]), lead, x)
+            own = xp.where(beside(x, valued[:, None]), own, x)
+            lead = xp.where(beside(x, (state.values[leaders] < np.inf)[:, None]), lead, x)
         with np.errstate(over="ignore", invalid="ignore"):
-            pull = frame.key.fold("pso", state.step).uniform(0, 2 * size, frame.dim, like=frame.work)
-            to_own, to_lead = pull[:size], pull[size:]
-            velocity = self.inertia * state.velocity
-            to_own *= self.cognitive
-            to_own *= own - x
-            velocity += to_own
-            to_lead *= self.social
-            to_lead *= lead - x
-            velocity += to_lead
+            velocity = self.inertia * state.velocity[start:stop]
+            for key, point, factor in zip(keys, (own, lead), (self.cognitive, self.social), strict=True):
+                pull = key.uniform(start, stop, frame.dim, like=frame.work)
+                pull *= factor
+                pull *= point - x
+                velocity += pull
             if frame.bounds is None:
                 moved = x + velocity
             else:
@@ -235,14 +250,14 @@ class PSO:
                 xp = array_module(x)
                 kept = xp.isfinite(moved)
                 moved, velocity = xp.where(kept, moved, x), xp.where(kept, velocity, 0)
-        return replace(state, position=moved, velocity=velocity, first=0)
+        return moved, velocity
 
     def _leaders(self, values: Matrix) -> Matrix:
         """Return for each particle the index of its best neighbour."""
         if self.topology == "global":
             return np.full(len(values), values.argmin())
         around = _ring(len(values))
-        return around[np.arange(len(values)), values[around].argmin(1)]
+        return around[around[:, 0], values.take(around).argmin(1)]
 
 
 @functools.lru_cache(maxsize=64)
@@ -261,5 +276,7 @@ def _bounce(bounds: Bounds, x: Array, velocity: Array) -> tuple[Array, Array]:
     width = upper - lower
     velocity = xp.minimum(xp.maximum(velocity, -width), width)
     ahead = x + velocity
-    moved = bounds.map(ahead, "reflect")
-    return moved, xp.where(moved == ahead, velocity, _BOUNCE * velocity)
+    nearest = xp.minimum(xp.maximum(ahead, lower), upper)
+    back = nearest - ahead  # one mirror is enough: nobody goes further than the box is wide
+    moved = xp.minimum(xp.maximum(nearest + back, lower), upper)
+    return moved, xp.where(back == 0, velocity, _BOUNCE * velocity)
