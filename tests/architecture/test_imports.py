@@ -29,6 +29,7 @@ ROWS = (
     "zoo.experiment",
     "zoo.facade",
     "zoo.session",
+    "zoo.optuna",
     "zoo",
     "zoo.cli",
 )
