@@ -1,4 +1,4 @@
-"""What the README says is so. Run as a script, this writes the table of methods into it."""
+"""What the README says is so. As a script, this writes the tables of methods into it and into the docs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.registry import list_methods
+from zoo.registry import TRAITS, list_methods
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -28,6 +28,23 @@ def table() -> str:
     lines = ["| name | what it is | paper |", "|---|---|---|"]
     lines += [f"| `{m.name}` | {m.summary} | {m.paper} |" for m in list_methods().values()]
     return "\n".join(lines) + "\n"
+
+
+def detailed_table() -> str:
+    """Return the table of the page on methods, from the registry."""
+    lines = [
+        "| method | variables | evaluations a step | cost of a step | good for | paper |",
+        "|---|---|---|---|---|---|",
+    ]
+    for m in list_methods().values():
+        most = f"{m.dims[1]:,}" if m.dims[1] < 10**8 else "any number"
+        traits = ", ".join(m.traits) + (f" (extra `{m.extra}`)" if m.extra else "")
+        lines.append(f"| `{m.name}` | {m.dims[0]} to {most} | {m.batch} | {m.cost} | {traits} | {m.paper} |")
+    lines += ["", *(f"* {trait}: {meaning}" for trait, meaning in TRAITS.items())]
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {README: table, ROOT / "docs" / "methods.md": detailed_table}
 
 
 def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,11 +82,25 @@ def test_files_exist() -> None:
         assert (ROOT / name).exists(), name
 
 
-def test_table_is_what_the_registry_holds() -> None:
-    found = TABLE.search(README.read_text())
+@pytest.mark.parametrize("page", TABLES, ids=lambda page: page.stem)
+def test_tables_are_what_the_registry_holds(page: Path) -> None:
+    found = TABLE.search(page.read_text())
     assert found is not None
-    assert found[2] == table(), "run `python tests/documentation/test_readme.py`"
+    assert found[2] == TABLES[page](), "run `python tests/documentation/test_readme.py`"
+
+
+def test_every_method_says_what_it_is_for() -> None:
+    for method in list_methods().values():
+        assert method.summary, method.name
+        assert method.batch, method.name
+        assert method.cost, method.name
+        assert method.traits, method.name
+        assert set(method.traits) <= set(TRAITS), method.name
+        assert 1 <= method.dims[0] <= method.dims[1], method.name
+        assert method.paper or method.name == "random", method.name
 
 
 if __name__ == "__main__":
-    README.write_text(TABLE.sub(lambda found: found[1] + table() + found[3], README.read_text()))
+    for page, made in TABLES.items():
+        text = made()
+        page.write_text(TABLE.sub(lambda found, text=text: found[1] + text + found[3], page.read_text()))
