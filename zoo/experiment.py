@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zoo.arguments import as_key, as_method, as_region, as_space, as_target
 from zoo.core.bounds import Bounds
-from zoo.core.constraints import ConstrainedObjective
+from zoo.core.constraints import RETURNED, ConstrainedObjective, constrain
 from zoo.core.device import Array, Like, to_numpy
+from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.space import Space
 from zoo.core.state import freeze, thaw
 from zoo.core.types import Known
+from zoo.core.validation import check_choice, check_count, check_flag
 from zoo.execution.executor import Executor
 from zoo.registry import find
 from zoo.run.directory import dump
 from zoo.run.job import SearchJob
+from zoo.told import Told
 from zoo.wrappers.constrained import Constrained
 from zoo.wrappers.primed import Primed
 from zoo.wrappers.reevaluated import Reevaluated
@@ -35,16 +42,6 @@ _ARGUMENT = {  # of arrays and entries that have another name than what the user
     "first": "known",
     "from_best": "x0",
 }
-
-
-class Told(Objective):
-    """The objective of a session: what is made of the points, outside of the library."""
-
-    NAME = "what a zoo.Session is told"
-    unit = 1
-
-    def identity(self) -> dict[str, Any]:
-        return {"name": self.NAME}
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +185,64 @@ class Experiment:
         )
 
 
+def experiment_of(
+    objective: Callable[[Space | None, bool], Objective],
+    method: Any,
+    x0: Any,
+    *,
+    bounds: Any,
+    space: Any,
+    constraints: Any,
+    known: Any,
+    scale: Any,
+    budget: Any,
+    target: Any,
+    rng: Any,
+    noise: Any,
+    options: Any,
+    vectorized: Any = False,
+    on_error: Any = "raise",
+    threads: int = 1,
+    is_endless: bool = False,
+) -> Experiment:
+    """Return what the arguments of `zoo.minimize` stand for, once they are found to be right.
+
+    Here `objective` makes what is minimised, given the space and whether there are several objectives, and
+    without `is_endless` there is a budget in any case.
+
+    Raises:
+        TypeError: An argument is of a type that it cannot be.
+        ValueError: It has a value that it cannot have.
+    """
+    name, space = as_method(method, options), as_space(space)
+    region = as_region(x0, bounds, scale, known, space)
+    check_flag("vectorized", vectorized)
+    check_flag("noise", noise)
+    made = objective(space, "objectives" in find(name).traits)
+    made = constrain(made, constraints, vectorized=vectorized, noise=noise, space=space)
+    if isinstance(made, ConstrainedObjective) and region["known"] is not None:
+        raise ValueError(
+            "`known` must be (points, None) where there are `constraints`: a value says nothing of them, and "
+            "the points are to be evaluated first."
+        )
+    if budget is None and not is_endless:
+        budget = 1000 * len(region["start"] if space is None else space)
+    return Experiment(
+        method=name,
+        options=dict(options or {}),
+        objective=made,
+        **region,
+        space=space,
+        key=as_key(rng),
+        budget=None if budget is None else check_count("budget", budget),
+        target=None if target is None else as_target(target),
+        noise=noise,
+        vectorized=vectorized,
+        on_error=check_choice("on_error", on_error, ("raise", "nan")),
+        threads=threads,
+    )
+
+
 def differences(
     one: tuple[Mapping[str, Any], Mapping[str, np.ndarray[Any, Any]]],
     other: tuple[Mapping[str, Any], Mapping[str, np.ndarray[Any, Any]]],
@@ -201,6 +256,86 @@ def differences(
         if mine is None or theirs is None or mine.dtype != theirs.dtype or not np.array_equal(mine, theirs):
             differ.append(_ARGUMENT.get(name, name.removeprefix(_OPTION)))
     return list(dict.fromkeys(differ))
+
+
+def named_objective(path: Path, identity: dict[str, Any]) -> Any:
+    """Return the objective that a run names.
+
+    Raises:
+        RunDirectoryError: It must be given.
+    """
+    name = identity["name"]
+    if name.startswith("command "):
+        return shlex.split(name.removeprefix("command "))
+    if set(identity) - {"name", "constraints"} or ":" not in name:
+        raise RunDirectoryError(
+            f"{path} minimises {name!r}, which with its arguments is more than a directory can hold: "
+            f"give it again, as in zoo.resume({str(path)!r}, fun)."
+        )
+    return name
+
+
+def named_constraints(path: Path, identity: dict[str, Any]) -> Any:
+    """Return the constraints that a run names.
+
+    Raises:
+        RunDirectoryError: They must be given.
+    """
+    if "constraints" not in identity:
+        return ()
+    for one in identity["constraints"]:
+        if set(one) != {"name"}:
+            raise RunDirectoryError(
+                f"{path} has the constraint {one['name']!r}, which a directory cannot hold: give all "
+                f"constraints again, as in zoo.resume({str(path)!r}, fun, constraints=constraints)."
+            )
+    return [one["name"] for one in identity["constraints"]] or RETURNED
+
+
+def check_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -> None:
+    """Refuse another objective than the run's, and other constraints.
+
+    Raises:
+        RunDirectoryError: It is another one.
+    """
+    name = given["name"]
+    is_told = Told.NAME in (name, there["name"])  # of a session: whatever tells the values
+    code_differs = "<lambda>" in name and there.get("code") != given.get("code")
+    if not is_told and (there["name"] != name or code_differs):
+        raise RunDirectoryError(
+            f"{path} minimises {there['name']!r}, and `fun` is {name!r}, another objective."
+        )
+    if not is_told and there.get("arguments") != given.get("arguments"):
+        raise RunDirectoryError(f"{path} minimises {name!r} with other arguments, another objective.")
+    before, now = there.get("constraints"), given.get("constraints")
+    if before is not None and now is not None and len(before) == len(now):
+        before, now = ([_essence(one) for one in constraints] for constraints in (before, now))
+    if before != now:
+        raise RunDirectoryError(f"{path} minimises {name!r} under other constraints.")
+
+
+def _essence(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells a function from another one for sure: its code may have been edited."""
+    ignored = ("attributes",) if "<lambda>" in identity["name"] else ("attributes", "code")
+    return {name: value for name, value in identity.items() if name not in ignored}
+
+
+def compare_objective(path: Path, there: dict[str, Any], given: dict[str, Any], stacklevel: int = 3) -> None:
+    """Warn where it, or a constraint, may be another one than the run's."""
+    for one, other in zip(there.get("constraints", ()), given.get("constraints", ()), strict=True):
+        compare_objective(path, one, other, stacklevel + 1)
+    if Told.NAME in (there["name"], given["name"]):
+        return
+    before, now = there.get("attributes", {}), given.get("attributes", {})
+    changed = [f"{key!r}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    changed += ["the code"] if there.get("code") != given.get("code") else []
+    if changed:
+        warnings.warn(
+            f"of {given['name']!r}, {' and '.join(changed)} changed since {path} was started: if it computes "
+            "something else now, choose another directory.",
+            ZooWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def _without_lists(value: Any) -> Any:

@@ -5,24 +5,30 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import shlex
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoo.arguments import as_executor, as_key, as_method, as_region, as_space, as_target
-from zoo.core.constraints import RETURNED, ConstrainedObjective, constrain
-from zoo.core.errors import RunDirectoryError, ZooWarning
+from zoo.arguments import as_executor
+from zoo.core.constraints import constrain
+from zoo.core.errors import RunDirectoryError
 from zoo.core.front import chosen
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
 from zoo.core.space import Space
-from zoo.core.validation import check_choice, check_count, check_flag, check_positive, listed
+from zoo.core.validation import check_positive, listed
 from zoo.execution.executor import Executor
-from zoo.experiment import Experiment, Told, differences
+from zoo.experiment import (
+    Experiment,
+    check_objective,
+    compare_objective,
+    differences,
+    experiment_of,
+    named_constraints,
+    named_objective,
+)
 from zoo.registry import find
 from zoo.run.directory import RunDirectory
 from zoo.run.job import Report, SearchJob, SearchState
@@ -147,40 +153,29 @@ def minimize(
         >>> bool(result.fun < 1e-6), result.nfev <= 800
         (True, True)
     """
-    name = as_method(method, options)
-    space = as_space(space)
-    executor, limits = as_executor(workers), _as_limits(seconds, callback, space)
-    region = as_region(x0, bounds, scale, known, space)
-    objective = as_objective(
-        fun,
-        args,
-        vectorized=check_flag("vectorized", vectorized),
-        noise=check_flag("noise", noise),
+    executor = as_executor(workers)
+    experiment = experiment_of(
+        lambda space, several: as_objective(
+            fun, args, vectorized=vectorized, noise=noise, space=space, several=several
+        ),
+        method,
+        x0,
+        bounds=bounds,
         space=space,
-        several="objectives" in find(name).traits,
-    )
-    objective = constrain(objective, constraints, vectorized=vectorized, noise=noise, space=space)
-    if isinstance(objective, ConstrainedObjective) and region["known"] is not None:
-        raise ValueError(
-            "`known` must be (points, None) where there are `constraints`: a value says nothing of them, and "
-            "the points are to be evaluated first."
-        )
-    if budget is None and seconds is None:
-        budget = 1000 * len(region["start"] if space is None else space)
-    experiment = Experiment(
-        method=name,
-        options=dict(options or {}),
-        objective=objective,
-        **region,
-        space=space,
-        key=as_key(rng),
-        budget=None if budget is None else check_count("budget", budget),
-        target=None if target is None else as_target(target),
+        constraints=constraints,
+        known=known,
+        scale=scale,
+        budget=budget,
+        target=target,
+        rng=rng,
         noise=noise,
+        options=options,
         vectorized=vectorized,
-        on_error=check_choice("on_error", on_error, ("raise", "nan")),
+        on_error=on_error,
         threads=executor.threads,
+        is_endless=seconds is not None,
     )
+    limits = _as_limits(seconds, callback, experiment.space)
     if out is None:
         return _run(experiment, executor, *limits, None)
     path, (config, arrays) = Path(out), experiment.written()
@@ -192,14 +187,14 @@ def minimize(
         stack.callback(directory.close)
         if rng is None:
             config["key"] = directory.config["key"]
-        _check_objective(path, directory.config["objective"], config["objective"])
+        check_objective(path, directory.config["objective"], config["objective"])
         differ = differences((config, arrays), (directory.config, directory.start))
         if differ:
             raise RunDirectoryError(
                 f"{path} holds another run: {listed(differ)} differ. Choose another directory; an existing "
                 "run is resumed or refused, never overwritten."
             )
-        _compare_objective(path, directory.config["objective"], config["objective"])
+        compare_objective(path, directory.config["objective"], config["objective"])
         stack.pop_all()
     experiment = Experiment.read(directory.config, directory.start, experiment.objective)
     return _run(experiment, executor, *limits, directory)
@@ -235,7 +230,7 @@ def resume(
     with contextlib.ExitStack() as stack:
         stack.callback(directory.close)
         path, config = directory.path, directory.config
-        fun = _named(path, config["objective"]) if fun is None else fun
+        fun = named_objective(path, config["objective"]) if fun is None else fun
         space = None if config.get("space") is None else Space.read(config["space"])
         limits = _as_limits(seconds, callback, space)
         objective = as_objective(
@@ -247,11 +242,11 @@ def resume(
             several="objectives" in find(config["method"]).traits,
         )
         if constraints is None:
-            constraints = _named_constraints(path, config["objective"])
+            constraints = named_constraints(path, config["objective"])
         objective = constrain(
             objective, constraints, vectorized=config["vectorized"], noise=config["noise"], space=space
         )
-        _check_objective(path, config["objective"], objective.identity())
+        check_objective(path, config["objective"], objective.identity())
         for name, before, now in (
             ("points a call of the objective", config["unit"], objective.unit),
             ("threads", config["threads"], executor.threads),
@@ -260,7 +255,7 @@ def resume(
                 raise RunDirectoryError(
                     f"{path} was run with {before} {name}, not {now}: the bytes would differ."
                 )
-        _compare_objective(path, config["objective"], objective.identity())
+        compare_objective(path, config["objective"], objective.identity())
         stack.pop_all()
     return _run(Experiment.read(config, directory.start, objective), executor, *limits, directory)
 
@@ -433,70 +428,3 @@ def _adapted(callback: Callable[..., Any], space: Space | None) -> Callable[[Sea
         )
 
     return call
-
-
-def _named(path: Path, identity: dict[str, Any]) -> Any:
-    """Return the objective that a run names, or say that it must be given."""
-    name = identity["name"]
-    if name.startswith("command "):
-        return shlex.split(name.removeprefix("command "))
-    if set(identity) - {"name", "constraints"} or ":" not in name:
-        raise RunDirectoryError(
-            f"{path} minimises {name!r}, which with its arguments is more than a directory can hold: "
-            f"give it again, as in zoo.resume({str(path)!r}, fun)."
-        )
-    return name
-
-
-def _named_constraints(path: Path, identity: dict[str, Any]) -> Any:
-    """Return the constraints that a run names, or say that they must be given."""
-    if "constraints" not in identity:
-        return ()
-    for one in identity["constraints"]:
-        if set(one) != {"name"}:
-            raise RunDirectoryError(
-                f"{path} has the constraint {one['name']!r}, which a directory cannot hold: give all "
-                f"constraints again, as in zoo.resume({str(path)!r}, fun, constraints=constraints)."
-            )
-    return [one["name"] for one in identity["constraints"]] or RETURNED
-
-
-def _check_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -> None:
-    """Refuse another objective than the run's, and other constraints."""
-    name, is_told = given["name"], there["name"] == Told.NAME  # of a session: whatever tells the values
-    code_differs = "<lambda>" in name and there.get("code") != given.get("code")
-    if not is_told and (there["name"] != name or code_differs):
-        raise RunDirectoryError(
-            f"{path} minimises {there['name']!r}, and `fun` is {name!r}, another objective."
-        )
-    if not is_told and there.get("arguments") != given.get("arguments"):
-        raise RunDirectoryError(f"{path} minimises {name!r} with other arguments, another objective.")
-    before, now = there.get("constraints"), given.get("constraints")
-    if before is not None and now is not None and len(before) == len(now):
-        before, now = ([_essence(one) for one in constraints] for constraints in (before, now))
-    if before != now:
-        raise RunDirectoryError(f"{path} minimises {name!r} under other constraints.")
-
-
-def _essence(identity: dict[str, Any]) -> dict[str, Any]:
-    """Return what tells a function from another one for sure: its code may have been edited."""
-    ignored = ("attributes",) if "<lambda>" in identity["name"] else ("attributes", "code")
-    return {name: value for name, value in identity.items() if name not in ignored}
-
-
-def _compare_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -> None:
-    """Warn where it, or a constraint, may be another one than the run's."""
-    for one, other in zip(there.get("constraints", ()), given.get("constraints", ()), strict=True):
-        _compare_objective(path, one, other)
-    if there["name"] == Told.NAME:
-        return
-    before, now = there.get("attributes", {}), given.get("attributes", {})
-    changed = [f"{key!r}" for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    changed += ["the code"] if there.get("code") != given.get("code") else []
-    if changed:
-        warnings.warn(
-            f"of {given['name']!r}, {' and '.join(changed)} changed since {path} was started: if it computes "
-            "something else now, choose another directory.",
-            ZooWarning,
-            stacklevel=3,
-        )

@@ -15,24 +15,33 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from zoo.arguments import as_key, as_method, as_region, as_space, as_target
-from zoo.core.device import Array, is_torch, to_numpy
+from zoo.core.constraints import constrain
+from zoo.core.device import Array
 from zoo.core.errors import RunDirectoryError
-from zoo.core.objective import as_number
 from zoo.core.rng import Key
+from zoo.core.space import Space
 from zoo.core.state import Log
-from zoo.core.types import Candidates, Failure, Reply
-from zoo.core.validation import check_count, check_flag, check_number, listed
+from zoo.core.types import Candidates, Evaluations
+from zoo.core.validation import check_count, check_number, listed
 from zoo.execution.executor import Serial
 from zoo.execution.ledger import Ledger
 from zoo.execution.threads import limited
-from zoo.experiment import Experiment, Told, differences
+from zoo.experiment import (
+    Experiment,
+    check_objective,
+    compare_objective,
+    differences,
+    experiment_of,
+    named_constraints,
+)
 from zoo.facade import result_of
+from zoo.registry import find
 from zoo.run.directory import RunDirectory
 from zoo.run.handout import Handout
 from zoo.run.job import SearchJob, SearchState
 from zoo.run.journal import FINAL, SEARCH, values_by_id
 from zoo.run.loop import Run, Stop, ended, restored
+from zoo.told import ABANDONED, Told, as_answer, failed, replies_to, runs, widths_of
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -72,6 +81,8 @@ class Session:
         x0: Start. The points asked for are of its kind, dtype and device.
         bounds: Box of all points.
         space: A `zoo.Space` instead, whose points are then asked for.
+        constraints: Functions of a point, which are evaluated when its value is told; "returned" for what is
+            told beside the values.
         known: What was evaluated before.
         scale: How far from x0 the optimum may be.
         budget: Number of evaluations at most; 1000 times the number of variables by default.
@@ -113,6 +124,7 @@ class Session:
         *,
         bounds: Any = None,
         space: Any = None,
+        constraints: Any = (),
         known: Any = None,
         scale: Any = None,
         budget: int | None = None,
@@ -123,33 +135,33 @@ class Session:
         options: dict[str, Any] | None = None,
         timeout: float = 10.0,
     ) -> None:
-        name, space = as_method(method, options), as_space(space)
-        region = as_region(x0, bounds, scale, known, space)
-        if budget is None:
-            budget = 1000 * len(region["start"] if space is None else space)
-        experiment = Experiment(
-            method=name,
-            options=dict(options or {}),
-            objective=Told(),
-            **region,
+        self._told = Told()
+        experiment = experiment_of(
+            lambda *_: self._told,
+            method,
+            x0,
+            bounds=bounds,
             space=space,
-            key=as_key(rng),
-            budget=check_count("budget", budget),
-            target=None if target is None else as_target(target),
-            noise=check_flag("noise", noise),
-            vectorized=False,
-            on_error="raise",
-            threads=1,
+            constraints=constraints,
+            known=known,
+            scale=scale,
+            budget=budget,
+            target=target,
+            rng=rng,
+            noise=noise,
+            options=options,
         )
         wait = _as_timeout(timeout)
         if out is None:
             self._start(experiment, None)
             return
         directory, fresh = _directory(Path(out), experiment, rng is None, wait)
-        self._start(Experiment.read(directory.config, directory.start, Told()), directory, fresh)
+        self._start(
+            Experiment.read(directory.config, directory.start, experiment.objective), directory, fresh
+        )
 
     @classmethod
-    def open(cls, out: str | os.PathLike[str], *, timeout: float = 10.0) -> Session:
+    def open(cls, out: str | os.PathLike[str], *, constraints: Any = None, timeout: float = 10.0) -> Session:
         """Open a session that is kept in a directory, as it was left by whoever had it open before.
 
         It may also be the directory of `zoo.minimize`. What was told since the last checkpoint is told to the
@@ -157,15 +169,27 @@ class Session:
 
         Args:
             out: The directory.
+            constraints: The constraints, where one of them is a function that was not given by name.
             timeout: Seconds to wait for another process that has it open.
 
         Raises:
             RunDirectoryError: It is missing, holds no run, or is in use for longer than `timeout`.
             CheckpointError: Its checkpoints are damaged or newer than this version.
         """
-        directory = RunDirectory.open(Path(out), _as_timeout(timeout))
         session = cls.__new__(cls)
-        session._start(Experiment.read(directory.config, directory.start, Told()), directory)
+        session._told = Told()
+        directory = RunDirectory.open(Path(out), _as_timeout(timeout))
+        with contextlib.ExitStack() as stack:
+            stack.callback(directory.close)
+            path, config = directory.path, directory.config
+            if constraints is None:
+                constraints = named_constraints(path, config["objective"])
+            space = None if config.get("space") is None else Space.read(config["space"])
+            objective = constrain(session._told, constraints, noise=config["noise"], space=space)
+            check_objective(path, config["objective"], objective.identity())
+            compare_objective(path, config["objective"], objective.identity())
+            stack.pop_all()
+        session._start(Experiment.read(config, directory.start, objective), directory)
         return session
 
     def _start(self, experiment: Experiment, directory: RunDirectory | None, fresh: bool = False) -> None:
@@ -183,6 +207,7 @@ class Session:
                 saved = directory.restore()
             state = job.init() if saved is None else restored(job, *saved[1:])
             self._log, self._log_first = Log(), state.nfev
+            self._is_several = "objectives" in find(experiment.method).traits
             if directory is not None and saved is None:
                 directory.save(state.step, *job.snapshot(state))
             with limited(experiment.threads):
@@ -190,6 +215,7 @@ class Session:
             if directory is not None and not self.done:
                 directory.compare_machine()
             self._advance(_REPLAYED_SECONDS)
+            self._widths = self._extras_so_far()
         except BaseException as error:
             wrong = isinstance(error, (TypeError, ValueError, ImportError))
             unused = directory if fresh and wrong and directory and directory.is_untouched else None
@@ -217,27 +243,43 @@ class Session:
             self._handout.give(numbers)
             return trials
 
-    def tell(self, trial_id: int | Mapping[int, Any], value: Any = None) -> None:
+    def tell(self, trial_id: int | Mapping[int, Any], value: Any = None, constraints: Any = None) -> None:
         """Tell the value of a trial, or several as {id: value}: all of them, or none if one is refused.
 
         Telling NaN or an infinity says that the evaluation has failed. To tell a value once more is harmless.
 
         Args:
             trial_id: Id of a trial that was asked for.
-            value: A number, lower is better.
+            value: A number, lower is better; for methods with several objectives, a row of them.
+            constraints: With constraints="returned", a row of numbers that may not be above 0; where several
+                values are told, such a row by id. Other constraints are evaluated here.
 
         Raises:
-            TypeError: An id is no integer, or a value no number.
-            ValueError: A trial was never asked for, or has another value already.
+            TypeError: An id is no integer, a value no number, or constraints are missing.
+            ValueError: A trial was never asked for, has another value already, or another number of
+                objectives or constraints than those before.
+            EvaluationError: A constraint raised.
             RuntimeError: The session is closed.
         """
         with self._held():
-            told = trial_id
+            told, beside = trial_id, constraints
             if not isinstance(told, Mapping):
-                told = {told: value}
+                told, beside = {told: value}, {told: constraints}
             elif value is not None:
                 raise TypeError(f"`value` must be left out where `trial_id` is a mapping, got {value!r}.")
-            self._take({_as_id(n): (_as_value(n, value), None) for n, value in told.items()})
+            elif beside is None:
+                beside = {}
+            elif not isinstance(beside, Mapping):
+                raise TypeError(f"`constraints` must be a mapping as `trial_id` is one, got {beside!r}.")
+            if not beside.keys() <= told.keys():
+                raise ValueError(f"`constraints` must be of the trials that are told, got {list(beside)}.")
+            objective, several = self._experiment.objective, self._is_several
+            self._take(
+                {
+                    _as_id(n): as_answer(n, n - self._first, value, beside.get(n), objective, several)
+                    for n, value in told.items()
+                }
+            )
 
     def abandon(self, ids: int | Iterable[int], reason: str = "abandoned") -> None:
         """Give up trials for good: they count as failed evaluations.
@@ -252,7 +294,7 @@ class Session:
             RuntimeError: The session is closed.
         """
         with self._held():
-            self._take({number: (float("nan"), str(reason)) for number in _as_ids(ids)})
+            self._take({n: failed(n - self._first, ABANDONED, str(reason)) for n in _as_ids(ids)})
 
     def requeue(self, ids: int | Iterable[int]) -> None:
         """Let trials that are out be asked for again, before all others: their point stays the same.
@@ -302,7 +344,10 @@ class Session:
 
     @property
     def best(self) -> tuple[Any, float] | None:
-        """The point of the lowest value told so far, and that value; None before there is one."""
+        """The point of the lowest value told so far, and that value; None before there is one.
+
+        Where there are constraints, points that keep to them come first. With `noise`, it was lucky.
+        """
         with self._lock:
             state = self._so_far()
             return None if state.x_best is None else (self._points(state.x_best[None] + 0)[0], state.fun_best)
@@ -315,7 +360,7 @@ class Session:
         """
         with self._lock:
             state, out = self._so_far(), len(self._handout.out)
-            status, reason = "open", f"the search goes on, with {out} trials out"
+            status, reason = "open", f"the search goes on; trials that are out: {out}"
             if self._end is not None and self.done:
                 status, reason = self._end
             elif self._experiment.noise:
@@ -413,30 +458,38 @@ class Session:
 
     def _conclude(self) -> None:
         """Write down the end, unless an earlier process did."""
-        directory = self._directory
-        if directory is None or directory.has_result or self._end is None:
+        result, directory = self.result, self._directory
+        if directory is None or self._end is None or directory.message == result.message:
             return
         self._save()
-        result, (status, reason) = self.result, self._end
+        status, reason = self._end
         directory.event({"event": "ended", "status": status, "reason": reason, "account": result.account})
-        directory.finish({name: to_numpy(v) if is_torch(v) else v for name, v in result.items()})
+        directory.finish(result)
 
-    def _take(self, answers: Mapping[int, tuple[float, str | None]]) -> None:
+    def _take(self, answers: Mapping[int, Evaluations]) -> None:
         """Put values on record, if none of them is refused."""
-        fresh: dict[int, tuple[float, str | None]] = {}
-        for number, (value, reason) in answers.items():
-            known = self._value(number)
+        fresh: list[int] = []
+        for number, answer in sorted(answers.items()):
+            known, value = self._value(number), float(answer.values[0])
             if known is None:
-                fresh[number] = value, reason
+                fresh.append(number)
             elif known != value and not (known != known and value != value):
                 has = f"the value {known}" if known == known else "failed, or was abandoned,"
-                what = f"told {value}" if reason is None else "abandoned"
+                lost = any(failure.kind == ABANDONED for failure in answer.failures)
+                what = "abandoned" if lost else f"told {value}"
                 raise ValueError(f"trial {number} has {has} already, and cannot be {what}.")
         if not fresh:
             return
+        self._told.answers = {number - self._first: answers[number] for number in fresh}
+        rows, kind = list(self._told.answers), SEARCH if self._end is None else FINAL
+        objective, key, step = self._experiment.objective, self._job.key(kind), self._state.step
+        assert self._candidates is not None  # or nothing could be out
+        with limited(self._experiment.threads) if objective is not self._told else contextlib.nullcontext():
+            replies = replies_to(objective, self._candidates, self._first, rows, key, step)
+        self._widths = widths_of(self._widths, replies)
         try:
-            for first, stop in _runs(sorted(fresh)):
-                self._ledger.add(self._reply(first, [fresh[number] for number in range(first, stop)]))
+            for reply in replies:
+                self._ledger.add(reply)
                 self._unsynced = True
             if time.monotonic() - self._synced > _SYNC_SECONDS:
                 self._sync()
@@ -450,16 +503,6 @@ class Session:
         if self._directory is not None and self._unsynced:
             self._directory.journal.sync()
             self._synced, self._unsynced = time.monotonic(), False
-
-    def _reply(self, first: int, answers: list[tuple[float, str | None]]) -> Reply:
-        values = np.array([value for value, _ in answers])
-        start = first - self._first
-        failures = [
-            Failure(start + i, "returned" if reason is None else "abandoned", reason or "told nan")
-            for i, (value, reason) in enumerate(answers)
-            if value != value
-        ]
-        return Reply(start, values, tuple(failures))
 
     def _value(self, number: int) -> float | None:
         """Return what was told of a trial, None if nothing was; refuse trials that nobody asked for."""
@@ -475,6 +518,15 @@ class Session:
             return None
         raise ValueError(f"trial {number} was never asked for.")
 
+    def _extras_so_far(self) -> dict[str, int]:
+        """Return how many numbers each trial has beside its value, by name, as far as any were told."""
+        widths = {name: extra.shape[1] for name, extra in self._ledger.evaluations().extras.items()}
+        if self._state.constraints_best is not None:
+            widths["constraints"] = len(self._state.constraints_best)
+        if self._state.front is not None:
+            widths["objectives"] = self._state.front[1].shape[1]
+        return widths
+
     def _is_told(self, number: int) -> bool:
         return self._ledger.knows(number - self._first)
 
@@ -482,7 +534,7 @@ class Session:
         trials: list[Trial] = []
         if self._candidates is not None and numbers:
             with limited(self._experiment.threads):
-                for first, stop in _runs(numbers):
+                for first, stop in runs(numbers):
                     points = self._points(self._candidates.rows(first - self._first, stop - self._first))
                     trials.extend(Trial(first + i, x) for i, x in enumerate(points))
         return trials
@@ -518,22 +570,17 @@ def _directory(path: Path, experiment: Experiment, any_key: bool, wait: float) -
     if any_key:
         config["key"] = directory.config["key"]
     differ = differences((config, arrays), (directory.config, directory.start))
-    if differ:
-        directory.close()
+    with contextlib.ExitStack() as stack:
+        stack.callback(directory.close)
+        check_objective(path, directory.config["objective"], config["objective"])
+        compare_objective(path, directory.config["objective"], config["objective"], stacklevel=4)
+        if not differ:
+            stack.pop_all()
+            return directory, False
         raise RunDirectoryError(
             f"{path} holds another run: {listed(differ)} differ. Choose another directory, or open this one "
             f"as it is by zoo.Session.open({str(path)!r})."
         )
-    return directory, False
-
-
-def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield the runs of consecutive numbers, as (first, one past the last)."""
-    first = 0
-    for i in range(1, len(numbers) + 1):
-        if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
-            yield numbers[first], numbers[i - 1] + 1
-            first = i
 
 
 def _as_id(number: Any) -> int:
@@ -545,15 +592,6 @@ def _as_id(number: Any) -> int:
 def _as_ids(ids: Any) -> list[int]:
     """Return one id, or several, as a list."""
     return [_as_id(number) for number in ids] if isinstance(ids, Iterable) else [_as_id(ids)]
-
-
-def _as_value(number: int, value: Any) -> float:
-    """Return what was told as a float, NaN if it is not finite."""
-    try:
-        told = as_number(value)
-    except TypeError:
-        raise TypeError(f"the value of trial {number} must be a number, or NaN, got {value!r}.") from None
-    return told if math.isfinite(told) else math.nan
 
 
 def _as_timeout(timeout: Any) -> float:

@@ -26,6 +26,7 @@ ROWS = (
     "zoo.run",
     "zoo.problems",
     "zoo.arguments",
+    "zoo.told",
     "zoo.experiment",
     "zoo.facade",
     "zoo.session",

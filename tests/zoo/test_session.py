@@ -18,7 +18,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import zoo
-from zoo.core.errors import RunDirectoryError, ZooWarning
+from zoo.core.errors import EvaluationError, RunDirectoryError, ZooWarning
 from zoo.run.digest import digest_of_run
 from zoo.run.journal import Journal
 
@@ -382,7 +382,7 @@ def test_the_best_and_the_result_hold_what_was_told_so_far():
     result = found.result
     assert (result.fun, result.nfev, result.nit, result.num_failed) == (2.0, 3, 0, 1)
     assert result.status == 6
-    assert "with 1 trials out" in result.message
+    assert "trials that are out: 1" in result.message
     assert result.success
     assert "3 told, 1 out" in repr(found)
 
@@ -414,6 +414,102 @@ def driven_from(found, value_of):
             points.append(trial.x.tobytes())
             found.tell(trial.id, value_of(trial))
     return points
+
+
+def ring(x):
+    return float((np.asarray(x) ** 2).sum()) - 0.5  # is to be at least 0
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_constraints_that_are_functions_are_evaluated_here(tmp_path, noise):
+    arguments = {"method": "cma", "constraints": ring, "budget": 70, "rng": 5, "noise": noise}
+    expected = zoo.minimize(bowl, START, **arguments, out=tmp_path / "minimize")
+    found = zoo.Session(x0=START, **arguments, out=tmp_path / "session")
+    for trial in reversed(found.ask(5)):
+        found.tell(trial.id, bowl(trial.x))
+    found.close()
+    with pytest.raises(RunDirectoryError, match=r"has the constraint .* give all constraints again"):
+        zoo.Session.open(tmp_path / "session")
+    with pytest.raises(RunDirectoryError, match="under other constraints"):
+        zoo.Session.open(tmp_path / "session", constraints=bowl)
+    with zoo.Session.open(tmp_path / "session", constraints=ring) as found:
+        with pytest.raises(TypeError, match="the value of trial"):
+            found.tell(found.ask()[0].id, "a")
+        found.requeue(found.pending)
+        driven_from(found, lambda trial: bowl(trial.x))
+    assert same(found.result, expected)
+    assert digest_of_run(tmp_path / "session") == digest_of_run(tmp_path / "minimize")
+    assert found.result.maxcv == 0
+
+
+def test_a_constraint_that_raises_is_shown_and_nothing_told():
+    def broken(x):
+        raise OSError("out of order")
+
+    found = session(constraints=broken)
+    trials = found.ask(3)
+    with pytest.raises(EvaluationError, match=r"a constraint of trial 0 raised.*out of order"):
+        found.tell({trial.id: 1.0 for trial in trials})
+    assert len(found.pending) == 3
+    found.abandon(trials[0].id)
+    found.tell(trials[1].id, float("nan"))  # points without a value are not looked at
+    assert len(found.pending) == 1
+
+
+def test_constraints_may_be_told_beside_the_values(tmp_path):
+    def both(x):
+        return zoo.Evaluations([bowl(row) for row in x], extras={"constraints": [[-ring(row)] for row in x]})
+
+    arguments = {"method": "cma", "constraints": "returned", "budget": 70, "rng": 5}
+    expected = zoo.minimize(both, START, **arguments, vectorized=True)
+    found = zoo.Session(x0=START, **arguments, out=tmp_path)
+    first, second, third = found.ask(3)
+    with pytest.raises(TypeError, match="`constraints` of trial 0 must be told along"):
+        found.tell(first.id, 1.0)
+    with pytest.raises(TypeError, match="`constraints` of trial 0 must be a row of numbers"):
+        found.tell(first.id, 1.0, "none")
+    with pytest.raises(TypeError, match="`constraints` must be a mapping"):
+        found.tell({first.id: 1.0}, constraints=[1.0])
+    with pytest.raises(ValueError, match="`constraints` must be of the trials that are told"):
+        found.tell({first.id: 1.0}, constraints={first.id: [1.0], second.id: [2.0]})
+    found.tell(
+        {trial.id: bowl(trial.x) for trial in (third, first)},
+        constraints={trial.id: -ring(trial.x) for trial in (third, first)},
+    )
+    found.close()
+    found = zoo.Session.open(tmp_path)
+    with pytest.raises(ValueError, match="as many constraints, got 2 where there were 1"):
+        found.tell(second.id, bowl(second.x), [1.0, 2.0])
+    found.tell(second.id, bowl(second.x), -ring(second.x))
+    while not found.done:
+        for trial in found.ask(5):
+            found.tell(trial.id, bowl(trial.x), constraints=[-ring(trial.x)])
+    assert same(found.result, expected)
+    alone = session()
+    (trial,) = alone.ask()
+    with pytest.raises(TypeError, match="`constraints` must be left out"):
+        alone.tell(trial.id, 1.0, [0.0])
+
+
+def test_several_objectives_are_told_as_rows(tmp_path):
+    def two(x):
+        return [float((x**2).sum()), float(((x - 1) ** 2).sum())]
+
+    arguments = {"method": "nsga2", "bounds": [(-2, 2)] * 3, "budget": 90, "rng": 5}
+    expected = zoo.minimize(two, **arguments)
+    found = zoo.Session(**arguments, out=tmp_path)
+    trials = found.ask(4)
+    found.tell(trials[2].id, two(trials[2].x))
+    with pytest.raises(ValueError, match="as many objectives, got 3 where there were 2"):
+        found.tell(trials[1].id, [1.0, 2.0, 3.0])
+    with pytest.raises(TypeError, match="the value of trial 1 must be a row of numbers"):
+        found.tell(trials[1].id, "1")
+    found.requeue([0, 1, 3])
+    found.close()
+    with zoo.Session.open(tmp_path) as found:
+        driven_from(found, lambda trial: two(trial.x))
+    assert same(found.result, expected)
+    assert found.result.front.fun.shape[1] == 2
 
 
 def test_if_all_fail_it_ends_all_the_same():

@@ -125,9 +125,13 @@ class RunDirectory:
         return not (self.path / "checkpoints").exists() and not self.journal.size
 
     @property
-    def has_result(self) -> bool:
-        """Whether `result.json` is there."""
-        return (self.path / "result.json").exists()
+    def message(self) -> str | None:
+        """How the last process ended, as `result.json` has it; None where there is none."""
+        try:
+            message: str = json.loads((self.path / "result.json").read_text())["message"]
+        except (OSError, ValueError, LookupError):
+            return None
+        return message
 
     def discard(self) -> None:
         """Remove the directory, in which nothing has happened yet."""

@@ -256,7 +256,7 @@ class SearchJob:
             self.optimizer,
             state.optimizer,
             candidates,
-            self._evaluation_key,
+            self.key(SEARCH),
             state.step,
             self.ledger(candidates, state, SEARCH),
         )
@@ -339,10 +339,8 @@ class SearchJob:
         final = self.final(state)
         if final is None:
             return self.settle(state, None)
-        key = self._evaluation_key.fold("final")
-        return self.settle(
-            state, self.executor.evaluate(final, key, state.step, self.ledger(final, state, FINAL))
-        )
+        ledger = self.ledger(final, state, FINAL)
+        return self.settle(state, self.executor.evaluate(final, self.key(FINAL), state.step, ledger))
 
     def settle(self, state: SearchState, evaluations: Evaluations | None) -> SearchState:
         """Return the state at the end, given the values of what `final` asks for."""
@@ -420,6 +418,10 @@ class SearchJob:
     def forgive(self, state: SearchState) -> SearchState:
         """Return a state that goes on after too many failures, presumably as their cause is gone."""
         return replace(state, failures=()) if _fails_too_often(state) else state
+
+    def key(self, kind: int) -> Key:
+        """Return the randomness of the objective in a step, or in what `final` asks for."""
+        return self._evaluation_key if kind == SEARCH else self._evaluation_key.fold("final")
 
     def ledger(self, candidates: Candidates, state: SearchState, kind: int) -> Ledger:
         """Return the account of a step, or of what `final` asks for, with what the journal knows of it."""
