@@ -14,7 +14,7 @@ from zoo.core.bounds import MODES, Bounds
 from zoo.core.device import Array, Like, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import Log, state
-from zoo.core.types import Evaluations
+from zoo.core.types import Evaluations, Known
 from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
 from zoo.methods.margin import kept_near, num_discrete, widened
 
@@ -306,6 +306,26 @@ class CMABase(Settings, abc.ABC):
             raise ValueError(f"`scale` must be finite and above 0 everywhere, got {scale!r}.")
         mean: Matrix = start if bounds is None else to_numpy(bounds.inverse(start, self.boundary))
         return Frame(key=key, like=Like.of(x0), bounds=bounds, scale=spread, budget=budget), mean
+
+    def _learnt(self, frame: Frame, known: Known) -> tuple[Matrix, Matrix, float]:
+        """Return what known points say of where to begin; see `zoo.methods.cma_es.CMAES`.
+
+        Returns:
+            The mean, shape (dim,); the steps from there to the best points, divided by the root of their
+            number k, shape (k, dim), in units of `scale` and the first sigma; the deviation, in these
+            units, that there is in every direction beside them.
+        """
+        dim = len(frame.scale)
+        if known.points.shape[1] != dim:
+            raise ValueError(f"`known` must hold points of {dim} variables, got {known.points.shape[1]}.")
+        order = known.order
+        count = max(1, len(order) // 10)
+        best = known.points[order[:count]]
+        if frame.bounds is not None:
+            best = to_numpy(frame.bounds.inverse(frame.bounds.map(best, "clip"), self.boundary))
+        mean = best[0] + (best - best[0]).mean(0)  # to the last digit where all are the same
+        steps = (best - mean) / (math.sqrt(count) * self.sigma * frame.scale)
+        return mean, steps, max(0.1, 1 / count)
 
     def _spread(self, state: Any) -> Matrix:
         """Return what steps in units of sigma and scale are multiplied by, per coordinate."""

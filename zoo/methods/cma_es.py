@@ -74,6 +74,15 @@ class CMAES(CMABase):
     of L instead of principal axes; tolx is relative to the first steps; tolfacupx is 1e10 and not 1e3,
     since nothing restarts the search with longer steps.
 
+    With `known` points the search begins with what the best of them have in common. Of n that have a value,
+    the best k = max(1, floor(n / 10)) make the first mean and covariance,
+
+        mean = mean of x_i,    sigma^2 C = a^2 I + mean of (x_i - mean) (x_i - mean)',    a = max(.1, 1 / k)
+
+    in units of `sigma` and `scale`, with det C = 1. So from 100 points on this is the mixture of normal
+    distributions of the paper, which has a = .1; fewer points say less, and one point only where to begin.
+    Points are taken out of the box first, by the inverse of the boundary map. x0 is not used then.
+
     Args:
         population_size: Candidates of a step; None for 4 + floor(3 log(dim)).
         sigma: First standard deviation, in units of the `scale` that `init` is given.
@@ -107,7 +116,8 @@ class CMAES(CMABase):
 
     Source: N. Hansen, The CMA Evolution Strategy: A Tutorial, 2016, https://arxiv.org/abs/1604.00772.
     Stopping rules: N. Hansen, Benchmarking a BI-Population CMA-ES on the BBOB-2009 Function Testbed, 2009,
-    https://doi.org/10.1145/1570256.1570333.
+    https://doi.org/10.1145/1570256.1570333. Known points: M. Nomura, S. Watanabe, Y. Akimoto, Y. Ozaki and M.
+    Onishi, Warm Starting CMA-ES for Hyperparameter Optimization, 2021, https://arxiv.org/abs/2012.06932.
     """
 
     update_period: int | None = None
@@ -130,12 +140,24 @@ class CMAES(CMABase):
         """Return the first state; see `zoo.core.types.Optimizer.init`.
 
         Raises:
-            ValueError: `x0` is no vector, or `scale` is not above 0.
+            ValueError: `x0` is no vector, `scale` is not above 0, or `known` is of another number of
+                variables.
         """
         frame, mean = self._frame(x0, key, bounds, scale, budget)
         dim = len(mean)
+        sigma, condition = float(self.sigma), 1.0
         try:
-            identity = np.eye(dim)
+            covariance = factor = np.eye(dim)
+            if known is not None:
+                mean, steps, floor = self._learnt(frame, known)
+                covariance, factor = _factorize(steps.T @ steps + floor**2 * covariance)
+                size = math.exp(2 * float(np.log(factor.diagonal()).mean()))
+                covariance, factor, sigma = (
+                    covariance / size,
+                    factor / math.sqrt(size),
+                    sigma * math.sqrt(size),
+                )
+                condition = _condition(factor, self.tolconditioncov)
         except MemoryError:
             raise MemoryError(
                 f"a covariance of {dim} variables takes {8e-9 * dim**2:.1f} GB, several times over; "
@@ -146,14 +168,14 @@ class CMAES(CMABase):
             step=0,
             nfev=0,
             mean=mean,
-            sigma=float(self.sigma),
+            sigma=sigma,
             path_sigma=np.zeros(dim),
             path_c=np.zeros(dim),
             history=Log(),
             spread=math.inf,
-            condition=1.0,
-            covariance=identity,
-            factor=identity,
+            condition=condition,
+            covariance=covariance,
+            factor=factor,
             pending=(),
         )
 

@@ -44,6 +44,8 @@ class SepCMAES(CMABase):
     memory of a step are population_size x dim. Better than the full method where coordinates do not depend on
     each other much, where evaluations are fewer than about 100 dim, or where dim is beyond a few thousand.
 
+    Of `known` points the variances are learnt in the same way as the full covariance is there.
+
     Departures from the paper: negative weights for the worse half, as in the full method; failed
     evaluations as there.
 
@@ -90,22 +92,29 @@ class SepCMAES(CMABase):
         """Return the first state; see `zoo.core.types.Optimizer.init`.
 
         Raises:
-            ValueError: `x0` is no vector, or `scale` is not above 0.
+            ValueError: `x0` is no vector, `scale` is not above 0, or `known` is of another number of
+                variables.
         """
         frame, mean = self._frame(x0, key, bounds, scale, budget)
         dim = len(mean)
+        sigma, variances = float(self.sigma), np.ones(dim)
+        if known is not None:
+            mean, steps, floor = self._learnt(frame, known)
+            variances = floor**2 + (steps * steps).sum(0)
+            size = math.exp(float(np.log(variances).mean()))
+            variances, sigma = variances / size, sigma * math.sqrt(size)
         return SepCMAESState(
             frame=frame,
             step=0,
             nfev=0,
             mean=mean,
-            sigma=float(self.sigma),
+            sigma=sigma,
             path_sigma=np.zeros(dim),
             path_c=np.zeros(dim),
             history=Log(),
             spread=math.inf,
-            condition=1.0,
-            variances=np.ones(dim),
+            condition=float(variances.max()) / float(variances.min()),
+            variances=variances,
         )
 
     def ask(self, state: SepCMAESState) -> Rows:
