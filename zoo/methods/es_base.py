@@ -131,8 +131,9 @@ class EvolutionStrategy(abc.ABC):
 
     def diagnostics(self, state: Any) -> dict[str, Any]:
         """Return the smallest and largest deviation of a coordinate."""
-        spread = np.atleast_1d(to_numpy(self._spread(state)))
-        return {"smallest_deviation": float(spread.min()), "largest_deviation": float(spread.max())}
+        spread = self._spread(state)
+        smallest, largest = (spread, spread) if isinstance(spread, float) else (spread.min(), spread.max())
+        return {"smallest_deviation": float(smallest), "largest_deviation": float(largest)}
 
     def _begin(
         self,

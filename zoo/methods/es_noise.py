@@ -180,7 +180,9 @@ class Sampled(Candidates):
             points = self._empty(stop - start)
             for rows, columns, z in self.source.blocks(start, stop):
                 here = points[rows, columns]
-                _times(z, self._spread(columns), here)
+                # A product and a sum, each rounded by itself: one fused operation may round differently at
+                # the end of a row.
+                array_module(z).multiply(z, self._spread(columns), out=here)
                 here += self.mean[columns]
         return place(points, self.source.like, self.bounds, self.boundary, self.like)
 
@@ -195,8 +197,9 @@ class Sampled(Candidates):
         else:
             for rows, columns, z in self.source.blocks(first, last):
                 ahead, back, mean = points[rows, 0, columns], points[rows, 1, columns], self.mean[columns]
-                _times(z, self._spread(columns), ahead)
-                array_module(mean).subtract(mean, ahead, out=back)
+                xp = array_module(z)
+                xp.multiply(z, self._spread(columns), out=ahead)  # in two operations, as above
+                xp.subtract(mean, ahead, out=back)
                 ahead += mean
         points = points.reshape(-1, self.dim)
         if stop - start == 1 and not self.source.is_held:
@@ -215,16 +218,6 @@ class Sampled(Candidates):
         import torch
 
         return torch.empty((count, self.dim), dtype=like.torch_dtype, device=like.device)
-
-
-def _times(z: Array, spread: Array | float, out: Array) -> None:
-    # A product and a sum, each rounded by itself: one fused operation may round differently at a row's end.
-    if isinstance(z, np.ndarray):
-        np.multiply(z, spread, out=out)
-    elif isinstance(spread, float):
-        out.copy_(z).mul_(spread)
-    else:
-        array_module(z).mul(z, spread, out=out)
 
 
 def place(points: Array, work: Like, bounds: Bounds | None, boundary: str, like: Like) -> Array:

@@ -53,7 +53,7 @@ class OpenAIES(RegeneratingStrategy):
         population_size: Candidates of a step, n, even; None for 4 + 3 log(dim), made even.
         boundary: How candidates are taken into the box, see `zoo.core.bounds.Bounds.map`.
         noise_table: Length of a table that noise is read from instead of drawn, at least dim and better
-            many times that; None for none. See `zoo.core.rng.NoiseTable`.
+            a hundred times that; None for none. See `zoo.core.rng.NoiseTable`.
         sigma: Standard deviation of the candidates, in units of the `scale` that `init` is given.
         learning_rate: In the same units; None for sigma with Adam, sigma sqrt(n) / 4 with "sgd".
         update: "adam" or "sgd".

@@ -65,7 +65,7 @@ class PGPE(RegeneratingStrategy):
         population_size: Candidates of a step, n, even; None for 4 + 3 log(dim), made even.
         boundary: How candidates are taken into the box, see `zoo.core.bounds.Bounds.map`.
         noise_table: Length of a table that noise is read from instead of drawn, at least dim and better
-            many times that; None for none. See `zoo.core.rng.NoiseTable`.
+            a hundred times that; None for none. See `zoo.core.rng.NoiseTable`.
         sigma: First standard deviation, in units of the `scale` that `init` is given; None for
             n / (3 sqrt(dim)), at most 1.
         learning_rate: With ClipUp the longest step of the mean over the length of the spread, None for

@@ -49,7 +49,7 @@ class SNES(RegeneratingStrategy):
         population_size: Candidates of a step, n, at least 2; None for 4 + floor(3 log(dim)).
         boundary: How candidates are taken into the box, see `zoo.core.bounds.Bounds.map`.
         noise_table: Length of a table that noise is read from instead of drawn, at least dim and better
-            many times that; None for none. See `zoo.core.rng.NoiseTable`.
+            a hundred times that; None for none. See `zoo.core.rng.NoiseTable`.
         sigma: First standard deviation, in units of the `scale` that `init` is given; None for
             n / (3 sqrt(dim)), at most 1: with more, a first step of the mean would be longer than the way to
             an optimum `scale` away in each coordinate.

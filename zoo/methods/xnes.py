@@ -119,21 +119,22 @@ class XNES(EvolutionStrategy):
 
         Raises:
             ValueError: `x0` is no vector, or `scale` is not above 0.
+            MemoryError: There are too many variables for a covariance.
         """
         start = np.array(to_numpy(x0), np.float64)
         sigma = self._sigma(self.sigma, len(start)) if start.ndim else 1.0
         units, mean, spread = self._begin(start, NUMPY, bounds, scale, sigma, known)
         relative = np.log(spread / units)
         sigma = math.exp(relative.mean())
-        return XNESState(
-            Frame(key, Like.of(x0), NUMPY, bounds, units, budget),
-            0,
-            0,
-            mean,
-            sigma,
-            np.diag(np.exp(relative) / sigma),
-            float(spread.max()),
-        )
+        try:
+            shape = np.diag(np.exp(relative) / sigma)
+        except MemoryError:
+            raise MemoryError(
+                f"a covariance of {len(start)} variables takes {8e-9 * len(start) ** 2:.0f} GB, several "
+                'times over; method="snes" keeps its diagonal only.'
+            ) from None
+        frame = Frame(key, Like.of(x0), NUMPY, bounds, units, budget)
+        return XNESState(frame, 0, 0, mean, sigma, shape, float(spread.max()))
 
     def ask(self, state: XNESState) -> Rows:
         """Return the step's candidates; fewer where the budget ends."""

@@ -157,6 +157,11 @@ def test_wrong_options(name: str) -> None:
         XNES(**{name: -1.0})
 
 
+def test_too_many_variables_for_a_covariance() -> None:
+    with pytest.raises(MemoryError, match='8000 GB.*method="snes"'):
+        XNES().init(np.zeros(1_000_000), key=Key(0))
+
+
 def test_wrong_starts() -> None:
     with pytest.raises(ValueError, match=r"`x0` must have shape \(dim,\), got \(2, 2\)"):
         XNES().init(np.zeros((2, 2)), key=Key(0))
