@@ -107,6 +107,7 @@ class Restarts(Settings, abc.ABC):
     )
 
     recommends_evaluated = False
+    compares_within_steps = True  # the search does; only what is recommended compares runs
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,14 +132,14 @@ class Restarts(Settings, abc.ABC):
         Raises:
             ValueError: `x0` is no vector, or `scale` is not above 0.
         """
-        size = self.population_size or 4 + int(3 * math.log(max(1, len(x0))))
-        sigma = float(self.sigma)
+        start, sigma = np.array(to_numpy(x0), np.float64), float(self.sigma)
+        size = self.population_size or 4 + int(3 * math.log(max(1, start.size)))
         inner = self._engine(size, sigma).init(
             x0, key=key, bounds=bounds, scale=scale, budget=budget, known=known
         )
         schedule = Schedule(
             frame=inner.frame,
-            start=np.array(to_numpy(x0), np.float64),
+            start=start,
             run=0,
             regime=FIRST,
             population_size=size,
