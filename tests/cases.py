@@ -92,6 +92,7 @@ CASES = (
     Case("nelder-mead", _FIXED | {"monotone"}, ROSENBROCK, {"restarts": True}),
     Case("powell", _FIXED, ROSENBROCK, {"restarts": True}),
     Case("cobyqa", _FIXED, ROSENBROCK, {"restarts": True}),
+    Case("lbfgs", _FIXED, ROSENBROCK, {"restarts": True}),
     Case("l-bfgs-b", _FIXED - {"scaling"}, ROSENBROCK, {"restarts": True}),
     Case("bfgs", _FIXED - {"scaling"}, ROSENBROCK, {"restarts": True}),
     Case("scipy-de", _RANKS, SPHERE, {"popsize": 3}),

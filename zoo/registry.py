@@ -263,6 +263,16 @@ _OWN = (
         traits=("global", "ranks"),
     ),
     Method(
+        "lbfgs",
+        "zoo.methods.lbfgs:LBFGS",
+        "quasi-Newton on differences, several step lengths at once",
+        "Liu and Nocedal 1989",
+        dims=(1, 1000),
+        batch="d and 3 in turn",
+        cost="n d",
+        traits=("local", "ill-conditioned"),
+    ),
+    Method(
         "nelder-mead",
         "zoo.methods.scipy:NelderMead",
         "the downhill simplex, scipy's",

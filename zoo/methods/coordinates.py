@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.core.device import Array, to_numpy
+from zoo.core.device import NUMPY, Array, to_numpy
 from zoo.core.types import Candidates
 from zoo.estimators.precision import start_smoothing
 from zoo.methods.population import Frame
@@ -37,7 +37,19 @@ class Coordinates:
         upper: The same above.
     """
 
-    __slots__ = ("_fixed", "_max", "_min", "frame", "free", "lower", "ratio", "smooth", "unit", "upper")
+    __slots__ = (
+        "_fixed",
+        "_max",
+        "_min",
+        "_plain",
+        "frame",
+        "free",
+        "lower",
+        "ratio",
+        "smooth",
+        "unit",
+        "upper",
+    )
 
     def __init__(self, frame: Frame, smooth: bool = False) -> None:
         self.frame, self.smooth = frame, smooth and frame.bounds is not None
@@ -55,6 +67,7 @@ class Coordinates:
         exponent = np.clip(np.rint(np.log2(scale)), -900, 900).astype(int)
         self.unit = np.ldexp(1.0, exponent)
         self.ratio = scale / self.unit
+        self._plain = frame.bounds is None and frame.like == NUMPY
         walls = not self.smooth
         self.lower = low[self.free] / self.unit if walls else np.full(len(scale), -np.inf)
         self.upper = high[self.free] / self.unit if walls else np.full(len(scale), np.inf)
@@ -79,10 +92,12 @@ class Coordinates:
 
     def rows(self, z: Matrix) -> Array:
         """Return the points that rows of z stand for, shape (k, dim), as they are evaluated."""
+        frame = self.frame
+        if self._plain:
+            return z * self.unit
         x = np.empty((len(z), len(self.free)))
         x[:] = self._fixed
         x[:, self.free] = z * self.unit
-        frame = self.frame
         if self.smooth and frame.bounds is not None:
             x = frame.bounds.map(x, "smooth")
         x = np.minimum(np.maximum(x, self._min), self._max)

@@ -15,8 +15,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
@@ -28,7 +27,7 @@ Vector = np.ndarray[Any, Any]
 Evaluate = Callable[[Candidates], Vector]
 
 _CACHED = 16  # routines kept alive, each a thread that waits
-_FILTERS = "filters", "showwarning", "_showwarnmsg_impl"
+_FILTERS = [name for name in ("filters", "showwarning", "_showwarnmsg_impl") if hasattr(warnings, name)]
 
 _lock = threading.Lock()
 _live: OrderedDict[str, Routine] = OrderedDict()  # by the digest of their history
@@ -123,22 +122,25 @@ class Routine:
         return told.copy()
 
 
-@contextmanager
-def at_work() -> Iterator[None]:
+class at_work:  # noqa: N801 - used as a function is, but at a fraction of the cost of a generator
     """Let routines be used in the block: by nobody else, and without a word to the user.
 
     Filters of warnings belong to the whole process, and scipy's routines change them around calls of
     their objective. So they are put back by hand, to what they were when it was not a routine's turn.
     (`warnings.catch_warnings` would also make Python forget which warnings the user has seen already.)
     """
-    with _lock:
-        before = [(name, getattr(warnings, name)) for name in _FILTERS if hasattr(warnings, name)]
+
+    __slots__ = ("_before",)
+
+    def __enter__(self) -> None:
+        _lock.acquire()
+        self._before = [getattr(warnings, name) for name in _FILTERS]
         warnings.filters = [("ignore", None, Warning, None, 0)]
-        try:
-            yield
-        finally:
-            for name, value in before:
-                setattr(warnings, name, value)
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in zip(_FILTERS, self._before, strict=True):
+            setattr(warnings, name, value)
+        _lock.release()
 
 
 def take(history: str) -> Routine | None:

@@ -130,8 +130,8 @@ class Replayed(abc.ABC):
                 )
             frame, nfev = state.frame, state.nfev + len(values)
             x, value = state.x, state.value
-            index = int(np.where(np.isnan(values), np.inf, values).argmin()) if len(values) else 0
-            if len(values) and values[index] < value:
+            index = _lowest(values)
+            if index is not None and values[index] < value:
                 x, value = asked.rows(index, index + 1)[0], float(values[index])
             history = hashlib.blake2b(bytes.fromhex(state.history) + values.tobytes(), digest_size=16)
             told = state.told.append(values)
@@ -149,7 +149,7 @@ class Replayed(abc.ABC):
                 )
             reason = state.reason if routine.reason is None else routine.reason
         # An attempt that could not begin gives no reason.
-        near = routine.reason is None and np.isfinite(values).any()
+        near = routine.reason is None and index is not None
         attempt = state.attempt + 1
         start = to_numpy(x) if near else scatter(frame, f"start {attempt}", 1)[0]
         start = np.array(to_numpy(start), np.float64)
@@ -182,6 +182,15 @@ class Replayed(abc.ABC):
             return self.run(attempt)
         attempt.points(here, np.empty((1, 0)))
         return _NOTHING_FREE
+
+
+def _lowest(values: Matrix) -> int | None:
+    """Return where the lowest value is, None where there is none."""
+    if len(values) == 1:
+        return 0 if values[0] == values[0] else None
+    finite = np.where(np.isnan(values), np.inf, values)
+    index = int(finite.argmin()) if len(values) else 0
+    return index if len(values) and finite[index] < np.inf else None
 
 
 def _candidates(state: ReplayedState, routine: Routine) -> Candidates:
@@ -217,14 +226,17 @@ class Attempt:
 
     def points(self, coordinates: Coordinates, z: Matrix) -> Matrix:
         """Return the values of rows of z, shape (k,), all finite."""
-        if not np.isfinite(z).all():
-            raise Left("the routine asked for the value of a point that is not finite")
-        values = self._evaluate(Rows(coordinates.rows(z)))
-        return self._without_failures(values)
+        _check_finite(z)
+        return self._without_failures(self._evaluate(Rows(coordinates.rows(z))))
 
     def point(self, coordinates: Coordinates, z: Matrix) -> float:
         """Return the value of z, shape (n,)."""
-        return float(self.points(coordinates, z[None])[0])
+        _check_finite(z)
+        values = self._evaluate(Rows(coordinates.rows(z[None])))
+        value = float(values[0])
+        if self._lowest <= value <= self._highest:
+            return value
+        return float(self._without_failures(values)[0])
 
     def gradient(
         self, coordinates: Coordinates, z: Matrix, *, central: bool, distance: float | None
@@ -233,8 +245,7 @@ class Attempt:
 
         A slope that cannot be had is 0; so are all of them where z itself has no value.
         """
-        if not np.isfinite(z).all():
-            raise Left("the routine asked for the value of a point that is not finite")
+        _check_finite(z)
         reach = difference_distance(coordinates, z, central=central)
         if distance is not None:
             reach = np.full(len(z), distance)
@@ -265,3 +276,8 @@ class Attempt:
             worse = self._highest / 2 + (range_ if range_ > 0 else max(0.5, abs(self._highest) / 2))
             values[failed] = 2 * min(worse, 8e307)
         return values
+
+
+def _check_finite(z: Matrix) -> None:
+    if not math.isfinite(z.sum()) and not np.isfinite(z).all():
+        raise Left("the routine asked for the value of a point that is not finite")
