@@ -97,7 +97,7 @@ class Experiment:
         if self.first is not None:
             optimizer = Primed(optimizer, self.first, self.from_best)
         if self.is_constrained and "objectives" not in find(self.method).traits:
-            optimizer = Constrained(optimizer)
+            optimizer = Constrained(optimizer, ranks="ranks" in find(self.method).traits)
         if self.noise:
             optimizer = Reevaluated(optimizer)
         return SearchJob(
