@@ -54,7 +54,8 @@ class OpenAIES(RegeneratingStrategy):
         boundary: How candidates are taken into the box, see `zoo.core.bounds.Bounds.map`.
         noise_table: Length of a table that noise is read from instead of drawn, at least dim and better
             a hundred times that; None for none. See `zoo.core.rng.NoiseTable`.
-        sigma: Standard deviation of the candidates, in units of the `scale` that `init` is given.
+        sigma: Standard deviation of the candidates, in units of the `scale` that `init` is given; None for
+            sqrt(n / dim) / 2, at most 0.1: what can be learnt of a step's direction allows no longer steps.
         learning_rate: In the same units; None for sigma with Adam, sigma sqrt(n) / 4 with "sgd".
         update: "adam" or "sgd".
         beta1: Share of the past in the mean of gradients: of Adam, or of the momentum.
@@ -82,7 +83,7 @@ class OpenAIES(RegeneratingStrategy):
         reinforcement learning", 2017. https://arxiv.org/abs/1703.03864
     """
 
-    sigma: float = 0.1
+    sigma: float | None = None
     learning_rate: float | None = None
     update: str = "adam"
     beta1: float = 0.9
@@ -92,9 +93,9 @@ class OpenAIES(RegeneratingStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("sigma", self.sigma)
-        if self.learning_rate is not None:
-            check_positive("learning_rate", self.learning_rate)
+        for name in ("sigma", "learning_rate"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
         check_choice("update", self.update, UPDATES)
         check_fraction("beta1", self.beta1)
         check_fraction("beta2", self.beta2)
@@ -120,10 +121,15 @@ class OpenAIES(RegeneratingStrategy):
         frame, mean, _ = self._framed(x0, key, bounds, scale, self.sigma, budget, known)
         return OpenAIESState(frame, 0, 0, mean, self._rule.init(mean))
 
-    def _rate(self, count: int) -> float:
+    def _width(self, dim: int) -> float:
+        """Return sigma before it decays."""
+        return self.sigma or min(0.1, math.sqrt(self._size(dim) / dim) / 2)
+
+    def _rate(self, dim: int) -> float:
+        """Return the learning rate before it decays."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return self.sigma if self.update == "adam" else self.sigma * math.sqrt(count) / 4
+        return self._width(dim) * (1.0 if self.update == "adam" else math.sqrt(self._size(dim)) / 4)
 
     @property
     def _rule(self) -> Update:
@@ -134,7 +140,7 @@ class OpenAIES(RegeneratingStrategy):
         return True
 
     def _spread(self, state: OpenAIESState) -> Array | float:
-        return state.frame.scale * (self.sigma * self.decay**state.step)
+        return state.frame.scale * (self._width(len(state.mean)) * self.decay**state.step)
 
     def _learn(self, state: OpenAIESState, values: Vector, step: int, nfev: int) -> OpenAIESState:
         frame = state.frame
@@ -144,7 +150,8 @@ class OpenAIES(RegeneratingStrategy):
         if self.weight_decay:
             gradient += self._pull(state) * (self.weight_decay / frame.scale)
         memory, direction = self._rule.update(state.memory, gradient)
-        mean = state.mean - direction * (frame.scale * (self._rate(len(values)) * self.decay**state.step))
+        rate = self._rate(len(state.mean)) * self.decay**state.step
+        mean = state.mean - direction * (frame.scale * rate)
         return OpenAIESState(frame, step, nfev, mean, memory)
 
     def _pull(self, state: OpenAIESState) -> Array:

@@ -141,6 +141,14 @@ def test_many_variables_are_found_in_single_precision() -> None:
     np.testing.assert_allclose(step[clear], -0.01 * np.sign(g[clear]), rtol=1e-3)
 
 
+@pytest.mark.parametrize(("dim", "sigma"), [(5, 0.1), (400, 0.1), (40_000, 0.01)])
+def test_default_widths_suit_the_dimension(dim: int, sigma: float) -> None:
+    method = OpenAIES(16)
+    assert method.diagnostics(start(method, dim=dim))["largest_deviation"] == pytest.approx(sigma)
+    narrow = OpenAIES(16, sigma=0.02)
+    assert narrow.diagnostics(start(narrow, dim=dim, scale=3.0))["smallest_deviation"] == pytest.approx(0.06)
+
+
 def test_starts_at_the_best_known_point() -> None:
     known = Known(np.array([[1.0] * 5, [2.0] * 5, [3.0] * 5]), [5.0, NAN, 4.0])
     state = start(OpenAIES(), known=known)
