@@ -158,7 +158,7 @@ def test_wrong_options(name: str) -> None:
 
 
 def test_too_many_variables_for_a_covariance() -> None:
-    with pytest.raises(MemoryError, match='8000 GB.*method="snes"'):
+    with pytest.raises(MemoryError, match=r'8000 GB.*method="snes"'):
         XNES().init(np.zeros(1_000_000), key=Key(0))
 
 
