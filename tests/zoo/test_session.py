@@ -23,7 +23,7 @@ from zoo.run.digest import digest_of_run
 from zoo.run.journal import Journal
 
 START = np.array([1.5, -1.0, 0.5])
-METHODS = ("cma", "pso", "pycma", "l-bfgs-b", "nelder-mead", "coordinate-descent", "random")
+METHODS = ("cma", "de", "pycma", "l-bfgs-b", "coordinate-descent")
 
 
 def bowl(x):
@@ -37,7 +37,7 @@ def value_of(trial):
 
 
 def session(method="cma", x0=START, **more):
-    return zoo.Session(method, x0, **{"budget": 70, "rng": 5, **more})
+    return zoo.Session(method, x0, **{"budget": 50, "rng": 5, **more})
 
 
 def driven(session, value_of=value_of, n=3):
@@ -62,7 +62,7 @@ def same(first, second):
 @pytest.mark.parametrize("noise", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 def test_driven_by_a_function_it_does_what_minimize_does(tmp_path, method, noise):
-    arguments = {"method": method, "budget": 70, "rng": 5, "noise": noise}
+    arguments = {"method": method, "budget": 50, "rng": 5, "noise": noise}
     expected = zoo.minimize(bowl, START, **arguments, out=tmp_path / "minimize")
     found = session(method, noise=noise, out=tmp_path / "session")
     driven(found, lambda trial: bowl(trial.x))
@@ -78,7 +78,7 @@ def test_driven_by_a_function_it_does_what_minimize_does(tmp_path, method, noise
 def test_without_a_directory_it_is_the_same(bounds):
     found = session(bounds=bounds)
     driven(found, lambda trial: bowl(trial.x), n=100)
-    assert same(found.result, zoo.minimize(bowl, START, method="cma", bounds=bounds, budget=70, rng=5))
+    assert same(found.result, zoo.minimize(bowl, START, method="cma", bounds=bounds, budget=50, rng=5))
 
 
 def test_points_and_budget_are_as_in_minimize():
@@ -147,7 +147,7 @@ def in_order(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", ["cma", "l-bfgs-b", "coordinate-descent"])
-@settings(max_examples=12, deadline=None, phases=[Phase.generate])  # to make one smaller takes minutes
+@settings(max_examples=8, deadline=None, phases=[Phase.generate])  # to make one smaller takes minutes
 @given(pick=st.randoms(use_true_random=True))
 def test_any_interleaving_gives_the_same_points(method, pick, in_order, tmp_path_factory):
     expected, out = in_order(method), tmp_path_factory.mktemp("run")
@@ -201,12 +201,13 @@ def bench(number, directories, records):
                 lost = [number for number, value in values.items() if value != value]
                 mine.abandon(lost)
                 mine.tell({number: value for number, value in values.items() if number not in lost})
+            time.sleep(0.005)
     Path(records, f"{number}.json").write_text(json.dumps(points))
 
 
 @pytest.mark.slow
 def test_three_processes_that_answer_late_and_abandon_some(tmp_path, in_order):
-    methods = ("cma", "pso", "l-bfgs-b", "coordinate-descent")
+    methods = ("cma", "de", "l-bfgs-b", "coordinate-descent")
     for method in methods:
         session(method, out=tmp_path / method).close()
     context = multiprocessing.get_context("spawn")
@@ -242,12 +243,13 @@ with zoo.Session.open(sys.argv[1]) as session:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["cma", "coordinate-descent"])
 def test_killed_it_has_lost_nothing_that_was_told(tmp_path, method, in_order):
     expected, out = in_order(method), tmp_path / "run"
     session(method, out=out).close()
     told, asked = set(), set()
-    for lines in (5, 17, 40):
+    for lines in (5, 33):
         with subprocess.Popen(
             [sys.executable, "-c", _OWNER, str(out)], stdout=subprocess.PIPE, text=True, cwd=os.getcwd()
         ) as owner:
@@ -422,7 +424,7 @@ def ring(x):
 
 @pytest.mark.parametrize("noise", [False, True])
 def test_constraints_that_are_functions_are_evaluated_here(tmp_path, noise):
-    arguments = {"method": "cma", "constraints": ring, "budget": 70, "rng": 5, "noise": noise}
+    arguments = {"method": "cma", "constraints": ring, "budget": 50, "rng": 5, "noise": noise}
     expected = zoo.minimize(bowl, START, **arguments, out=tmp_path / "minimize")
     found = zoo.Session(x0=START, **arguments, out=tmp_path / "session")
     for trial in reversed(found.ask(5)):
@@ -460,7 +462,7 @@ def test_constraints_may_be_told_beside_the_values(tmp_path):
     def both(x):
         return zoo.Evaluations([bowl(row) for row in x], extras={"constraints": [[-ring(row)] for row in x]})
 
-    arguments = {"method": "cma", "constraints": "returned", "budget": 70, "rng": 5}
+    arguments = {"method": "cma", "constraints": "returned", "budget": 50, "rng": 5}
     expected = zoo.minimize(both, START, **arguments, vectorized=True)
     found = zoo.Session(x0=START, **arguments, out=tmp_path)
     first, second, third = found.ask(3)
@@ -571,7 +573,7 @@ def test_the_same_arguments_open_it_and_others_are_refused(tmp_path):
 
 
 def test_a_session_and_a_function_go_on_with_each_other(tmp_path):
-    expected = zoo.minimize(bowl, START, method="cma", budget=70, rng=5)
+    expected = zoo.minimize(bowl, START, method="cma", budget=50, rng=5)
     found = session(out=tmp_path / "run")
     for trial in found.ask(4)[::-1] + found.ask(1):
         found.tell(trial.id, bowl(trial.x))
@@ -595,10 +597,10 @@ def test_a_session_and_a_function_go_on_with_each_other(tmp_path):
         assert not found.pending
         for trial in found.ask(3):
             found.tell(trial.id, counted(trial.x))
-    assert same(zoo.minimize(counted, START, method="cma", budget=70, rng=5, out=tmp_path / "run"), expected)
+    assert same(zoo.minimize(counted, START, method="cma", budget=50, rng=5, out=tmp_path / "run"), expected)
     assert calls == expected.nfev - 5
 
-    zoo.minimize(counted, START, method="cma", budget=70, rng=5, out=tmp_path / "other", callback=halt)
+    zoo.minimize(counted, START, method="cma", budget=50, rng=5, out=tmp_path / "other", callback=halt)
     found = zoo.Session.open(tmp_path / "other")
     while not found.done:
         for trial in found.ask(3):
