@@ -104,10 +104,35 @@ class Coordinates:
         return frame.like.asarray(x)
 
     def seen(self, z: Matrix) -> Matrix:
-        """Return z as the objective sees it, after rounding to the dtype of the rows."""
+        """Return z, shape (..., n), as the objective sees it: rounded to the dtype of the rows."""
         if self.smooth or self.frame.like.dtype == "float64":
             return z
-        return np.asarray(to_numpy(self.rows(z[None]))[0], np.float64)[self.free] / self.unit
+        x = np.asarray(to_numpy(self.rows(z.reshape(-1, self.dim))), np.float64)
+        return x[:, self.free].reshape(z.shape) / self.unit
+
+
+class Points(Candidates):
+    """Points given by rows of z.
+
+    Args:
+        coordinates: Where z lives.
+        z: Shape (k, n); not copied.
+    """
+
+    __slots__ = ("coordinates", "z")
+
+    def __init__(self, coordinates: Coordinates, z: Matrix) -> None:
+        self.coordinates, self.z = coordinates, z
+
+    @property
+    def dim(self) -> int:
+        return len(self.coordinates.free)
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self.coordinates.rows(self.z[start:stop])
 
 
 class Differences(Candidates):
@@ -155,7 +180,7 @@ class Differences(Candidates):
         z = np.empty((stop - start, len(self.z)))
         z[:] = self.z
         numbers = np.arange(start, stop) - int(self.base)
-        which = np.flatnonzero(numbers >= 0)
+        which = np.arange(max(1 - start, 0) if self.base else 0, stop - start)
         numbers = numbers[which]
         if self.central:
             column = numbers // 2
@@ -190,6 +215,14 @@ class Differences(Candidates):
             slope = np.where(np.isnan(ahead), (back - value) / b, slope)
             slope = np.where(np.isnan(back), (ahead - value) / a, slope)
             return _finite(slope)
+
+    def second_differences(self, values: Matrix, value: float) -> Matrix:
+        """Return f(z + a) + f(z - a) - 2 f(z) for all coordinates where it can be had; see `gradient`."""
+        if not self.central:
+            return np.empty(0)
+        even = np.abs(self.first - self.z + (self.second - self.z)) <= np.abs(self.first - self.z) / 16
+        second = (values[::2] - value) + (values[1::2] - value)
+        return second[even & np.isfinite(second)]
 
 
 def difference_distance(coordinates: Coordinates, z: Matrix, *, central: bool) -> Matrix:

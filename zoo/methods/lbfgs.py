@@ -16,7 +16,7 @@ from zoo.core.state import state
 from zoo.core.types import Candidates, Evaluations, Known, Rows
 from zoo.core.validation import check_choice, check_count, check_flag, check_fraction
 from zoo.estimators.precision import Precision, next_smoothing, start_smoothing
-from zoo.methods.coordinates import Coordinates, Differences
+from zoo.methods.coordinates import Coordinates, Differences, Points
 from zoo.methods.population import Frame, begin, scatter
 
 Matrix = np.ndarray[Any, Any]
@@ -95,8 +95,8 @@ class LBFGS:
     four batches the memory is cleared. Pairs without positive curvature are not remembered.
 
     With the stencil "auto" differences are forward until they lead no further, then central. If the first
-    point that is evaluated again has another value, the function counts as noisy: from then on
-    every step evaluates z as well, and the distance of differences follows the noise
+    point that is evaluated again has another value, the function counts as noisy: from then on differences
+    are central, every step evaluates z as well, and the distance of differences follows the noise
     (`zoo.estimators.precision`).
 
     A failed evaluation is a slope of 0, or a length that will not do. The search starts at x0, or at the best
@@ -109,7 +109,7 @@ class LBFGS:
         num_trials: Lengths that are tried at once.
         stencil: "auto", "forward" or "central".
         ftol: Ends where -g d / 2, the decrease that the model promises, is this share of what was
-            gained so far, or lost in the rounding of the value.
+            gained so far, or lost in the rounding or the noise of values.
         restarts: Whether it starts again at a random point when it has converged.
 
     Raises:
@@ -167,18 +167,8 @@ class LBFGS:
 
     def ask(self, state: LBFGSState) -> Candidates:
         """Return what a gradient or a line search needs; the first of it where the budget ends."""
-        here = _coordinates(state.frame)
-        asked: Candidates
-        if not here.dim:
-            asked = Rows(here.rows(np.empty((1, 0))))
-        elif state.direction is None:
-            asked = self._differences(state)
-        else:
-            asked = Rows(here.rows(self._trials(state)))
-        budget = state.frame.budget
-        if budget is not None and len(asked) > budget - state.nfev:
-            return Rows(asked.rows(0, max(0, budget - state.nfev)))
-        return asked
+        asked, count = self._wanted(state), self._count(state)
+        return asked if count == len(asked) else Rows(asked.rows(0, count))
 
     def tell(self, state: LBFGSState, evaluations: Evaluations) -> LBFGSState:
         """Return the state after a step's values.
@@ -186,9 +176,11 @@ class LBFGS:
         Raises:
             ValueError: There are not as many values as candidates.
         """
-        asked, values = self.ask(state), evaluations.values
-        if len(values) != len(asked):
-            raise ValueError(f"`evaluations` must hold the {len(asked)} values asked for, got {len(values)}.")
+        asked, values = self._wanted(state), evaluations.values
+        if len(values) != self._count(state):
+            raise ValueError(
+                f"`evaluations` must hold the {self._count(state)} values asked for, got {len(values)}."
+            )
         finite = np.where(np.isnan(values), np.inf, values)
         index = int(finite.argmin()) if len(values) else 0
         if len(values) and finite[index] < state.best:
@@ -203,7 +195,9 @@ class LBFGS:
             state = replace(state, unit=2.0 ** min(math.frexp(largest)[1], 1023) if largest else 1.0)
         values = values / (state.unit or 1.0)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            return self._estimated(state, values) if state.direction is None else self._tried(state, values)
+            if isinstance(asked, Differences):
+                return self._estimated(state, asked, values)
+            return self._tried(state, asked.z, values)
 
     def recommend(self, state: LBFGSState) -> Array:
         """Return the best point evaluated; the start before any had a value."""
@@ -262,16 +256,29 @@ class LBFGS:
         attempt, frame = state.attempt + 1, state.frame
         start = state.x if near else scatter(frame, f"start {attempt}", 1)[0]
         reason = state.reason if reason is None else reason
-        return self._begun(frame, start, attempt, state.nfev, state.x, state.best, reason)
+        new = self._begun(frame, start, attempt, state.nfev, state.x, state.best, reason)
+        return replace(_sharing(new, state), unit=state.unit) if state.noisy else new
 
-    def _has_base(self, state: LBFGSState) -> bool:
-        # Once more when it has a value already, to see whether it has the same again.
-        return state.noisy is not False or math.isnan(state.value)
-
-    def _differences(self, state: LBFGSState) -> Differences:
+    def _wanted(self, state: LBFGSState) -> Differences | Points:
         here = _coordinates(state.frame)
+        if not here.dim:
+            return Points(here, np.empty((1, 0)))
+        if state.direction is not None:
+            return Points(here, self._trials(state))
         reach = np.maximum(state.smoothing, 32 * state.frame.like.epsilon * np.abs(state.z))
-        return Differences(here, state.z, reach, central=state.central, base=self._has_base(state))
+        return Differences(here, state.z, reach, central=state.central, base=_has_base(state))
+
+    def _count(self, state: LBFGSState) -> int:
+        """Return how many evaluations the next step has: fewer than it wants where the budget ends."""
+        dim = len(state.z)
+        if not dim:
+            count = 1
+        elif state.direction is not None:
+            count = self.num_trials + bool(state.noisy)
+        else:
+            count = (2 if state.central else 1) * dim + _has_base(state)
+        left = count if state.frame.budget is None else state.frame.budget - state.nfev
+        return max(0, min(count, left))
 
     def _lengths(self, state: LBFGSState) -> Matrix:
         """Return the lengths of the steps to try, in units of the direction."""
@@ -284,15 +291,13 @@ class LBFGS:
         """Return the points of a line search, and z before them if values are noisy."""
         here, direction = _coordinates(state.frame), state.direction
         z = state.z + self._lengths(state)[:, None] * direction
-        z = np.minimum(np.maximum(z, here.lower), here.upper)
-        if state.frame.like.dtype != "float64":
-            z = np.stack([here.seen(row) for row in z])
+        z = here.seen(np.minimum(np.maximum(z, here.lower), here.upper))
         return np.vstack([state.z, z]) if state.noisy else z
 
-    def _estimated(self, state: LBFGSState, values: Matrix) -> LBFGSState:
-        asked, has_base = self._differences(state), self._has_base(state)
+    def _estimated(self, state: LBFGSState, asked: Differences, values: Matrix) -> LBFGSState:
         value, noisy, precision = state.value, state.noisy, state.precision
-        if has_base:
+        before = state.value
+        if asked.base:
             value = float(values[0])
             if math.isnan(value) and math.isnan(state.value):
                 return self._again(state, None, near=math.isfinite(state.best))
@@ -300,7 +305,7 @@ class LBFGS:
                 value = state.value
             elif math.isfinite(state.value) and noisy is None:
                 noisy = value != state.value
-        slopes = asked.gradient(values[int(has_base) :], value)
+        slopes = asked.gradient(values[int(asked.base) :], value)
         valid = np.isfinite(slopes)
         if not valid.any():
             if state.tries >= _PATIENCE:
@@ -309,19 +314,29 @@ class LBFGS:
         gradient = np.where(valid, slopes, 0)
         smoothing = state.smoothing
         if noisy:
-            again = abs(value - state.value)
+            state = replace(state, value=value, noisy=True)
+            if self.stencil == "auto" and not state.central:
+                return self._finer(state)
+            second = asked.second_differences(values[1:], value)
+            if not state.central and math.isfinite(before):
+                second = np.array([math.sqrt(3) * (value - before)])  # of as much noise, and no curvature
             precision, smoothing = next_smoothing(
                 precision,
                 smoothing,
                 stencil="central" if state.central else "forward",
                 difference=float(np.sqrt((gradient[valid] ** 2).mean())) * smoothing,
-                second=math.sqrt(3) * again if math.isfinite(again) else 0.0,
-                pairs=int(math.isfinite(again)),
+                second=float(np.sqrt((second**2).mean())) if len(second) else 0.0,
+                pairs=len(second),
                 rounding=state.frame.like.epsilon * abs(value),
             )
+            if smoothing > 4 * state.smoothing:  # these differences were noise
+                return replace(state, precision=precision, smoothing=smoothing, before=None)
         steps, changes = state.steps, state.changes
         if state.before is not None:
-            steps, changes = self._remembered(state, state.z - state.before[0], gradient - state.before[1])
+            step, change = state.z - state.before[0], gradient - state.before[1]
+            if self._is_telling(state, step, change):
+                keep = slice(-self.memory, None)
+                steps, changes = np.vstack([steps, step])[keep], np.vstack([changes, change])[keep]
         state = replace(
             state,
             value=value,
@@ -337,13 +352,14 @@ class LBFGS:
         )
         return self._directed(state)
 
-    def _remembered(self, state: LBFGSState, step: Matrix, change: Matrix) -> tuple[Matrix, Matrix]:
-        """Return the pairs with a new one, if its curvature is positive."""
-        curvature = float(step @ change)
-        if not curvature > 1e-10 * math.sqrt(float(step @ step) * float(change @ change)):
-            return state.steps, state.changes
-        keep = slice(-self.memory, None)
-        return np.vstack([state.steps, step])[keep], np.vstack([state.changes, change])[keep]
+    def _is_telling(self, state: LBFGSState, step: Matrix, change: Matrix) -> bool:
+        """Whether a pair has positive curvature, and stands out of the noise."""
+        size = math.sqrt(float(change @ change))
+        # A slope has the error of a difference, by its distance; a change that of two slopes.
+        error = state.precision.noise * (1.0 if state.central else 2.0) / state.smoothing
+        if state.noisy and size < 2 * error * math.sqrt(len(change)):
+            return False
+        return float(step @ change) > 1e-10 * math.sqrt(float(step @ step)) * size
 
     def _directed(self, state: LBFGSState) -> LBFGSState:
         """Return the state with a direction for the next points, or the one after the end."""
@@ -359,7 +375,7 @@ class LBFGS:
         ):
             return self._directed(_forgetful(state))
         gained = max(state.first - state.value, 0.0)
-        rounding = state.frame.like.epsilon * abs(state.value) / 4
+        rounding = max(state.frame.like.epsilon * abs(state.value) / 4, state.precision.noise / 2)
         if len(state.steps) and decrease <= max(self.ftol * gained, rounding):
             return self._exhausted(state, "the decrease that the model promises is negligible")
         if not norm > 0:
@@ -370,10 +386,12 @@ class LBFGS:
         """Return the state in which finer differences are asked for, or after the end if there are none."""
         if self.stencil != "auto" or state.central:
             return self._again(state, reason)
-        precision = replace(
-            _precision(state.frame, True), noise=state.precision.noise, pairs=state.precision.pairs
-        )
-        return replace(
+        return self._finer(state)
+
+    def _finer(self, state: LBFGSState) -> LBFGSState:
+        """Return the state in which central differences are asked for."""
+        precision = _precision(state.frame, True)
+        finer = replace(
             state,
             central=True,
             precision=precision,
@@ -382,11 +400,10 @@ class LBFGS:
             before=None,
             tries=0,
         )
+        return _sharing(finer, state) if state.noisy else finer
 
-    def _tried(self, state: LBFGSState, values: Matrix) -> LBFGSState:
-        assert state.direction is not None
-        assert state.gradient is not None
-        trials, value = self._trials(state), state.value
+    def _tried(self, state: LBFGSState, trials: Matrix, values: Matrix) -> LBFGSState:
+        value = state.value
         if state.noisy:
             value = float(values[0]) if math.isfinite(values[0]) else value
             trials, values = trials[1:], values[1:]
@@ -431,15 +448,17 @@ def two_loop(gradient: Matrix, steps: Matrix, changes: Matrix) -> Matrix:
     q = gradient.copy()
     curvatures = np.einsum("ij,ij->i", steps, changes)
     used = np.flatnonzero(curvatures > 0)
-    shares = {}
-    for index in used[::-1]:
-        shares[index] = float(steps[index] @ q) / curvatures[index]
-        q -= shares[index] * changes[index]
-    if len(used):
-        last = used[-1]
-        q *= curvatures[last] / float(changes[last] @ changes[last])
-    for index in used:
-        q += (shares[index] - float(changes[index] @ q) / curvatures[index]) * steps[index]
+    pairs = [(steps[index], changes[index], float(curvatures[index])) for index in used.tolist()]
+    shares = []
+    for step, change, curvature in reversed(pairs):
+        share = float(step.dot(q)) / curvature
+        q -= share * change
+        shares.append(share)
+    if pairs:
+        _, change, curvature = pairs[-1]
+        q *= curvature / float(change.dot(change))
+    for (step, change, curvature), share in zip(pairs, reversed(shares), strict=True):
+        q += (share - float(change.dot(q)) / curvature) * step
     return q
 
 
@@ -457,5 +476,24 @@ def _precision(frame: Frame, central: bool) -> Precision:
     return start_smoothing(frame.like, "central" if central else "forward", norm=1.0, scale=1.0, size=0.0)
 
 
+def _has_base(state: LBFGSState) -> bool:
+    """Whether a gradient needs the value at z."""
+    # Once more when there is one already, to see whether it is the same again.
+    return state.noisy is not False or math.isnan(state.value)
+
+
 def _forgetful(state: LBFGSState) -> LBFGSState:
     return replace(state, steps=state.steps[:0], changes=state.changes[:0])
+
+
+def _sharing(new: LBFGSState, old: LBFGSState) -> LBFGSState:
+    """Return a state with what another one has learnt of the noise."""
+    known = {name: getattr(old.precision, name) for name in ("noise", "pairs", "measured_at", "slope")}
+    smoothing = max(new.smoothing, old.smoothing)
+    return replace(
+        new,
+        central=new.central or old.central,
+        noisy=True,
+        precision=replace(new.precision, **known),
+        smoothing=smoothing,
+    )
