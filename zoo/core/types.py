@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,15 +20,17 @@ class Candidates(abc.ABC):
     """What a step wants evaluated: a description from which any worker rebuilds any row.
 
     Subclasses hold as little as they can (a base, seeds, a scale) and pickle as little as that.
-
-    Attributes:
-        decisive: Whether the order of the values decides where the search goes, so that under noise it
-            pays to make sure of it. It does not for the points of a finite difference, say.
     """
 
     __slots__ = ()
 
-    decisive: ClassVar[bool] = True
+    @property
+    def decisive(self) -> bool:
+        """Whether the order of the values decides where the search goes, so that noise must not.
+
+        It does not for the points of a finite difference, say.
+        """
+        return True
 
     @property
     @abc.abstractmethod
@@ -262,7 +264,9 @@ class Optimizer(Protocol[S]):
     """A method: a frozen dataclass of hyper-parameters with an explicit state and pure transitions.
 
     Attributes tell the rest of the library what it need not find out: `recommends_evaluated` is True
-    when `recommend` returns a point that was among the candidates.
+    when `recommend` returns a point that was among the candidates. A method that never compares a value with
+    one of another step may say so by `compares_within_steps = True`: then what it is told, for f and its
+    constraints together, may be another mixture in every step.
     """
 
     @property

@@ -24,8 +24,6 @@ class Displaced(Candidates):
     narrower than that. (Mirroring each at the wall would let two partners meet there.)
     """
 
-    decisive = False
-
     __slots__ = (
         "_cache",
         "base",
@@ -71,6 +69,10 @@ class Displaced(Candidates):
         for name, value in fields.items():
             setattr(self, name, value)
         self._cache = None
+
+    @property
+    def decisive(self) -> bool:
+        return False
 
     @property
     def dim(self) -> int:

@@ -73,6 +73,7 @@ class EvolutionStrategy(abc.ABC):
     boundary: str = "smooth"
 
     recommends_evaluated = False
+    compares_within_steps = True
 
     def __post_init__(self) -> None:
         if self.population_size is not None:

@@ -84,6 +84,10 @@ class Proposed(Candidates):
     def dim(self) -> int:
         return self.inner.dim
 
+    @property
+    def decisive(self) -> bool:
+        return self.inner.decisive
+
     def __len__(self) -> int:
         return len(self.inner) + 1
 
