@@ -43,7 +43,8 @@ class RunDirectory:
     `config.json` and `start.safetensors` say what the run is, `meta.json` where it was started,
     `evaluations.bin` what was evaluated (see `zoo.run.journal`), `checkpoints/` how far it came,
     `metrics.jsonl` what each step did (exact: a resumed run writes the same lines), `timings.jsonl`
-    when, `events.jsonl` what went wrong, `result.json` the end.
+    when, `events.jsonl` what went wrong, `asked.jsonl` which points of a session are out (see
+    `zoo.run.handout`), `result.json` the end.
 
     Use `create` or `open`.
     """
