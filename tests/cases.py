@@ -75,6 +75,7 @@ CASES = (
     Case("bipop-cma", frozenset({"translation"}), ROSENBROCK),
     Case("ipop-cma", frozenset({"translation"}), ROSENBROCK),
     Case("lq-cma", _DESCENT, ROSENBROCK),
+    Case("lm-ma-es", _RANKS, SPHERE),
     Case("sep-cma", _RANKS, ELLIPSOID),
     Case("xnes", _RANKS, ROSENBROCK),
     Case("snes", _RANKS, ELLIPSOID),

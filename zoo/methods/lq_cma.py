@@ -23,6 +23,16 @@ _FASTER = 10.0  # factor by which the radius of a proposal grows and shrinks
 _EXACT = 0.03  # error of a promise, relative to the improvement, up to which the radius grows
 _FIT_EVERY = 200  # a model of so many coefficients is fitted anew once per point, one of twice as many per 2
 
+_last: tuple[CMAESState, Matrix | None, CMAES, tuple[Matrix, Matrix, Array]] | None = (
+    None  # and its candidates
+)
+
+
+def clear_cache() -> None:
+    """Forget the candidates drawn last, which need not be drawn again; no result depends on it."""
+    global _last
+    _last = None
+
 
 @state
 class LQCMAState:
@@ -165,28 +175,23 @@ class LQCMA(Settings):
             x0 = Like.of(x0).asarray(best)
         inner = self.inner.init(x0, key=key, bounds=bounds, scale=scale)
         n, dim = self.inner.sample(inner)[0].shape
-        first = LQCMAState(
-            inner=inner,
+        points, values = np.empty((0, dim)), np.empty(0)
+        if known is not None:
+            order = known.order[: _capacity(n, dim)]
+            points, values = known.points[order], known.values[order]
+        model = self._fit(inner, points, values, None) if len(values) > 1 else None
+        return LQCMAState(
             nfev=0,
             budget=budget,
-            values=np.full(n, np.nan),
-            asked=np.zeros(n, bool),
-            promised=np.zeros(n),
-            proposal=None,
-            promise=0.0,
             radius=1.0,
-            points=np.empty((0, dim)),
-            known=np.empty(0),
-            model=None,
+            points=points,
+            known=values,
+            model=model,
             unfitted=0,
             tau=0.0,
             mean=inner.mean,
+            **self._step(inner, model, 1.0, n),
         )
-        if known is None:
-            return first
-        order = known.order[: _capacity(n, dim)]
-        first = replace(first, points=known.points[order], known=known.values[order], unfitted=len(order))
-        return self._begin(self._refit(first), inner)
 
     def ask(self, state: LQCMAState) -> Rows:
         """Return the next batch of the step's candidates, those that the model likes best first."""
@@ -205,20 +210,13 @@ class LQCMA(Settings):
             )
         values, asked = state.values.copy(), state.asked.copy()
         values[rows], asked[rows] = evaluations.values, True
-        state = replace(state, nfev=state.nfev + len(rows), values=values, asked=asked)
-        valid = rows[np.isfinite(evaluations.values)]
-        complete = bool(asked.all())
-        if len(valid):
-            x = _plain(self._candidates(state)[2])
-            state = self._refit(_archived(state, x[valid], values[valid]))
-            if state.model is not None:
-                window = max(_WINDOW, int(min(1.2 * np.count_nonzero(asked), 0.75 * len(asked))))
-                n = len(asked)
-                told = state.model(np.concatenate([x, state.points[:window]]))
-                tau = kendall(state.known[:window], told[n:]) if len(told) > n + 2 else 0.0
-                state = replace(state, promised=told[:n], tau=tau)
-        if complete or (len(valid) and state.tau >= self.tau):
-            return self._next_step(state, bool(len(valid)))
+        nfev, told = state.nfev + len(rows), rows[np.isfinite(evaluations.values)]
+        if len(told):
+            state = self._learn_model(state, values, asked, told, nfev)
+        else:
+            state = replace(state, nfev=nfev, values=values, asked=asked)
+        if np.count_nonzero(asked) == len(asked) or (len(told) and state.tau >= self.tau):
+            return self._next_step(state, bool(len(told)))
         return state
 
     def recommend(self, state: LQCMAState) -> Array:
@@ -236,12 +234,21 @@ class LQCMA(Settings):
         return {**self.inner.diagnostics(state.inner), "tau": state.tau, "archive": len(state.known)}
 
     def _candidates(self, state: LQCMAState) -> tuple[Matrix, Matrix, Array]:
-        """Return z, y and the points of the whole step."""
-        z, y = self.inner.sample(state.inner)
-        if state.proposal is not None:
+        """Return z, y and the points of the whole step, not to be written to."""
+        return self._sample(state.inner, state.proposal)
+
+    def _sample(self, inner: CMAESState, proposal: Matrix | None) -> tuple[Matrix, Matrix, Array]:
+        global _last
+        last = _last
+        if last is not None and last[0] is inner and last[1] is proposal and last[2] is self.inner:
+            return last[3]
+        z, y = self.inner.sample(inner)
+        if proposal is not None:
             z, y = z.copy(), y.copy()
-            z[0], y[0] = state.proposal
-        return z, y, self.inner.place(state.inner, y)
+            z[0], y[0] = proposal
+        found = z, y, self.inner.place(inner, y)
+        _last = (inner, proposal, self.inner, found)
+        return found
 
     def _rows(self, state: LQCMAState) -> Matrix:
         """Return which of the step's candidates are asked for."""
@@ -253,16 +260,45 @@ class LQCMA(Settings):
         rows: Matrix = order[~state.asked[order]][:count]
         return rows
 
-    def _refit(self, state: LQCMAState) -> LQCMAState:
-        """Fit the model to the points that there are now, if there are enough new ones."""
-        count, dim = state.points.shape
-        last = state.model.kind if state.model else None
-        if count < 2 or (last == "full" and state.unfitted < num_coefficients(dim, "full") // _FIT_EVERY):
-            return state
-        inner = state.inner
-        spread = self.inner._spread(inner)
-        model = fit(state.points, state.known, self._center(inner), inner.factor, spread, last)
-        return replace(state, model=model, unfitted=0)
+    def _learn_model(
+        self, state: LQCMAState, values: Matrix, asked: Matrix, told: Matrix, nfev: int
+    ) -> LQCMAState:
+        """Return the state with some more points, the model fitted to them, and how well it ranks them."""
+        x = _plain(self._candidates(state)[2])
+        n, dim = x.shape
+        points, known = np.concatenate([x[told], state.points]), np.concatenate([values[told], state.known])
+        fresh = int(np.count_nonzero(np.isfinite(values)))
+        order = np.arange(min(len(known), _capacity(n, dim)))
+        order[:fresh] = known[:fresh].argsort(kind="stable")
+        points, known = points[order], known[order]
+
+        model, promised, tau, unfitted = state.model, state.promised, 0.0, state.unfitted + len(told)
+        rarely = model is not None and model.kind == "full"
+        if len(known) > 1 and (not rarely or unfitted >= num_coefficients(dim, "full") // _FIT_EVERY):
+            model = self._fit(state.inner, points, known, model.kind if model else None)
+            unfitted = 0
+        if model is not None:
+            window = max(_WINDOW, int(min(1.2 * np.count_nonzero(asked), 0.75 * n)))
+            modelled = model(np.concatenate([x, points[:window]]))
+            promised = modelled[:n]
+            if len(known) > 2:
+                tau = kendall(known[:window], modelled[n:])
+        return replace(
+            state,
+            nfev=nfev,
+            values=values,
+            asked=asked,
+            points=points,
+            known=known,
+            model=model,
+            unfitted=unfitted,
+            promised=promised,
+            tau=tau,
+        )
+
+    def _fit(self, inner: CMAESState, points: Matrix, known: Matrix, last: str | None) -> Model:
+        """Fit the model in the units of the distribution."""
+        return fit(points, known, self._center(inner), inner.factor, self.inner._spread(inner), last)
 
     def _next_step(self, state: LQCMAState, learnt: bool) -> LQCMAState:
         """Let the strategy make its step, and propose the minimum of the model to the one after it."""
@@ -270,7 +306,7 @@ class LQCMA(Settings):
         if not state.asked.all():
             # The model's values, so shifted that the best is the best one found.
             assert state.model is not None
-            values = (state.promised - state.promised.min()) * state.model.unit + np.nanmin(state.values)
+            values = (state.promised - state.promised.min()) * state.model.unit + np.fmin.reduce(state.values)
             values[state.asked & np.isnan(state.values)] = np.nan
         z, y, _ = self._candidates(state)
         radius = state.radius
@@ -281,18 +317,23 @@ class LQCMA(Settings):
             radius = self._next_radius(state)
             length = math.sqrt(z[0].dot(z[0]) / dim)
             if length > 1:
+                z, y = z.copy(), y.copy()
                 z[0] /= length
                 y[0] /= length
         inner = self.inner.learn(state.inner, Evaluations(values), z, y)
-        mean = inner.mean if learnt else state.mean
-        return self._begin(replace(state, radius=radius, mean=mean), inner)
+        return replace(
+            state,
+            radius=radius,
+            mean=inner.mean if learnt else state.mean,
+            **self._step(inner, state.model, radius, len(values)),
+        )
 
     def _next_radius(self, state: LQCMAState) -> float:
         """Return the radius after a proposal: longer if that kept its promise, shorter if it is not best."""
         assert state.proposal is not None
         fresh = int(np.count_nonzero(np.isfinite(state.values)))
         others = np.concatenate([state.values[1:], state.known[fresh:]])
-        found, before = float(state.values[0]), float(np.nanmin(others, initial=math.inf))
+        found, before = float(state.values[0]), float(np.fmin.reduce(others, initial=math.inf))
         z = state.proposal[0]
         length = math.sqrt(z.dot(z) / len(z))
         if not found < before:
@@ -300,21 +341,21 @@ class LQCMA(Settings):
         kept = abs(found - state.promise) <= _EXACT * (before - state.promise) < math.inf
         return state.radius * _FASTER if kept and length > 0.9 * state.radius else state.radius
 
-    def _begin(self, state: LQCMAState, inner: CMAESState) -> LQCMAState:
-        """Return the state at the beginning of a step of the strategy."""
-        n, model = len(state.asked), state.model
-        state = replace(
-            state,
-            inner=inner,
-            values=np.full(n, np.nan),
-            asked=np.zeros(n, bool),
-            proposal=None if model is None else self._proposal(inner, model, state.radius),
-            promised=np.zeros(n),
-        )
-        if model is None:
-            return state
-        promised = model(_plain(self._candidates(state)[2]))
-        return replace(state, promised=promised, promise=model.base + model.unit * float(promised[0]))
+    def _step(self, inner: CMAESState, model: Model | None, radius: float, count: int) -> dict[str, Any]:
+        """Return the part of a state that is new at the beginning of a step of the strategy."""
+        proposal, promised, promise = None, np.zeros(count), 0.0
+        if model is not None:
+            proposal = self._proposal(inner, model, radius)
+            promised = model(_plain(self._sample(inner, proposal)[2]))
+            promise = model.base + model.unit * float(promised[0])
+        return {
+            "inner": inner,
+            "values": np.full(count, np.nan),
+            "asked": np.zeros(count, bool),
+            "promised": promised,
+            "proposal": proposal,
+            "promise": promise,
+        }
 
     def _proposal(self, inner: CMAESState, model: Model, radius: float) -> Matrix | None:
         """Return z and y of the minimum of the model within a radius, None if that is where the mean is."""
@@ -327,7 +368,7 @@ class LQCMA(Settings):
             x = np.clip(center + y * spread, bounds.lower, bounds.upper)
             step = to_numpy(bounds.inverse(x, self.boundary)) - inner.mean
             z, y = whiten(step[None], root)[:, 0], step / spread
-        return np.stack([z, y]) if z.dot(z) > 0 else None
+        return np.array([z, y]) if z.dot(z) > 0 else None
 
     def _center(self, inner: CMAESState) -> Matrix:
         return _plain(self.inner.recommend(inner))
@@ -340,12 +381,3 @@ def _plain(x: Array) -> Matrix:
 def _capacity(population_size: int, dim: int) -> int:
     """Return how many points are kept."""
     return max(2 * num_coefficients(dim, "full"), population_size)
-
-
-def _archived(state: LQCMAState, points: Matrix, values: Matrix) -> LQCMAState:
-    """Return the state with new points before the others, those of the present step in order."""
-    points, known = np.concatenate([points, state.points]), np.concatenate([values, state.known])
-    fresh = int(np.count_nonzero(np.isfinite(state.values)))
-    order = np.arange(min(len(known), _capacity(len(state.asked), points.shape[1])))
-    order[:fresh] = known[:fresh].argsort(kind="stable")[: len(order)]
-    return replace(state, points=points[order], known=known[order], unfitted=state.unfitted + len(values))

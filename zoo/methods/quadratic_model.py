@@ -6,11 +6,14 @@ every direction. So the fit is well conditioned whatever the shape of the object
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
+from collections.abc import Callable
 
 import numpy as np
 from scipy.linalg.blas import dsyrk
-from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
+from scipy.linalg.lapack import dpotrf, dpotrs, dsyev, dtrtrs
 
 from zoo.core.state import state
 from zoo.methods.cma_base import Matrix
@@ -90,12 +93,27 @@ def fit(
     order = values.argsort(kind="stable")
     x, values = x[order] - center, values[order]
     kind = next((k for k in ("full", "diagonal") if n >= num_coefficients(dim, k) + 2), "linear")
-    model, score = _fit(x, values, center, factor, deviations, kind)
+    model, error = _fit(x, values, center, factor, deviations, kind)
     if kind == "full" and last != "full" and n < 2 * num_coefficients(dim, kind):
-        other, other_score = _fit(x, values, center, factor, deviations, "diagonal")
-        if other_score < score:
+        other, other_error = _fit(x, values, center, factor, deviations, "diagonal")
+        if other_error() < error():
             return other
     return model
+
+
+@functools.lru_cache(maxsize=16)
+def _ranks(count: int) -> Matrix:
+    """Return the weights of points by rank; not to be written to."""
+    return np.linspace(_BEST_WEIGHT, 1.0, count)
+
+
+@functools.lru_cache(maxsize=16)
+def _places(dim: int) -> tuple[Matrix, Matrix]:
+    """Return where in a full model's coefficients each entry of H is, and its share in that coefficient."""
+    places = np.zeros((dim, dim), np.intp)
+    places[np.triu_indices(dim)] = np.arange(dim + 1, num_coefficients(dim, "full"))
+    places += np.triu(places, 1).T
+    return places, 0.5 + 0.5 * np.eye(dim)
 
 
 def whiten(steps: Matrix, root: Matrix) -> Matrix:
@@ -108,8 +126,8 @@ def whiten(steps: Matrix, root: Matrix) -> Matrix:
 
 def _fit(
     steps: Matrix, values: Matrix, center: Matrix, factor: Matrix, deviations: Matrix, kind: str
-) -> tuple[Model, float]:
-    """Return a model of a kind and its score; points are given relative to `center`, best first."""
+) -> tuple[Model, Callable[[], float]]:
+    """Fit one kind to points relative to `center`, best first; return a way to its error as well."""
     n, dim = steps.shape
     size = num_coefficients(dim, kind)
     used = min(n, max(size + 2 + int(_SPARE * size), int(_SHARE * (n + 1))))
@@ -119,19 +137,21 @@ def _fit(
     z = whiten(steps[:used], root)
     with np.errstate(over="ignore"):
         squares = np.einsum("ij,ij->j", z, z)
-    if not np.isfinite(squares).all():  # steps so small that some points are further than numbers reach
+    if not math.isfinite(
+        float(squares.sum())
+    ):  # steps so small that some points are further than numbers reach
         z = np.clip(np.nan_to_num(z), -_FARTHEST, _FARTHEST)
         squares = np.einsum("ij,ij->j", z, z)
 
-    # Values between 0 and 1, whatever their size.
-    largest = max(abs(float(values[0])), abs(float(values[used - 1]))) or 1.0
-    y = values[:used] / largest
-    y -= y[0]
-    unit = float(y[-1]) or 1.0
-    y /= unit
+    base, unit = float(values[0]), float(values[used - 1]) - float(values[0])
+    if unit < math.inf:
+        y = (values[:used] - base) / (unit or 1.0)
+    else:
+        y, unit = values[:used] / 4 - base / 4, sys.float_info.max
+        y /= y[-1]
 
     # Each row (1, z, z z') times its weight, from z times the root of it.
-    weight = np.linspace(_BEST_WEIGHT, 1.0, used) / (1 + squares / dim)
+    weight = _ranks(used) / (1 + squares / dim)
     rows = _features(z, weight, kind)
     y *= weight
     normal = dsyrk(1.0, rows.T, trans=1, lower=1)
@@ -140,17 +160,17 @@ def _fit(
     residual = y - found.dot(rows)
     correction, _ = dpotrs(factored, rows.dot(residual), lower=1)
     found += correction  # makes up for the squared condition number of the normal equations
-    residual = y - found.dot(rows)
 
-    hessian = np.zeros((dim, dim))
-    if kind == "diagonal":
-        hessian.flat[:: dim + 1] = found[dim + 1 :]
-    elif kind == "full":
-        hessian[np.triu_indices(dim)] = found[dim + 1 :]
-        hessian += hessian.T
-        hessian *= 0.5
-    error = math.sqrt(float(residual.dot(residual)) / float(weight.dot(weight)))
-    score = unit * largest * error / (1 - size / used) if used > size else math.inf
+    hessian: Matrix
+    if kind == "full":
+        places, halves = _places(dim)
+        hessian = found.take(places)
+        hessian *= halves
+    else:
+        hessian = np.zeros((dim, dim))
+        if kind == "diagonal":
+            np.einsum("ii->i", hessian)[:] = found[dim + 1 :]
+
     model = Model(
         kind=kind,
         center=center,
@@ -158,10 +178,16 @@ def _fit(
         constant=float(found[0]),
         gradient=found[1 : dim + 1],
         hessian=hessian,
-        base=float(values[0]),
-        unit=unit * largest,
+        base=base,
+        unit=unit or 1.0,
     )
-    return model, score
+
+    def error() -> float:
+        left = y - found.dot(rows)
+        mean = math.sqrt(float(left.dot(left)) / float(weight.dot(weight)))
+        return model.unit * mean / (1 - size / used)
+
+    return model, error
 
 
 def minimum(
@@ -214,7 +240,7 @@ def _in_ball(gradient: Matrix, hessian: Matrix, radius: float) -> Matrix:
             return z
     # It lies on the sphere: z = -(H + shift I)^-1 g / 2, where Newton's method on 1 / |z| finds the shift
     # from below. J. J. More and D. C. Sorensen, Computing a Trust Region Step, 1983.
-    values, vectors = np.linalg.eigh(hessian)
+    values, vectors, _ = dsyev(hessian)
     slopes = vectors.T.dot(gradient) / 2
     largest = max(float(np.abs(values).max()), float(np.abs(slopes).max()) / radius)
     if largest == 0:
@@ -270,12 +296,13 @@ def _features(z: Matrix, weight: Matrix, kind: str) -> Matrix:
 
 def _cholesky(normal: Matrix) -> Matrix:
     """Return the factor of a matrix, given its lower triangle, raising its diagonal as far as it takes."""
-    diagonal = normal.diagonal().copy()
-    ridge, largest = 1e-15, float(diagonal.max())
-    while True:
-        normal.flat[:: len(normal) + 1] = diagonal * (1 + ridge) + largest * (1e-3 * ridge)
-        factored: Matrix
-        factored, info = dpotrf(normal, lower=1, clean=0)
-        if info == 0:
-            return factored
+    diagonal = np.einsum("ii->i", normal)
+    diagonal *= 1 + 1e-14
+    factored: Matrix
+    factored, info = dpotrf(normal, lower=1, clean=0)
+    ridge, largest = 1e-14, float(diagonal.max())
+    while info:
         ridge *= 100
+        diagonal += ridge * diagonal + largest * (1e-3 * ridge)
+        factored, info = dpotrf(normal, lower=1, clean=0)
+    return factored
