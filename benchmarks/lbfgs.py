@@ -34,7 +34,7 @@ CASES = (
     ("ellipsoid", 10),
     ("rotated ellipsoid", 10),
 )
-GOALS = {"evaluations": 1.1, "microseconds": 2.0}
+GOALS = {"evaluations": 1.1, "microseconds": 3.0}
 
 
 def function_of(name, dim):

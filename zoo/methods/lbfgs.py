@@ -106,7 +106,7 @@ class LBFGS:
 
     Args:
         memory: Pairs that are remembered.
-        num_trials: Lengths that are tried at once.
+        num_trials: Lengths that are tried at once; None for 3, or 1 where there are less than 8 variables.
         stencil: "auto", "forward" or "central".
         ftol: Ends where -g d / 2, the decrease that the model promises, is this share of what was
             gained so far, or lost in the rounding or the noise of values.
@@ -130,7 +130,7 @@ class LBFGS:
     """
 
     memory: int = 30
-    num_trials: int = 3
+    num_trials: int | None = None
     stencil: str = "auto"
     ftol: float = 1e-18
     restarts: bool = False
@@ -139,7 +139,8 @@ class LBFGS:
 
     def __post_init__(self) -> None:
         check_count("memory", self.memory)
-        check_count("num_trials", self.num_trials)
+        if self.num_trials is not None:
+            check_count("num_trials", self.num_trials)
         check_choice("stencil", self.stencil, STENCILS)
         check_fraction("ftol", self.ftol)
         check_flag("restarts", self.restarts)
@@ -274,15 +275,20 @@ class LBFGS:
         if not dim:
             count = 1
         elif state.direction is not None:
-            count = self.num_trials + bool(state.noisy)
+            count = self._num_trials(state) + bool(state.noisy)
         else:
             count = (2 if state.central else 1) * dim + _has_base(state)
         left = count if state.frame.budget is None else state.frame.budget - state.nfev
         return max(0, min(count, left))
 
+    def _num_trials(self, state: LBFGSState) -> int:
+        if self.num_trials is not None:
+            return self.num_trials
+        return 3 if len(state.z) >= 8 else 1
+
     def _lengths(self, state: LBFGSState) -> Matrix:
         """Return the lengths of the steps to try, in units of the direction."""
-        number = np.arange(self.num_trials)
+        number = np.arange(self._num_trials(state))
         if len(state.steps) or state.tries:
             return state.length * 2.0 ** ((number + 1) // 2 * np.where(number % 2, -1, 1))
         return state.length * 0.25**number
