@@ -107,6 +107,8 @@ class Replayed(abc.ABC):
 
     def ask(self, state: ReplayedState) -> Candidates:
         """Return what the routine waits for; the first of it where the budget ends."""
+        if _left(state) == 0:
+            return Rows(state.frame.like.asarray(np.empty((0, len(state.start)))))
         with inversion.at_work():
             routine = self._routine(state)
             candidates = _candidates(state, routine)
@@ -120,6 +122,8 @@ class Replayed(abc.ABC):
             ValueError: There are not as many values as candidates.
         """
         values = evaluations.values
+        if _left(state) == 0 and not len(values):
+            return state
         with inversion.at_work():
             routine = self._routine(state)
             asked = _candidates(state, routine)
@@ -136,7 +140,7 @@ class Replayed(abc.ABC):
             history = hashlib.blake2b(bytes.fromhex(state.history) + values.tobytes(), digest_size=16)
             told = state.told.append(values)
             after = (history.hexdigest(), nfev, x, value)
-            if frame.budget is not None and nfev >= frame.budget:
+            if len(values) >= _left(state):
                 routine.close()
                 return ReplayedState(
                     frame, state.known, state.attempt, state.start, told, *after, state.reason
@@ -161,7 +165,7 @@ class Replayed(abc.ABC):
 
     def finished(self, state: ReplayedState) -> str | None:
         """Return why the routine ended, unless it is started again, or that the budget is used up."""
-        if state.frame.budget is not None and state.nfev >= state.frame.budget:
+        if _left(state) == 0:
             return f"the budget of {state.frame.budget} evaluations is used up"
         return None if self.restarts and state.reason != _NOTHING_FREE else state.reason
 
@@ -193,14 +197,15 @@ def _lowest(values: Matrix) -> int | None:
     return index if len(values) and finite[index] < np.inf else None
 
 
+def _left(state: ReplayedState) -> float:
+    """Return how many evaluations the budget has left, infinity without one."""
+    return math.inf if state.frame.budget is None else max(0, state.frame.budget - state.nfev)
+
+
 def _candidates(state: ReplayedState, routine: Routine) -> Candidates:
-    candidates = routine.candidates
-    budget = state.frame.budget
-    if candidates is None:
-        return Rows(state.frame.like.asarray(np.empty((0, len(state.start)))))
-    if budget is None or len(candidates) <= budget - state.nfev:
-        return candidates
-    return Rows(candidates.rows(0, max(0, budget - state.nfev)))
+    candidates, left = routine.candidates, _left(state)
+    assert candidates is not None
+    return candidates if len(candidates) <= left else Rows(candidates.rows(0, int(left)))
 
 
 class Attempt:

@@ -28,9 +28,9 @@ from zoo.methods.replayed import Attempt, Replayed
 Matrix = np.ndarray[Any, Any]
 
 STRATEGIES = tuple(
-    f"{base}1{crossing}" if base != "best2" else f"best2{crossing}"
+    base + crossing
     for crossing in ("bin", "exp")
-    for base in ("best", "rand", "randtobest", "currenttobest", "best2", "rand2")
+    for base in ("best1", "rand1", "randtobest1", "currenttobest1", "best2", "rand2")
 )
 _ENDLESS = 10**9  # iterations: the budget ends a run, not scipy
 _MOST = 10**6  # evaluations that DIRECT makes room for
