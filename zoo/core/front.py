@@ -60,7 +60,7 @@ class SeveralObjectives(Objective):
             else:
                 points = x if self.space is None else self.space.points(x)
                 rows = np.array([_row(self.fun(point, *self.args)) for point in points])
-        failed: Matrix = ~np.isfinite(rows).all(1)
+        failed: Any = ~np.isfinite(rows).all(1)
         values = np.where(failed, np.nan, np.where(failed[:, None], 0.0, rows).mean(1))
         return Evaluations(values, extras={"objectives": np.where(failed[:, None], np.nan, rows)})
 

@@ -209,8 +209,9 @@ class NSGA2:
         lower, upper = np.full(frame.dim, -np.inf), np.full(frame.dim, np.inf)
         if frame.bounds is not None:
             lower, upper = frame.bounds.lower, frame.bounds.upper
-        parents = np.concatenate([state.points[one], state.points[two]])
-        children = np.concatenate(self._crossed(key, *np.split(parents, 2), lower, upper))
+        mother, father = state.points[one], state.points[two]
+        parents = np.concatenate([mother, father])
+        children = np.concatenate(self._crossed(key, mother, father, lower, upper))
         return self._mutated(key, children, (children == parents).all(1), frame, lower, upper)
 
     def _winners(self, state: NSGA2State, one: Matrix, other: Matrix) -> Matrix:
