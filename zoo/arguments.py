@@ -23,13 +23,13 @@ from zoo.execution.executor import Executor, Mapped, Serial
 from zoo.registry import find
 
 
-def as_method(name: Any, options: Any) -> str:
-    """Return the name of a method that can be built with these options."""
+def as_method(name: Any, options: Any, space: Space | None = None) -> str:
+    """Return the name of a method that can be built with these options, and is meant for such a space."""
     if not isinstance(name, str):
         raise TypeError(f"`method` must be the name of a method, got {name!r}.")
     if options is not None and not isinstance(options, dict):
         raise TypeError(f"`options` must be a dictionary, got {options!r}.")
-    method = find(name)
+    method = find(name, mixed=space is not None and space.grid is not None)
     method.build(options)
     return method.name
 

@@ -214,7 +214,8 @@ def experiment_of(
         TypeError: An argument is of a type that it cannot be.
         ValueError: It has a value that it cannot have.
     """
-    name, space = as_method(method, options), as_space(space)
+    space = as_space(space)
+    name = as_method(method, options, space)
     region = as_region(x0, bounds, scale, known, space)
     check_flag("vectorized", vectorized)
     check_flag("noise", noise)

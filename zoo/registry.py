@@ -263,6 +263,17 @@ _OWN = (
         traits=("global", "ranks"),
     ),
     Method(
+        "gp",
+        "zoo.methods.gp:GP",
+        "Bayesian optimization, for some hundred evaluations at most",
+        "Jones et al. 1998",
+        dims=(1, 20),
+        batch="batch_size, 1",
+        cost="n³",
+        traits=("global", "model"),
+        extra="gp",
+    ),
+    Method(
         "pso",
         "zoo.methods.pso:PSO",
         "particle swarm, for many valleys and little structure",
@@ -384,6 +395,7 @@ _OWN = (
 )
 
 _ALIASES = {"auto": "cma"}
+_MIXED = "de"  # "auto" where variables are discrete: benchmarks/mixed_constrained.py compares the candidates
 
 
 @functools.cache
@@ -400,14 +412,18 @@ def _defaults(factory: Any) -> dict[str, Any]:
     return {name: p.default for name, p in inspect.signature(factory).parameters.items()}
 
 
-def find(name: str) -> Method:
+def find(name: str, *, mixed: bool = False) -> Method:
     """Return a method by name; "auto" stands for the one that we would take.
+
+    Args:
+        name: As users write it.
+        mixed: Whether there are integers or categories.
 
     Raises:
         ValueError: There is none of that name; the nearest is suggested.
     """
     known = list_methods()
-    name = _ALIASES.get(name, name)
+    name = _MIXED if mixed and name == "auto" else _ALIASES.get(name, name)
     if name not in known:
         raise ValueError(
             f"unknown method {name!r}.{hint(name, known)} Valid: {listed(sorted([*known, *_ALIASES]))}."

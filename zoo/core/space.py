@@ -351,10 +351,10 @@ class Space:
         return len(self.variables)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Space) and other.describe() == self.describe()
+        return isinstance(other, Space) and repr(other) == repr(self)  # which tells 1 from 1.0 and True
 
     def __hash__(self) -> int:
-        return hash((self.names, self.variables))
+        return hash(repr(self))
 
     def __repr__(self) -> str:
         inside = self.variables if self.names is None else dict(zip(self.names, self.variables, strict=True))
