@@ -66,6 +66,9 @@ class CMAES(CMABase):
     with mu = 1 / sum_{w > 0} w^2, and h = 0 while p_sigma is very long, else 1. Only the order of the
     values counts, so the search is the same for f and for any increasing function of f.
 
+    Coordinates that the box says are discrete keep a chance of 1 / (dim population_size) to change in a
+    candidate, see `zoo.methods.margin`.
+
     Departures from the tutorial: L is a Cholesky factor instead of the symmetric root, which changes
     p_sigma by a rotation only and costs a tenth; it is taken anew every `update_period` steps. Failed
     evaluations rank last with weight 0. A step without any valid value leaves everything but sigma, which

@@ -1,7 +1,14 @@
 """A normal distribution in a box with discrete coordinates: how it goes on looking at other values.
 
 Where a coordinate is cut into cells, a distribution that has become narrow falls into one cell, all its
-candidates have the same value there, and nothing that they tell can ever move it again.
+candidates have the same value there, and nothing that they tell can ever move it again. So a share of the
+candidates, 1 / (dim population_size) of them in each discrete coordinate, is made to have another value.
+
+Source: R. Hamano, S. Saito, M. Nomura and S. Shirakawa, CMA-ES with Margin: Lower-Bounding Marginal
+Probability for Mixed-Integer Black-Box Optimization, 2022, https://arxiv.org/abs/2205.13482. There the factor
+by which a coordinate is widened is part of the state; here it follows from the mean, which gives the same
+once the further neighbour is at its least share, and need not be remembered. Groups of coordinates, of which
+the largest one wins, are not in the paper.
 """
 
 from __future__ import annotations
