@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.linalg.blas import dgemm, sgemm
 from scipy.linalg.lapack import dtrtri
 
 from zoo.core.bounds import Bounds
@@ -234,7 +235,7 @@ class LMMAES(RegeneratingStrategy):
         change = min(1.0, c.path_sigma / 2 * (length - 1))
         memory = renewed(state.memory, c.rates, c.mass, z)
         gram = np.asarray(to_numpy(memory @ memory.T), np.float64)
-        if not longest(transformation(gram, c.stretches), gram) < 1 / state.frame.work.epsilon:
+        if not transformation(gram, c.stretches).change(gram) < 1 / state.frame.work.epsilon:
             memory, gram = array_module(memory).zeros_like(memory), np.zeros_like(gram)
         return LMMAESState(
             frame=state.frame,
@@ -270,11 +271,27 @@ class Transformation(NamedTuple):
             z: Shape (n, dim), to be overwritten.
             memory: At least k vectors, of which the first k are used, shape (..., dim).
         """
-        if len(self.mixing):
-            vectors = memory[: len(self.mixing)]
-            z += (z @ vectors.T @ Like.of(memory).asarray(self.mixing.T)) @ vectors
-            z *= self.shrink
-        return z
+        if not len(self.mixing):
+            return z
+        vectors = memory[: len(self.mixing)]
+        along = z @ vectors.T @ Like.of(memory).asarray(self.mixing.T)
+        if is_torch(z):
+            return z.addmm_(along, vectors, beta=self.shrink, alpha=self.shrink)
+        multiply = dgemm if z.dtype == np.float64 else sgemm
+        # BLAS sees the transposes, and z is where its result goes.
+        turned = multiply(self.shrink, vectors.T, along.T, self.shrink, z.T, overwrite_c=1)
+        return turned.T
+
+    def change(self, gram: Vector) -> float:
+        """Return the root of the sum of squares of M' T M; NaN or infinite if numbers do not reach so far.
+
+        Args:
+            gram: m_j' m_k, at least that of the first k, shape (..., ...).
+        """
+        t, gram = self.mixing, gram[: len(self.mixing), : len(self.mixing)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            square = float(((t @ gram @ t.T) * gram).sum())
+        return math.sqrt(square) if square > 0 else square  # below 0 by rounding alone
 
 
 def transformation(gram: Vector, stretches: Vector) -> Transformation:
@@ -363,11 +380,10 @@ class Stretched(Candidates):
         for first in range(start // height * height, stop, height):
             block = self._block(first, min(first + height, len(self)))
             parts.append(block[max(0, start - first) : stop - first])
-        d = array_module(self.mean).concatenate(parts) if len(parts) > 1 else parts[0] + 0
-        d *= self.sigma
-        d *= self.spread
-        d += self.mean
-        return place(d, self.source.like, self.bounds, self.boundary, self.like)
+        d = array_module(self.mean).concatenate(parts) if len(parts) > 1 else parts[0]
+        points = d * (self.spread * self.sigma)
+        points += self.mean
+        return place(points, self.source.like, self.bounds, self.boundary, self.like)
 
     def _block(self, start: int, stop: int) -> Array:
         """Return some d_i, always the same ones together: a product of fewer rows may round differently."""
