@@ -42,6 +42,7 @@ class Problem:
 SPHERE = Problem("sphere", (1.0, -2.0, 1.5, 0.5, -1.0, 2.0, 1.0, -0.5), 400)
 ELLIPSOID = Problem("ellipsoid", (1.0, -2.0, 1.5, 0.5, -1.0), 600)
 ROSENBROCK = Problem("rosenbrock", (-1.2, 1.0, -0.5, 0.5), 800)
+EXPENSIVE = Problem("rosenbrock", (-1.2, 1.0, -0.5), 40)
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,11 @@ CASES = (
     Case("coordinate-descent", _DESCENT, SPHERE),
     Case("random-descent", _DESCENT, SPHERE),
     Case("de", _RANKS, ROSENBROCK),
+    Case("gp", frozenset(), EXPENSIVE, {"num_candidates": 100, "num_refined": 1}),
     Case("pso", _RANKS, ROSENBROCK),
     Case("nelder-mead", _FIXED | {"monotone"}, ROSENBROCK, {"restarts": True}),
     Case("powell", _FIXED, ROSENBROCK, {"restarts": True}),
-    Case("cobyqa", _FIXED, ROSENBROCK, {"restarts": True}),
+    Case("cobyqa", _FIXED, EXPENSIVE, {"restarts": True}),
     Case("lbfgs", _FIXED, ROSENBROCK, {"restarts": True}),
     Case("l-bfgs-b", _FIXED - {"scaling"}, ROSENBROCK, {"restarts": True}),
     Case("bfgs", _FIXED - {"scaling"}, ROSENBROCK, {"restarts": True}),
