@@ -253,8 +253,9 @@ def _in_ball(gradient: Matrix, hessian: Matrix, radius: float) -> Matrix:
         if length <= radius * (1 + 1e-6):
             break
         shift += square / float((along * along / (values + shift)).sum()) * (length / radius - 1)
-    if length < radius and values[0] < 0:  # the gradient has no part along the most negative curvature
-        along[0] -= math.sqrt(radius**2 - square)
+    if length < radius and values[0] < 0:  # hardly any gradient along the most negative curvature
+        rest = square - float(along[0]) ** 2
+        along[0] = math.copysign(math.sqrt(max(0.0, radius**2 - rest)), along[0])
     on_sphere: Matrix = -vectors.dot(along)
     return on_sphere
 
