@@ -252,10 +252,11 @@ class LBFGS:
             reason=reason,
         )
 
-    def _again(self, state: LBFGSState, reason: str | None, near: bool = False) -> LBFGSState:
-        """Return the state with which another attempt begins."""
+    def _again(self, state: LBFGSState, reason: str | None, start: Array | None = None) -> LBFGSState:
+        """Return the state with which another attempt begins, somewhere unless it is said where."""
         attempt, frame = state.attempt + 1, state.frame
-        start = state.x if near else scatter(frame, f"start {attempt}", 1)[0]
+        if start is None:
+            start = scatter(frame, f"start {attempt}", 1)[0]
         reason = state.reason if reason is None else reason
         new = self._begun(frame, start, attempt, state.nfev, state.x, state.best, reason)
         return replace(_sharing(new, state), unit=state.unit) if state.noisy else new
@@ -306,7 +307,9 @@ class LBFGS:
         if asked.base:
             value = float(values[0])
             if math.isnan(value) and math.isnan(state.value):
-                return self._again(state, None, near=math.isfinite(state.best))
+                index = int(np.where(np.isnan(values), np.inf, values).argmin())
+                start = None if math.isnan(values[index]) else asked.rows(index, index + 1)[0]
+                return self._again(state, None, start)
             if math.isnan(value):
                 value = state.value
             elif math.isfinite(state.value) and noisy is None:

@@ -122,7 +122,9 @@ class Replayed(abc.ABC):
             ValueError: There are not as many values as candidates.
         """
         values = evaluations.values
-        if _left(state) == 0 and not len(values):
+        if _left(state) == 0:
+            if len(values):
+                raise ValueError(f"`evaluations` must hold the 0 values asked for, got {len(values)}.")
             return state
         with inversion.at_work():
             routine = self._routine(state)
@@ -153,9 +155,11 @@ class Replayed(abc.ABC):
                 )
             reason = state.reason if routine.reason is None else routine.reason
         # An attempt that could not begin gives no reason.
-        near = routine.reason is None and index is not None
         attempt = state.attempt + 1
-        start = to_numpy(x) if near else scatter(frame, f"start {attempt}", 1)[0]
+        if routine.reason is None and index is not None:
+            start = asked.rows(index, index + 1)[0]
+        else:
+            start = scatter(frame, f"start {attempt}", 1)[0]
         start = np.array(to_numpy(start), np.float64)
         return ReplayedState(frame, state.known, attempt, start, Log(), *after, reason)
 
