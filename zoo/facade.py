@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
 
 _STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5, "open": 6}
+# What scipy's `tol` stands for, as in scipy, in the options of whichever method has them.
+_TOLERANCES = ("tolfun", "xatol", "fatol", "xtol", "ftol", "gtol", "final_tr_radius")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -264,7 +266,7 @@ def scipy_method(name: str) -> Callable[..., OptimizeResult]:
     """Return a method in the form that `scipy.optimize.minimize(method=...)` takes.
 
     The options given there are those of `minimize` (`budget`, `rng`, `target`, `scale`, ...) and of
-    the method; `maxfev` is understood as `budget`, and scipy's `tol` as the method's `tolfun` where it has
+    the method; `maxfev` is understood as `budget`, and scipy's `tol` as the method's tolerances where it has
     one. Derivatives, if scipy passes any, are not used. `constraints` are those of `minimize`.
 
     Example:
@@ -297,9 +299,12 @@ def scipy_method(name: str) -> Callable[..., OptimizeResult]:
         **options: Any,
     ) -> OptimizeResult:
         del jac, hess, hessp  # scipy hands them to every method
-        for scipys, ours in (("maxfev", "budget"), ("tol", "tolfun")):
-            if options.get(scipys) is not None and (ours in facade or ours in method.options()):
-                options.setdefault(ours, options.pop(scipys))
+        if options.get("maxfev") is not None:
+            options.setdefault("budget", options.pop("maxfev"))
+        tolerances = [name for name in _TOLERANCES if name in method.options()]
+        if tolerances and (tol := options.pop("tol", None)) is not None:
+            for name in tolerances:
+                options.setdefault(name, tol)
         own = {key: options.pop(key) for key in list(options) if key in facade}
         own.setdefault("options", options)
         own |= {"bounds": bounds, "constraints": constraints, "callback": callback}

@@ -57,6 +57,12 @@ def test_scipy_takes_our_methods():
     )
     assert short.nfev < 400
     assert "tolfun" in short.message
+    for method in ("nelder-mead", "powell", "l-bfgs-b", "bfgs", "cobyqa"):
+        rough, fine = (
+            scipy.optimize.minimize(rosenbrock, np.zeros(3), method=zoo.scipy_method(method), tol=tol)
+            for tol in (1e-1, 1e-8)
+        )
+        assert rough.nfev < fine.nfev, method
     with pytest.raises(TypeError, match="unknown option of method 'random': 'tol'"):
         scipy.optimize.minimize(sphere, np.ones(3), method=zoo.scipy_method("random"), tol=1e-3)
     with pytest.raises(ValueError, match="constraints"):
