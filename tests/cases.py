@@ -90,7 +90,12 @@ CASES = (
     Case("coordinate-descent", _DESCENT, SPHERE),
     Case("random-descent", _DESCENT, SPHERE),
     Case("de", _RANKS, ROSENBROCK),
-    Case("gp", frozenset(), EXPENSIVE, {"num_candidates": 100, "num_refined": 1}),
+    Case(
+        "gp",
+        frozenset(),
+        EXPENSIVE,
+        {"batch_size": 5, "num_candidates": 100, "num_refined": 1, "max_points": 40},
+    ),
     Case("pso", _RANKS, ROSENBROCK),
     Case("nelder-mead", _FIXED | {"monotone"}, ROSENBROCK, {"restarts": True}),
     Case("powell", _FIXED, ROSENBROCK, {"restarts": True}),
