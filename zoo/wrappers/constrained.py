@@ -134,8 +134,9 @@ class Constrained:
 
     With up to 15 variables, quadratic models of f and of each g are fitted to the points near the best one,
     and a step has another row, behind the method's: the least model value within the models of the
-    constraints and a trust region. As long as this makes progress, up to six steps on end hold this row
-    alone; so do those after the method has finished, until the trust region has shrunk to nothing.
+    constraints and a trust region, or one that makes the models better. Up to six steps on end hold this row
+    alone; so do those after the method has finished. Once the trust region has shrunk to nothing, there is
+    no such row until the method finds a better point elsewhere.
 
     Args:
         optimizer: The method.
@@ -263,9 +264,7 @@ class Constrained:
 
     def _pauses(self, state: ConstrainedState) -> bool:
         """Whether the method is not asked, where there is a proposal."""
-        surrogate = state.surrogate
-        promising = surrogate is not None and not surrogate.sparse and state.alone < _ALONE
-        return promising or self.optimizer.finished(state.inner) is not None
+        return state.alone < _ALONE or self.optimizer.finished(state.inner) is not None
 
     def _told(
         self,

@@ -195,7 +195,7 @@ def _centred(surrogate: Surrogate) -> Surrogate:
     if surrogate.centre is not None:
         moved = float(np.abs(centre - surrogate.centre).max())
         if moved > max(radius, _WAKES):
-            radius = min(moved, FIRST_RADIUS)
+            radius = max(radius, min(moved, FIRST_RADIUS))
     return replace(surrogate, centre=centre, radius=radius, weights=weights, merit=float(merits[best]))
 
 
