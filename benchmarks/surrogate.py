@@ -3,14 +3,14 @@
     python benchmarks/surrogate.py [--dims 5 10 20] [--seeds 5] [--functions cigar ...] [--without-cma]
 
 Quadratics are rotated and begun at a point uniform in [-3, 3]^dim with a standard deviation of 1,
-Rosenbrock's function at 0 with .5; there are no bounds. Pycma's is its `fitness_models.SurrogatePopulation`, as
-`cma.fmin_lq_surr` uses it. A run that stops above the target counts as infinitely long. `plain` is what
-`cma` needs without a model.
+Rosenbrock's function at 0 with .5; there are no bounds. Pycma's is `fitness_models.SurrogatePopulation`,
+used as `cma.fmin_lq_surr` does. A run that stops above the target counts as infinitely long. `plain` is
+what `cma` needs without a model.
 
 One JSON line per case: median evaluations, and CPU time per evaluation over all seeds, the objective's
-included; then one for their geometric means. `floor` is the time that the fit's two large steps
-would take at the speed that this machine multiplies matrices with: p^2 n + p^3 / 3 operations for a model of p
-coefficients and n points. Exit status 0 when the means are within the goals.
+included; then one for their geometric means. `floor_ms` is what the two large steps of one fit of a full
+model of p coefficients to n = 1.5 p points would take at the speed that this machine multiplies matrices with:
+p^2 n + p^3 / 3 operations. Exit status 0 when the means are within the goals.
 """
 
 import os

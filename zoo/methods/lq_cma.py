@@ -23,9 +23,9 @@ _FASTER = 10.0  # factor by which the radius of a proposal grows and shrinks
 _EXACT = 0.03  # error of a promise, relative to the improvement, up to which the radius grows
 _FIT_EVERY = 200  # a model of so many coefficients is fitted anew once per point, one of twice as many per 2
 
-_last: tuple[CMAESState, Matrix | None, CMAES, tuple[Matrix, Matrix, Array]] | None = (
-    None  # and its candidates
-)
+_Candidates = tuple[Matrix, Matrix, Array]  # z, y and the points of a step
+
+_last: tuple[CMAESState, Matrix | None, CMAES, _Candidates] | None = None  # those drawn last, and from what
 
 
 def clear_cache() -> None:
@@ -87,10 +87,11 @@ class LQCMA(Settings):
         until Kendall's tau of model and truth, over the newest points, is at least `tau`, or none is left
         let the strategy learn from the model's values, or from the true ones if all were evaluated
 
-    Each `ask` is for one such batch, so an optimization takes several rounds for a step where the model ranks
-    badly, and then costs what CMA-ES costs. The newest points are 15, 1.2 times those evaluated in this step
-    or 3/4 of a population, whichever is most, the second being at most the third. The last 2 p points are
-    kept, p = 1 + dim + dim (dim + 1) / 2 being the number of coefficients of the full model.
+    Each `ask` is for one such batch, so a step takes several rounds where the model ranks badly, and then
+    costs what one of CMA-ES costs. The first batch is larger while there are fewer than five points, and
+    never smaller than a fiftieth of the population. Tau is taken over the 15 newest points, or 1.2 times as
+    many as were evaluated in this step, up to 3/4 of a population, where that is more. The last 2 p points
+    are kept, p = 1 + dim + dim (dim + 1) / 2 being the number of coefficients of the full model.
 
     The model is a function of candidates as they are evaluated, in the box, so no boundary map bends it.
 
@@ -99,8 +100,9 @@ class LQCMA(Settings):
     improvement, the radius grows tenfold; if the value is not the best so far it falls again. The strategy
     learns as if the candidate were at sqrt(dim), and nothing if it is in the worse half.
 
-    Time of a step is that of `CMAES` and, for each batch, about 2 p^3, some d^6 / 4: from 40 variables on a
-    tenth of a second. A full model of 200 k coefficients is fitted anew for every k-th point only.
+    Time of a step is that of `CMAES` and, for each batch, about 2 p^3 operations: less than a millisecond for
+    20 variables, a tenth of a second for 40. A full model of 200 k coefficients or more is fitted anew for
+    every k-th point only.
 
     Departures from the paper: the full model is tried as soon as there are two more points than
     coefficients, and kept if it does better by cross-validation than the diagonal one, instead of after 1.5 p
@@ -233,11 +235,11 @@ class LQCMA(Settings):
         """Return what `CMAES` does, the model's rank correlation, and the number of points kept for it."""
         return {**self.inner.diagnostics(state.inner), "tau": state.tau, "archive": len(state.known)}
 
-    def _candidates(self, state: LQCMAState) -> tuple[Matrix, Matrix, Array]:
-        """Return z, y and the points of the whole step, not to be written to."""
+    def _candidates(self, state: LQCMAState) -> _Candidates:
+        """Return what the whole step has, not to be written to."""
         return self._sample(state.inner, state.proposal)
 
-    def _sample(self, inner: CMAESState, proposal: Matrix | None) -> tuple[Matrix, Matrix, Array]:
+    def _sample(self, inner: CMAESState, proposal: Matrix | None) -> _Candidates:
         global _last
         last = _last
         if last is not None and last[0] is inner and last[1] is proposal and last[2] is self.inner:

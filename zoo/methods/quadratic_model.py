@@ -233,6 +233,9 @@ def _in_ball(gradient: Matrix, hessian: Matrix, radius: float) -> Matrix:
     """Return the z of length `radius` at most with the least g z + z' H z."""
     if radius == 0 or not len(gradient):
         return np.zeros(len(gradient))
+    if not hessian.any():
+        steepness = math.sqrt(gradient.dot(gradient))
+        return gradient * (-radius / steepness) if steepness else np.zeros(len(gradient))
     factored, info = dpotrf(hessian, lower=1)
     if info == 0:
         z: Matrix = dpotrs(factored, -0.5 * gradient, lower=1)[0]
@@ -243,14 +246,12 @@ def _in_ball(gradient: Matrix, hessian: Matrix, radius: float) -> Matrix:
     values, vectors, _ = dsyev(hessian)
     slopes = vectors.T.dot(gradient) / 2
     largest = max(float(np.abs(values).max()), float(np.abs(slopes).max()) / radius)
-    if largest == 0:
-        return np.zeros(len(gradient))
     shift = max(float((np.abs(slopes) / radius - values).max()), -float(values[0])) + 1e-14 * largest
     for _ in range(20):
         along = slopes / (values + shift)
         square = float(along.dot(along))
         length = math.sqrt(square)
-        if length <= radius * (1 + 1e-6):
+        if length <= radius * (1 + 1e-4):
             break
         shift += square / float((along * along / (values + shift)).sum()) * (length / radius - 1)
     if length < radius and values[0] < 0:  # hardly any gradient along the most negative curvature
