@@ -9,8 +9,8 @@ what `cma` needs without a model.
 
 One JSON line per case: median evaluations, and CPU time per evaluation over all seeds, the objective's
 included; then one for their geometric means. `floor_ms` is what the two large steps of one fit of a full
-model of p coefficients to n = 1.5 p points would take at the speed that this machine multiplies matrices with:
-p^2 n + p^3 / 3 operations. Exit status 0 when the means are within the goals.
+model of p coefficients to n = 1.5 p points would take, p^2 n + p^3 / 3 operations at the speed that this
+machine multiplies matrices with. Exit status 0 when the means are within the goals.
 """
 
 import os
