@@ -97,7 +97,8 @@ class Experiment:
         if self.first is not None:
             optimizer = Primed(optimizer, self.first, self.from_best)
         if self.is_constrained and "objectives" not in find(self.method).traits:
-            optimizer = Constrained(optimizer, ranks="ranks" in find(self.method).traits)
+            ranks = "ranks" in find(self.method).traits
+            optimizer = Constrained(optimizer, ranks, self.noise)
         if self.noise:
             optimizer = Reevaluated(optimizer)
         return SearchJob(

@@ -2,8 +2,8 @@
 
 Source: J. J. Liang, T. P. Runarsson, E. Mezura-Montes, M. Clerc, P. N. Suganthan, C. A. Coello Coello and
 K. Deb, Problem Definitions and Evaluation Criteria for the CEC 2006 Special Session on Constrained
-Real-Parameter Optimization, 2006, https://studylib.net/doc/18375378. Optima are those listed there to the last
-digit, where it is right, from solving the conditions of optimality with thirty digits.
+Real-Parameter Optimization, 2006, https://studylib.net/doc/18375378. Optima are more exact than those listed
+there: conditions of optimality were solved with thirty digits.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class ConstrainedProblem:
 
         Example:
             >>> import zoo
-            >>> best = zoo.minimize(G24.fun, bounds=G24.bounds, constraints=G24.constraints(), budget=300, rng=0)
+            >>> given = {"bounds": G24.bounds, "constraints": G24.constraints()}
+            >>> best = zoo.minimize(G24.fun, **given, budget=300, rng=0)
             >>> bool(best.fun - G24.value < 1e-6), best.maxcv
             (True, 0.0)
         """

@@ -54,6 +54,8 @@ class ConstrainedState:
         alone: Steps since the method was asked last.
         lagrangian: What the method is told by, if it compares within steps, once there are constraints.
         weights: What it is told by, if it goes by more than the order of values, once there are constraints.
+        inside: Under noise: the best candidate of the last step of the method in which one kept to the
+            constraints, shape (dim,); None before there is one.
         surrogate: Models around the best point, once there are constraints and unless there are too many
             variables.
     """
@@ -64,6 +66,7 @@ class ConstrainedState:
     alone: int = 0
     lagrangian: Lagrangian | None = None
     weights: Matrix | None = None
+    inside: Any = None
     surrogate: Surrogate | None = None
 
 
@@ -141,9 +144,11 @@ class Constrained:
     Args:
         optimizer: The method.
         ranks: Whether it goes by the order of values.
+        noise: Whether values are random, so that what is recommended is the result. It is then the best
+            candidate inside of the method's last step that has one: a mean may be a hair outside.
 
     Raises:
-        TypeError: `ranks` is not True or False.
+        TypeError: `ranks` or `noise` is not True or False.
 
     Example:
         >>> from zoo.methods.cma_es import CMAES
@@ -165,9 +170,11 @@ class Constrained:
 
     optimizer: Optimizer[Any]
     ranks: bool = False
+    noise: bool = False
 
     def __post_init__(self) -> None:
         check_flag("ranks", self.ranks)
+        check_flag("noise", self.noise)
 
     @property
     def recommends_evaluated(self) -> bool:
@@ -221,6 +228,11 @@ class Constrained:
         after = replace(state, nfev=state.nfev + count, alone=0 if own else state.alone + 1)
         if own:
             after = self._told(after, evaluations, values, constraints, own)
+            if self.noise and constraints is not None:
+                within = np.where((constraints[:own] <= 0).all(1), values[:own], np.nan)
+                if np.isfinite(within).any():
+                    best = int(np.nanargmin(within))
+                    after = replace(after, inside=candidates.rows(best, best + 1)[0])
         if constraints is None or len(state.frame.width) > LARGEST_DIM:
             surrogate = after.surrogate
             if surrogate is not None and proposed:
@@ -236,7 +248,7 @@ class Constrained:
         return replace(after, surrogate=proposing(surrogate, *_walls(frame)))
 
     def recommend(self, state: ConstrainedState) -> Array:
-        return self.optimizer.recommend(state.inner)
+        return self.optimizer.recommend(state.inner) if state.inside is None else state.inside + 0
 
     def finished(self, state: ConstrainedState) -> str | None:
         """Return the method's reason, once models have nothing to propose any more."""

@@ -26,12 +26,10 @@ def test_nothing_near_the_optimum_is_better(name):
     problem = PROBLEMS[name]
     x = np.array(problem.x) + 1e-3 * np.random.default_rng(0).standard_normal((20000, len(problem.x)))
     x = np.clip(x, *np.array(problem.bounds).T)
-    entries = np.concatenate(
-        [c.evaluate(x, vectorized=True) for c in problem.constraints(vectorized=True)], 1
-    )
-    inside = entries.max(1) <= 0
+    entries = [one.evaluate(x) for one in problem.constraints(vectorized=True)]
+    inside = np.concatenate(entries, 1).max(1) <= 0
     assert (problem.fun(x)[inside] >= problem.value - 1e-5).all()  # an equality may be 1e-6 off
-    assert inside.sum() > (0 if name != "G11" else -1)
+    assert inside.any() or problem.equalities is not None
 
 
 @all_problems
