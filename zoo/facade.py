@@ -140,6 +140,7 @@ def minimize(
         none that kept to the constraints: x is then the point that violates them least. With several
         objectives, `fun` is their mean, and `front` holds all points found that no other one dominates
         (`front.x`, and `front.fun` of shape (n, k)), in the order of the first objective; `x` is one of them.
+        (With `noise` it need not be, and `front.fun` are single values, biased like `fun_best`.)
 
     Raises:
         ValueError: An argument has a value that it cannot have.

@@ -257,3 +257,20 @@ def test_an_objective_may_find_things_point_by_point():
     with (serial := Serial()).open(as_objective(One())):
         done = serial.evaluate(Rows(POINTS), zoo.Key(0), 0)
     assert done.extras["a"].tobytes() == POINTS.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_under_noise_a_point_that_keeps_to_the_constraints_stands_in(seed):
+    def noisy(x):
+        return float((x**2).sum() + 0.02 * np.random.standard_normal())
+
+    def constraint(x):
+        return x.sum() - 1
+
+    arguments = {"method": "cma", "noise": True, "budget": 1500, "rng": seed}
+    result = zoo.minimize(noisy, np.ones(3), constraints=constraint, **arguments)
+    assert result.success
+    assert result.maxcv == 0 <= constraint(result.x)
+    assert 0 < result.fun_error < 0.02
+    assert abs(result.fun - 1 / 3) < 0.05
+    assert result.nfev <= 1500

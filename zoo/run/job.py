@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array, Like
+from zoo.core.device import Array, Like, array_module
 from zoo.core.errors import TooManyFailures
 from zoo.core.front import chosen, extended
 from zoo.core.objective import Objective
@@ -133,16 +133,18 @@ class SearchState:
     num_final: int = 0
 
 
-class _Repeated(Rows):
-    """One point several times, each time under another noise stream."""
+class _Finalists(Rows):
+    """A few points several times over, each time under another noise stream, common to them."""
 
-    __slots__ = ()
+    __slots__ = ("count",)
 
-    def __init__(self, x: Array, times: int) -> None:
-        super().__init__(x[None].repeat(times, 0) if isinstance(x, np.ndarray) else x[None].repeat(times, 1))
+    def __init__(self, points: Sequence[Array], times: int) -> None:
+        self.count = len(points)
+        stacked = array_module(points[0]).stack(tuple(points) * times)
+        super().__init__(stacked)
 
     def noise(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        return np.arange(start, stop)
+        return np.arange(start, stop) // self.count
 
 
 class SearchJob:
@@ -327,12 +329,15 @@ class SearchJob:
         times = self._kept or 1
         if self._budget is not None:
             times = min(times, self._budget - state.nfev)
-        return _Repeated(self.optimizer.recommend(state.optimizer), times)
+        points = self._finalists(state)[:times]
+        return _Finalists(points, times // len(points))
 
     def finish(self, state: SearchState) -> SearchState:
         """Settle `x` and `fun`: the better of the recommendation and the best point evaluated.
 
-        With noise it is the recommendation, with a value of its own: the best value seen was lucky.
+        With noise it is the recommendation, with a value of its own: the best value seen was lucky. If there
+        are constraints, the best point that kept to them is evaluated again as well, and the better of the
+        two is taken: a mean of points that keep to constraints need not do so itself.
         """
         if state.x is not None:
             return state
@@ -348,23 +353,19 @@ class SearchJob:
         constraints, num_failed, num_final = state.constraints_best, state.num_failed, 0
         best = x, fun, violation, constraints
         if evaluations is not None:
-            recommended = self.optimizer.recommend(state.optimizer)
             num_final, num_failed = len(evaluations), num_failed + len(evaluations.failures)
-            valued = np.isfinite(evaluations.values)
-            values = evaluations.values[valued]
-            if len(values):
-                extras = {name: extra[valued].mean(0)[None] for name, extra in evaluations.extras.items()}
-                mean = Evaluations(values.mean()[None], (), extras)
-                found = float(mean.violations[0]), float(mean.values[0])
-                again = recommended, found[1], found[0], _constraints(mean, 0)
-                if found < (violation, fun):
+            points = self._finalists(state)[:num_final]
+            ends = [_mean(evaluations, points[i], i, len(points)) for i in range(len(points))]
+            end = min(ends, key=lambda end: (end.violation, end.value))
+            if np.isfinite(end.value):
+                again = end.point, end.value, end.violation, end.constraints
+                if (end.violation, end.value) < (violation, fun):
                     best = again
-                if self._noise or found < (violation, fun):
+                if self._noise or (end.violation, end.value) < (violation, fun):
                     x, fun, violation, constraints = again
-                if self._noise and len(values) > 1:
-                    error = float(values.std(ddof=1) / np.sqrt(len(values)))
+                    error = end.error
             elif self._noise:
-                x, fun, violation, constraints = recommended, float("nan"), float("inf"), None
+                x, fun, violation, constraints = points[0], float("nan"), float("inf"), None
         if x is None:
             x, fun = self.optimizer.recommend(state.optimizer), float("nan")
         return replace(
@@ -381,6 +382,13 @@ class SearchJob:
             constraints=constraints,
             num_final=num_final,
         )
+
+    def _finalists(self, state: SearchState) -> list[Array]:
+        """Return the recommendation and, where it may have to be stood in for, the best point evaluated."""
+        points = [self.optimizer.recommend(state.optimizer)]
+        if self._noise and state.constraints_best is not None and state.violation_best <= 0:
+            points.append(state.x_best)
+        return points
 
     def cut_short(self, state: SearchState) -> SearchState:
         """Return what to report of a search that could go on.
@@ -441,6 +449,29 @@ class SearchJob:
 def _constraints(evaluations: Evaluations, row: int) -> np.ndarray[Any, Any] | None:
     constraints = evaluations.extras.get("constraints")
     return None if constraints is None else constraints[row].copy()
+
+
+class _End(NamedTuple):
+    """What the evaluations of one finalist come to; its value is NaN if all of them failed."""
+
+    point: Array
+    value: float
+    violation: float
+    constraints: Any
+    error: float
+
+
+def _mean(evaluations: Evaluations, point: Array, first: int, stride: int) -> _End:
+    """Return the means over every `stride`-th row from `first` on, and the standard error of the value."""
+    values = evaluations.values[first::stride]
+    valued = np.isfinite(values)
+    values = values[valued]
+    if not len(values):
+        return _End(point, float("nan"), float("inf"), None, float("nan"))
+    extras = {name: extra[first::stride][valued].mean(0)[None] for name, extra in evaluations.extras.items()}
+    mean = Evaluations(values.mean()[None], (), extras)
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    return _End(point, float(mean.values[0]), float(mean.violations[0]), _constraints(mean, 0), error)
 
 
 def _fails_too_often(state: SearchState) -> bool:

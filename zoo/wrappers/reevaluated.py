@@ -104,7 +104,8 @@ class Reevaluated:
 
     The method is told means: of 2 r evaluations for the better half, else of r. All candidates of a round
     see the same noise streams, so what their noise has in common cancels; between the two rounds, the mean
-    difference is taken away before averaging. A failed evaluation is left out of the mean.
+    difference is taken away before averaging. A failed evaluation is left out of the mean. With several
+    objectives, all candidates take part in the second round.
 
     Args:
         optimizer: The method.
@@ -187,7 +188,9 @@ class Reevaluated:
         values, extras = _means(evaluations, len(asked.chosen))
         nfev = state.nfev + len(evaluations)
         if state.first is None:
-            state = replace(state, nfev=nfev, first=values, extras=extras, chosen=self._decisive(values))
+            share = 1.0 if "objectives" in extras else self.share  # which mean says nothing of what decides
+            chosen = self._decisive(values, share)
+            state = replace(state, nfev=nfev, first=values, extras=extras, chosen=chosen)
             left = math.inf if state.budget is None else state.budget - nfev
             again = asked.inner.decisive and 0 < len(state.chosen) <= left
             return state if again else self._told(state)
@@ -243,10 +246,10 @@ class Reevaluated:
             return float(self.most)
         return max(1.0, min(self.most, state.budget / (_STEPS * (1 + self.share) * max(rows, _SMALL))))
 
-    def _decisive(self, values: Matrix) -> Matrix:
+    def _decisive(self, values: Matrix, share: float) -> Matrix:
         """Return the better part of the rows that have a value, or none where there is nothing to rank."""
         valid = int(np.isfinite(values).sum())
-        count = min(valid, max(2, math.ceil(self.share * len(values))))
+        count = min(valid, max(2, math.ceil(share * len(values))))
         if count < 2:
             return np.empty(0, np.int64)
         return np.sort(values.argsort(kind="stable")[:count])
