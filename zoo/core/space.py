@@ -129,15 +129,16 @@ class Float(Variable):
         """Return the coordinate of a value."""
         number = self.check(value)
         if self.log:
-            return min(1.0, math.log(number / self.lower) / math.log(self.upper / self.lower))
+            least = math.log(self.lower)  # a difference of logarithms: the ratio may be too large for a number
+            return min(1.0, (math.log(number) - least) / (math.log(self.upper) - least))
         return min(1.0, (number - self.lower) / (self.upper - self.lower))
 
     def from_unit(self, u: Sequence[float]) -> list[float]:
         """Return the values of coordinates."""
         lower, upper = self.lower, self.upper
         if self.log:
-            span = math.log(upper / lower)
-            found = [float(f"{lower * math.exp(share * span):.{_DIGITS - 1}e}") for share in u]
+            least, most = math.log(lower), math.log(upper)
+            found = [float(f"{math.exp(least + share * (most - least)):.{_DIGITS - 1}e}") for share in u]
         else:
             width, decimals = upper - lower, 14 - math.ceil(math.log10(max(abs(lower), abs(upper))))
             found = [round(lower + share * width, decimals) for share in u]

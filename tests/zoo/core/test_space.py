@@ -289,3 +289,9 @@ def test_a_space_differs_from_others() -> None:
         assert other != SPACE
     assert Space([Categorical([1, 2, 3])]) != Space([Categorical([1, 2, 3], ordered=True)])
     assert Space([Categorical([0, 1])]) != Space([Categorical([False, True])])
+
+
+def test_a_logarithmic_range_may_be_wider_than_any_number():
+    wide = Float(1e-200, 1e200, log=True)
+    assert wide.from_unit([0.0, 0.25, 0.5, 1.0]) == [1e-200, 1e-100, 1.0, 1e200]
+    assert wide.to_unit(1e100) == pytest.approx(0.75)
