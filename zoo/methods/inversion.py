@@ -17,7 +17,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,10 +26,17 @@ from zoo.core.types import Candidates
 Vector = np.ndarray[Any, Any]
 Evaluate = Callable[[Candidates], Vector]
 
+T = TypeVar("T")
+
 _CACHED = 16  # routines kept alive, each a thread that waits
 _FILTERS = [name for name in ("filters", "showwarning", "_showwarnmsg_impl") if hasattr(warnings, name)]
+# Of every warning, and of a form that nobody else's filters have: so what was left behind is known again.
+_SILENT: Any = ("ignore", None, object, None, 0)
+_AT_EXIT = 1.0  # seconds to wait for a thread that is at work as the interpreter ends
 
+_WARNINGS = vars(warnings)
 _lock = threading.Lock()
+_outside: dict[str, Any] = {}  # what belongs to the process of `warnings`, while it is a routine's turn
 _live: OrderedDict[str, Routine] = OrderedDict()  # by the digest of their history
 
 
@@ -66,7 +73,11 @@ class Routine:
         self._asked: SimpleQueue[Candidates | BaseException | None] = SimpleQueue()
         # A daemon, since the interpreter would wait for others before it says that it ends.
         self._thread = threading.Thread(target=self._run, name="gradfree-routine", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # a signal's
+            self._values.put(None)
+            raise
         self._wait()
         if self.candidates is None:
             raise RuntimeError(f"the routine ended before it had to be told anything: {self.reason}")
@@ -122,25 +133,26 @@ class Routine:
         return told.copy()
 
 
-class at_work:  # noqa: N801 - used as a function is, but at a fraction of the cost of a generator
-    """Let routines be used in the block: by nobody else, and without a word to the user.
+def at_work(turn: Callable[[], T]) -> T:
+    """Return what `turn` returns, which may use routines: nobody else does, and the user hears no warning.
 
     Filters of warnings belong to the whole process, and scipy's routines change them around calls of
     their objective. So they are put back by hand, to what they were when it was not a routine's turn.
     (`warnings.catch_warnings` would also make Python forget which warnings the user has seen already.)
+
+    A signal may raise wherever a function of Python's begins, so no such function stands between the end of a
+    turn and what has to be undone. A routine that outlives its turn, as after two signals, may still leave
+    its filters behind: the next turn puts them right.
     """
-
-    __slots__ = ("_before",)
-
-    def __enter__(self) -> None:
-        _lock.acquire()
-        self._before = [getattr(warnings, name) for name in _FILTERS]
-        warnings.filters = [("ignore", None, Warning, None, 0)]
-
-    def __exit__(self, *_: object) -> None:
-        for name, value in zip(_FILTERS, self._before, strict=True):
-            setattr(warnings, name, value)
-        _lock.release()
+    global _outside
+    with _lock:
+        if _SILENT not in warnings.filters or not _outside:
+            _outside = {name: getattr(warnings, name) for name in _FILTERS}
+        try:
+            warnings.filters = [_SILENT]
+            return turn()
+        finally:
+            _WARNINGS.update(_outside)
 
 
 def take(history: str) -> Routine | None:
@@ -162,9 +174,21 @@ def keep(history: str, routine: Routine) -> None:
 
 def clear_cache() -> None:
     """End all routines, so that the next step runs them again on the values told; no result depends on it."""
-    with at_work():
-        while _live:
-            _live.popitem()[1].close()
+    at_work(_end_all)
+
+
+def _end_all() -> None:
+    while _live:
+        _live.popitem()[1].close()
+
+
+def _end() -> None:
+    """End all routines as the interpreter ends, unless a thread is at work, which then ends with it."""
+    if _lock.acquire(timeout=_AT_EXIT):
+        try:
+            _end_all()
+        finally:
+            _lock.release()
 
 
 def _forget() -> None:
@@ -172,8 +196,10 @@ def _forget() -> None:
     global _lock
     _lock = threading.Lock()
     _live.clear()
+    if _SILENT in warnings.filters:
+        _WARNINGS.update(_outside)
 
 
-atexit.register(clear_cache)
+atexit.register(_end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)

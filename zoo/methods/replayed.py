@@ -109,11 +109,14 @@ class Replayed(abc.ABC):
         """Return what the routine waits for; the first of it where the budget ends."""
         if _left(state) == 0:
             return Rows(state.frame.like.asarray(np.empty((0, len(state.start)))))
-        with inversion.at_work():
+
+        def turn() -> Candidates:
             routine = self._routine(state)
             candidates = _candidates(state, routine)
             inversion.keep(state.history, routine)
-        return candidates
+            return candidates
+
+        return inversion.at_work(turn)
 
     def tell(self, state: ReplayedState, evaluations: Evaluations) -> ReplayedState:
         """Return the state after a step's values.
@@ -126,42 +129,7 @@ class Replayed(abc.ABC):
             if len(values):
                 raise ValueError(f"`evaluations` must hold the 0 values asked for, got {len(values)}.")
             return state
-        with inversion.at_work():
-            routine = self._routine(state)
-            asked = _candidates(state, routine)
-            if len(values) != len(asked):
-                inversion.keep(state.history, routine)
-                raise ValueError(
-                    f"`evaluations` must hold the {len(asked)} values asked for, got {len(values)}."
-                )
-            frame, nfev = state.frame, state.nfev + len(values)
-            x, value = state.x, state.value
-            index = _lowest(values)
-            if index is not None and values[index] < value:
-                x, value = asked.rows(index, index + 1)[0], float(values[index])
-            history = hashlib.blake2b(bytes.fromhex(state.history) + values.tobytes(), digest_size=16)
-            told = state.told.append(values)
-            after = (history.hexdigest(), nfev, x, value)
-            if len(values) >= _left(state):
-                routine.close()
-                return ReplayedState(
-                    frame, state.known, state.attempt, state.start, told, *after, state.reason
-                )
-            routine.tell(values)
-            if routine.candidates is not None:
-                inversion.keep(after[0], routine)
-                return ReplayedState(
-                    frame, state.known, state.attempt, state.start, told, *after, state.reason
-                )
-            reason = state.reason if routine.reason is None else routine.reason
-        # An attempt that could not begin gives no reason.
-        attempt = state.attempt + 1
-        if routine.reason is None and index is not None:
-            start = asked.rows(index, index + 1)[0]
-        else:
-            start = scatter(frame, f"start {attempt}", 1)[0]
-        start = np.array(to_numpy(start), np.float64)
-        return ReplayedState(frame, state.known, attempt, start, Log(), *after, reason)
+        return inversion.at_work(lambda: self._told(state, values))
 
     def recommend(self, state: ReplayedState) -> Array:
         """Return the best point evaluated; the start before any had a value."""
@@ -176,6 +144,38 @@ class Replayed(abc.ABC):
     def diagnostics(self, state: ReplayedState) -> dict[str, Any]:
         """Return the best value, and how often the routine was begun anew."""
         return {"value": state.value, "restarts": state.attempt}
+
+    def _told(self, state: ReplayedState, values: Matrix) -> ReplayedState:
+        """Return the state after values for all that the routine asked for, or the budget had left."""
+        routine = self._routine(state)
+        asked = _candidates(state, routine)
+        if len(values) != len(asked):
+            inversion.keep(state.history, routine)
+            raise ValueError(f"`evaluations` must hold the {len(asked)} values asked for, got {len(values)}.")
+        frame, nfev = state.frame, state.nfev + len(values)
+        x, value = state.x, state.value
+        index = _lowest(values)
+        if index is not None and values[index] < value:
+            x, value = asked.rows(index, index + 1)[0], float(values[index])
+        history = hashlib.blake2b(bytes.fromhex(state.history) + values.tobytes(), digest_size=16)
+        told = state.told.append(values)
+        after = (history.hexdigest(), nfev, x, value)
+        if len(values) >= _left(state):
+            routine.close()
+            return ReplayedState(frame, state.known, state.attempt, state.start, told, *after, state.reason)
+        routine.tell(values)
+        if routine.candidates is not None:
+            inversion.keep(after[0], routine)
+            return ReplayedState(frame, state.known, state.attempt, state.start, told, *after, state.reason)
+        reason = state.reason if routine.reason is None else routine.reason
+        # An attempt that could not begin gives no reason.
+        attempt = state.attempt + 1
+        if routine.reason is None and index is not None:
+            start = asked.rows(index, index + 1)[0]
+        else:
+            start = scatter(frame, f"start {attempt}", 1)[0]
+        start = np.array(to_numpy(start), np.float64)
+        return ReplayedState(frame, state.known, attempt, start, Log(), *after, reason)
 
     def _routine(self, state: ReplayedState) -> Routine:
         """Take the routine of a state out of the cache, or run it again."""

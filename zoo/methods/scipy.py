@@ -157,6 +157,10 @@ class COBYQA(Replayed):
     The model interpolates 2 dim + 1 points, the newest of which take the place of those that help least.
     A step is one evaluation, besides which it takes milliseconds: for expensive objectives.
 
+    Scipy lets one COBYQA of its own run at a time, and lets none begin inside another one's objective. So
+    this method, too, waits for ever inside an objective of `scipy.optimize.minimize(method="COBYQA")`; the other
+    way round, and inside one another, ours can be used.
+
     Args:
         initial_tr_radius: First radius of the trust region, in units of scale (of its mean, where it
             differs between coordinates by other factors than powers of two).
