@@ -158,8 +158,8 @@ class COBYQA(Replayed):
     A step is one evaluation, besides which it takes milliseconds: for expensive objectives.
 
     Scipy lets one COBYQA of its own run at a time, and lets none begin inside another one's objective. So
-    this method, too, waits for ever inside an objective of `scipy.optimize.minimize(method="COBYQA")`; the other
-    way round, and inside one another, ours can be used.
+    this method, too, waits for ever inside an objective of `scipy.optimize.minimize(method="COBYQA")`. The
+    other way round, and inside one another, ours can be used.
 
     Args:
         initial_tr_radius: First radius of the trust region, in units of scale (of its mean, where it
