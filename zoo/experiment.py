@@ -221,14 +221,17 @@ def experiment_of(
     check_flag("vectorized", vectorized)
     check_flag("noise", noise)
     made = objective(space, "objectives" in find(name).traits)
-    made = constrain(made, constraints, vectorized=vectorized, noise=noise, space=space)
+    num_variables = len(region["start"] if space is None else space)
+    made = constrain(
+        made, constraints, vectorized=vectorized, noise=noise, space=space, num_variables=num_variables
+    )
     if isinstance(made, ConstrainedObjective) and region["known"] is not None:
         raise ValueError(
             "`known` must be (points, None) where there are `constraints`: a value says nothing of them, and "
             "the points are to be evaluated first."
         )
     if budget is None and not is_endless:
-        budget = 1000 * len(region["start"] if space is None else space)
+        budget = 1000 * num_variables
     return Experiment(
         method=name,
         options=dict(options or {}),

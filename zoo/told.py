@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.core.constraints import ConstrainedObjective
+from zoo.core.constraints import RAISED, ConstrainedObjective
 from zoo.core.device import to_numpy
 from zoo.core.errors import EvaluationError
 from zoo.core.front import SeveralObjectives
@@ -107,7 +107,7 @@ def replies_to(
         if failure.kind == "raised":
             number = first_id + failure.row
             raise EvaluationError(
-                f"a constraint of trial {number} raised: {failure.message}",
+                f"a constraint of trial {number} raised: {failure.message.removeprefix(RAISED)}",
                 evaluation=number,
                 details=failure.details,
             )

@@ -18,7 +18,7 @@ import numpy as np
 from zoo.core.device import Array, is_torch, to_numpy
 from zoo.core.errors import ZooWarning
 from zoo.core.fingerprint import describe, digest
-from zoo.core.objective import Objective
+from zoo.core.objective import Objective, failure_of
 from zoo.core.rng import Key, keyed_generators
 from zoo.core.space import Space
 from zoo.core.types import Candidates, Evaluations, Failure
@@ -26,6 +26,9 @@ from zoo.core.validation import check_choice, check_flag, check_known, check_num
 
 RETURNED = "returned"
 """What users write for `constraints` where the objective returns them along with its values."""
+
+RAISED = "a constraint raised "
+"""How the message of a failure begins where it was no fault of the objective."""
 
 _EQUAL = 1e-6  # how far from a side an equality may be
 
@@ -151,7 +154,9 @@ class Constraint:
 class ConstrainedObjective(Objective):
     """An objective whose evaluations come with constraints.
 
-    Those that the objective returns itself stay in front. Points that have no value are not looked at.
+    Those that the objective returns itself stay in front. Points that have no value are not looked at. NaN
+    or an infinity among the constraints, whoever returns it, makes an evaluation a failed one, and so does
+    what a constraint raises, with a message that begins with `RAISED`.
 
     Args:
         objective: What is minimised.
@@ -197,14 +202,25 @@ class ConstrainedObjective(Objective):
                     'with constraints="returned", the objective must return zoo.Evaluations(values, '
                     'extras={"constraints": g}); it returned values alone.'
                 )
-            return done
-        found = self._entries(candidates, start, stop, key, step)
+            found = np.empty((len(done), 0))
+        else:
+            try:
+                found = self._entries(candidates, start, stop, key, step)
+            except (Exception, SystemExit) as error:
+                failure = failure_of(error, start, "constraint")
+                failure = failure._replace(message=f"{RAISED}{failure.message}")
+                rows = range(start, stop)
+                return Evaluations(
+                    np.full(len(rows), np.nan), tuple(failure._replace(row=row) for row in rows)
+                )
+        if own is not None:
+            found = np.concatenate([own.reshape(len(own), -1), found], 1)
         missing = ~np.isfinite(found).all(1) & np.isfinite(done.values)
         failures = [
             Failure(start + i, "returned", "a constraint returned NaN or an infinity")
             for i in np.flatnonzero(missing).tolist()
         ]
-        extras = {**done.extras, "constraints": found if own is None else np.concatenate([own, found], 1)}
+        extras = {**done.extras, "constraints": found}
         return Evaluations(np.where(missing, np.nan, done.values), (*done.failures, *failures), extras)
 
     def identity(self) -> dict[str, Any]:
@@ -237,6 +253,7 @@ def constrain(
     vectorized: bool = False,
     noise: bool = False,
     space: Space | None = None,
+    num_variables: int | None = None,
 ) -> Objective:
     """Return an objective whose evaluations come with constraints, or itself where there are none.
 
@@ -247,16 +264,21 @@ def constrain(
         vectorized: Whether functions take many points at once.
         noise: Whether to key the global generators around each call of a function.
         space: What rows stand for, or None. Functions are then given points of it.
+        num_variables: How many there are, where that is known: linear constraints must have as many columns.
 
     Raises:
         TypeError: See `as_constraints`.
-        ValueError: See `as_constraints`.
+        ValueError: See `as_constraints`; or a linear constraint is one of other variables.
     """
     given = list(constraints) if isinstance(constraints, (list, tuple)) else [constraints]
     others = [one for one in given if not (isinstance(one, str) and one == RETURNED) and one is not None]
     if not others and RETURNED not in given:
         return objective
-    return ConstrainedObjective(objective, as_constraints(others), vectorized, noise, space)
+    adapted = as_constraints(others)
+    for one in adapted:
+        if one.fun is linear and num_variables is not None:
+            _check_columns(one.args[0], num_variables)
+    return ConstrainedObjective(objective, adapted, vectorized, noise, space)
 
 
 def as_constraints(constraints: Any) -> tuple[Constraint, ...]:
@@ -326,12 +348,16 @@ def linear(x: Any, matrix: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             raise TypeError("a linear constraint needs a space of numbers alone; give a function instead.")
         x = np.column_stack(columns)
     points = np.asarray(to_numpy(x), np.float64)
-    if matrix.shape[1] != points.shape[1]:
+    _check_columns(matrix, points.shape[1])
+    return points @ matrix.T
+
+
+def _check_columns(matrix: np.ndarray[Any, Any], num_variables: int) -> None:
+    if matrix.shape[1] != num_variables:
         raise ValueError(
-            f"a linear constraint must have one column for each of the {points.shape[1]} variables, got "
+            f"a linear constraint must have one column for each of the {num_variables} variables, got "
             f"{matrix.shape[1]}."
         )
-    return points @ matrix.T
 
 
 def _of_dictionary(given: Mapping[str, Any]) -> Constraint:
@@ -382,6 +408,8 @@ def _as_row(value: Any, fun: Any) -> np.ndarray[Any, Any]:
             f"the constraint {fun!r} must return a number or a row of numbers, got shape {array.shape}. If "
             "it takes many points at once, say Constraint(..., vectorized=True)."
         )
+    if not len(array):
+        raise ValueError(f"the constraint {fun!r} must return one number at least, got {value!r}.")
     return array
 
 
@@ -393,6 +421,10 @@ def _as_rows(value: Any, n: int, fun: Any) -> np.ndarray[Any, Any]:
         raise ValueError(
             f"the constraint {fun!r} must return shape ({n},) or ({n}, m) for {n} points, got "
             f"{_as_array(value, fun).shape}."
+        )
+    if n and not array.shape[1]:
+        raise ValueError(
+            f"the constraint {fun!r} must return one number at least for each point, got shape {array.shape}."
         )
     return array
 

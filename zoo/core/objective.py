@@ -15,6 +15,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from zoo.core.space import Space
 from zoo.core.types import Candidates, Evaluations, Failure, Reply, join_extras
 from zoo.core.validation import hint
 
+# Whose lines tell users nothing about what went wrong in a function of theirs.
+_OWN = {str(Path(__file__).with_name(name)) for name in ("objective.py", "constraints.py", "front.py")}
 _CHUNK = 2**18  # elements of candidates held at once while a function is called point by point
 
 
@@ -471,21 +474,20 @@ def as_number(value: Any) -> float:
     return float(value.detach() if is_torch(value) else value)
 
 
-def failure_of(error: BaseException, row: int) -> Failure:
-    """Return the failure that an exception of the objective stands for."""
+def failure_of(error: BaseException, row: int, whose: str = "objective") -> Failure:
+    """Return the failure that an exception of the objective, or of whatever `whose` names, stands for."""
     report = traceback.TracebackException.from_exception(error)
     frames = 0
     for link in _chain(report):
         own = [
-            frame for frame in link.stack if frame.filename != __file__ and "importlib" not in frame.filename
+            frame for frame in link.stack if frame.filename not in _OWN and "importlib" not in frame.filename
         ]
         link.stack = traceback.StackSummary.from_list(own)
         frames += len(own)
     # Without a line of the user's, it would only repeat the message.
     useful = frames or len(list(report.format_exception_only())) > 1
-    details = (
-        "".join(report.format()).replace("Traceback (", "Traceback of the objective (") if useful else ""
-    )
+    text = "".join(report.format()) if useful else ""
+    details = text.replace("Traceback (", f"Traceback of the {whose} (")
     return Failure(row, "raised", one_line(error), details)
 
 
