@@ -427,9 +427,10 @@ def _adapted(callback: Callable[..., Any], space: Space | None) -> Callable[[Sea
         if not by_name:
             callback(x)
             return
+        own = {} if state.constraints_best is None else {"maxcv": state.violation_best}
         callback(
             intermediate_result=OptimizeResult(
-                x=x, fun=state.fun_best, nfev=state.nfev, nit=state.step, value=report.value
+                x=x, fun=state.fun_best, **own, nfev=state.nfev, nit=state.step, value=report.value
             )
         )
 

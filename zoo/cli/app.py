@@ -65,6 +65,10 @@ def minimize(
         str | None,
         typer.Option(help="LOWER:UPPER for all variables, or one pair for each, separated by commas."),
     ] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help="module:function whose value is to be at least 0; may be given again."),
+    ] = None,
     method: Annotated[str, typer.Option(help="Name of the method.")] = "auto",
     budget: Annotated[
         int | None, typer.Option(help="Evaluations at most; 1000 times the dimension by default.")
@@ -113,6 +117,7 @@ def minimize(
                 start,
                 method=method,
                 bounds=box,
+                constraints=constraint or (),
                 scale=scale,
                 budget=budget,
                 target=target,

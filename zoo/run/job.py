@@ -409,6 +409,7 @@ class SearchJob:
             "value": report.value,
             "median": float(np.median(finite)) if len(finite) else None,
             "failed": state.num_failed,
+            **({} if state.constraints_best is None else {"violation": state.violation_best}),
             **self.optimizer.diagnostics(state.optimizer),
         }
 

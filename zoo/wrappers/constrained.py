@@ -57,7 +57,7 @@ class ConstrainedState:
         inside: Under noise: the best candidate of the last step of the method in which one kept to the
             constraints, shape (dim,); None before there is one.
         surrogate: Models around the best point, once there are constraints and unless there are too many
-            variables.
+            variables, or several objectives.
     """
 
     frame: Frame
@@ -233,7 +233,8 @@ class Constrained:
                 if np.isfinite(within).any():
                     best = int(np.nanargmin(within))
                     after = replace(after, inside=candidates.rows(best, best + 1)[0])
-        if constraints is None or len(state.frame.width) > LARGEST_DIM:
+        modelled = len(state.frame.width) <= LARGEST_DIM and "objectives" not in evaluations.extras
+        if constraints is None or not modelled:
             surrogate = after.surrogate
             if surrogate is not None and proposed:
                 surrogate = judged(surrogate, np.nan, np.full(len(surrogate.margins), np.nan))

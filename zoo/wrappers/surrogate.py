@@ -130,19 +130,17 @@ def judged(surrogate: Surrogate, value: float, constraints: Matrix) -> Surrogate
 
 
 def extended(surrogate: Surrogate, points: Matrix, values: Matrix, constraints: Matrix) -> Surrogate:
-    """Return the surrogate with more points, the ones far away from the centre forgotten."""
+    """Return the surrogate with more points."""
     points = np.concatenate([surrogate.points, points])
     values = np.concatenate([surrogate.values, values])
     constraints = np.concatenate([surrogate.constraints, constraints])
-    kept = _KEPT * _fitted(points.shape[1])
-    if len(points) > kept and surrogate.centre is not None:
-        near = np.sort(np.abs(points - surrogate.centre).max(1).argsort(kind="stable")[:kept])
-        points, values, constraints = points[near], values[near], constraints[near]
     return replace(surrogate, points=points, values=values, constraints=constraints)
 
 
 def proposing(surrogate: Surrogate, lower: Matrix, upper: Matrix) -> Surrogate:
     """Return the surrogate with what it wants evaluated next, None if it has converged or knows too little.
+
+    Points far away from the best one are forgotten.
 
     Args:
         surrogate: The surrogate.
@@ -151,7 +149,10 @@ def proposing(surrogate: Surrogate, lower: Matrix, upper: Matrix) -> Surrogate:
     """
     surrogate = replace(_centred(surrogate), proposal=None, forecast=None)
     centre, radius = surrogate.centre, surrogate.radius
-    if centre is None or radius < _LEAST_RADIUS:
+    if centre is None:
+        return surrogate
+    surrogate = _nearest(surrogate, centre)
+    if radius < _LEAST_RADIUS:
         return surrogate
     distances = np.abs(surrogate.points - centre).max(1)
     if surrogate.sparse:
@@ -187,7 +188,8 @@ def _centred(surrogate: Surrogate) -> Surrogate:
     points, values, constraints = surrogate.points, surrogate.values, surrogate.constraints
     if len(points) < points.shape[1] + 2:
         return surrogate
-    spread = np.maximum(constraints.std(0), 1e-300)
+    spread = constraints.std(0)
+    spread = np.where(spread > 0, spread, np.maximum(abs(constraints[0]), 1.0))
     weights = np.maximum(2 * surrogate.multipliers, 0.1 * values.std() / spread)
     merits = values + np.maximum(constraints, 0) @ weights
     best = int(merits.argmin())
@@ -197,6 +199,20 @@ def _centred(surrogate: Surrogate) -> Surrogate:
         if moved > max(radius, _WAKES):
             radius = max(radius, min(moved, FIRST_RADIUS))
     return replace(surrogate, centre=centre, radius=radius, weights=weights, merit=float(merits[best]))
+
+
+def _nearest(surrogate: Surrogate, centre: Matrix) -> Surrogate:
+    """Return the surrogate with no more points than are kept."""
+    kept = _KEPT * _fitted(len(centre))
+    if len(surrogate.points) <= kept:
+        return surrogate
+    near = np.sort(np.abs(surrogate.points - centre).max(1).argsort(kind="stable")[:kept])
+    return replace(
+        surrogate,
+        points=surrogate.points[near],
+        values=surrogate.values[near],
+        constraints=surrogate.constraints[near],
+    )
 
 
 def _furthest(near: Matrix, centre: Matrix, radius: float, lower: Matrix, upper: Matrix) -> Matrix | None:
@@ -269,7 +285,8 @@ def _step(fit: _Fit, margins: Matrix, low: Matrix, high: Matrix) -> tuple[Matrix
     t = _minimised(value, slope, start, low, high, room, room_slope)
     if room(t).min() < -1e-6:
         first = _relaxed(room, room_slope, low, high)
-        relaxed = 1.01 * max(0.0, -float(room(first).min())) + 1e-9
+        before, least = (max(0.0, -float(room(at).min())) for at in (start, first))
+        relaxed = least + 0.01 * max(before - least, 0.0) + 1e-9
         t = _minimised(value, slope, first, low, high, lambda t: room(t) + relaxed, room_slope)
         if room(t).min() < -relaxed - 1e-6:
             t = first
