@@ -21,9 +21,10 @@ from zoo.core.errors import RunDirectoryError
 from zoo.core.rng import Key
 from zoo.core.space import Space
 from zoo.core.state import Log
-from zoo.core.types import Candidates, Evaluations
+from zoo.core.types import Candidates, Evaluations, Reply
 from zoo.core.validation import check_count, check_number, listed
 from zoo.execution.executor import Serial
+from zoo.execution.interrupts import postponed
 from zoo.execution.ledger import Ledger
 from zoo.execution.threads import limited
 from zoo.experiment import (
@@ -75,6 +76,9 @@ class Session:
 
     After the last step, the method's recommendation is asked for like any other point (several times, with
     `noise`), unless the method recommends points that it has evaluated; then `done` is True.
+
+    Ctrl-C waits until a call has done its work. Only into constraints that are functions does it break; then
+    nothing is told.
 
     Args:
         method: As in `zoo.minimize`, and so are the following.
@@ -135,9 +139,9 @@ class Session:
         options: dict[str, Any] | None = None,
         timeout: float = 10.0,
     ) -> None:
-        self._told = Told()
+        self._told = told = Told()
         experiment = experiment_of(
-            lambda *_: self._told,
+            lambda *_: told,
             method,
             x0,
             bounds=bounds,
@@ -206,12 +210,14 @@ class Session:
                 self._handout = Handout(directory.path / "asked.jsonl")
                 saved = directory.restore()
             state = job.init() if saved is None else restored(job, *saved[1:])
-            self._log, self._log_first = Log(), state.nfev
+            self._log_first = state.nfev
             self._is_several = "objectives" in find(experiment.method).traits
             if directory is not None and saved is None:
                 directory.save(state.step, *job.snapshot(state))
             with limited(experiment.threads):
-                self._turn(state)
+                self._turn(state, Log())
+            if self.done:
+                self._conclude()
             if directory is not None and not self.done:
                 directory.compare_machine()
             self._advance(_REPLAYED_SECONDS)
@@ -237,10 +243,17 @@ class Session:
         """
         with self._held():
             n = check_count("n", n)
-            self._advance()
-            numbers = self._handout.free(n)
-            trials = self._trials(numbers)
-            self._handout.give(numbers)
+            with postponed():
+                self._advance()
+                numbers = self._handout.free(n)
+                trials = self._trials(numbers)
+            try:
+                with postponed():
+                    self._handout.give(numbers)
+            except BaseException:  # a signal, as a rule: whoever asks does not get them
+                with postponed():
+                    self._handout.requeue(number for number in numbers if number in self._handout.out)
+                raise
             return trials
 
     def tell(self, trial_id: int | Mapping[int, Any], value: Any = None, constraints: Any = None) -> None:
@@ -314,7 +327,8 @@ class Session:
             for number in numbers:
                 if self._value(number) is not None:
                     raise ValueError(f"trial {number} has a value already.")
-            self._handout.requeue(numbers)
+            with postponed():
+                self._handout.requeue(numbers)
 
     def trial(self, trial_id: int) -> Trial:
         """Return a trial of the step under way again.
@@ -371,7 +385,7 @@ class Session:
 
     def close(self) -> None:
         """Let go of the directory; what was found can still be read."""
-        with self._lock:
+        with self._lock, postponed():
             if not self._closed:
                 self._closed = True
                 self._handout.close()
@@ -409,8 +423,23 @@ class Session:
                 raise RuntimeError(f"this session is closed{advice}.")
             yield
 
-    def _turn(self, state: SearchState) -> None:
-        """Go to what follows on a state: a step, the last evaluations, or nothing."""
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Close the session if something fails halfway to the disk, which has all that counts."""
+        try:
+            yield
+        except BaseException:
+            if self._directory is not None:
+                self.close()
+            raise
+
+    def _turn(self, state: SearchState, log: Log) -> None:
+        """Go to what follows on a state: a step, the last evaluations, or nothing.
+
+        Args:
+            state: Where the search is then.
+            log: What was told up to there.
+        """
         job = self._job
         candidates: Candidates | None = None
         end = ended(job, state, Stop(self._experiment.target), self._began)
@@ -420,13 +449,13 @@ class Session:
             candidates = job.final(state)
             if candidates is None:
                 state = job.finish(state)
-        self._state, self._candidates, self._end, self._first = state, candidates, end, state.nfev
-        self._ledger = Ledger([0])
+        first, ledger = state.nfev, Ledger([0])
         if candidates is not None:
-            self._ledger = job.ledger(candidates, state, SEARCH if end is None else FINAL)
-        self._handout.begin(self._first, self._ledger.num_rows, self._is_told)
-        if self.done:
-            self._conclude()
+            ledger = job.ledger(candidates, state, SEARCH if end is None else FINAL)
+        # Whatever has failed up to here is done again by the next call, from what is told.
+        self._handout.begin(first, ledger.num_rows, lambda number: ledger.knows(number - first))
+        self._state, self._candidates, self._end = state, candidates, end
+        self._first, self._ledger, self._log = first, ledger, log
 
     def _advance(self, bearable: float = _UNSAVED_SECONDS) -> None:
         """Do the steps of which all is told."""
@@ -440,13 +469,16 @@ class Session:
                     self._conclude()
                     return
                 state, report = self._job.tell(self._state, evaluations)
-                self._log = self._log.append(evaluations.values)
-                if self._directory is not None:
-                    self._directory.log("metrics.jsonl", self._job.metrics(state, report))
-                    seconds = round(time.monotonic() - self._began, 6)
-                    self._directory.log("timings.jsonl", {"step": state.step, "seconds": seconds})
+                metrics = None if self._directory is None else self._job.metrics(state, report)
                 # Too many failures end a run of which they may be the fault. Here somebody looks on.
-                self._turn(self._job.forgive(state))
+                self._turn(self._job.forgive(state), self._log.append(evaluations.values))
+                if self._directory is not None and metrics is not None:
+                    with self._recorded():
+                        self._directory.log("metrics.jsonl", metrics)
+                        seconds = round(time.monotonic() - self._began, 6)
+                        self._directory.log("timings.jsonl", {"step": state.step, "seconds": seconds})
+                if self.done:
+                    self._conclude()
                 self._unsaved += time.perf_counter() - began
         if self._unsaved > bearable:
             self._save()
@@ -461,10 +493,11 @@ class Session:
         result, directory = self.result, self._directory
         if directory is None or self._end is None or directory.message == result.message:
             return
-        self._save()
-        status, reason = self._end
-        directory.event({"event": "ended", "status": status, "reason": reason, "account": result.account})
-        directory.finish(result)
+        with self._recorded():
+            self._save()
+            status, reason = self._end
+            directory.event({"event": "ended", "status": status, "reason": reason, "account": result.account})
+            directory.finish(result)
 
     def _take(self, answers: Mapping[int, Evaluations]) -> None:
         """Put values on record, if none of them is refused."""
@@ -478,26 +511,29 @@ class Session:
                 lost = any(failure.kind == ABANDONED for failure in answer.failures)
                 what = "abandoned" if lost else f"told {value}"
                 raise ValueError(f"trial {number} has {has} already, and cannot be {what}.")
+        replies = self._replies(fresh, answers)
+        widths = widths_of(self._widths, replies)
+        with postponed():
+            self._widths = widths
+            with self._recorded():  # or here it could seem told, and on the disk it is not
+                for reply in replies:
+                    self._ledger.add(reply)
+                    self._unsynced = True
+                if time.monotonic() - self._synced > _SYNC_SECONDS:
+                    self._sync()
+            self._handout.told(answers)
+            self._advance()
+
+    def _replies(self, fresh: list[int], answers: Mapping[int, Evaluations]) -> list[Reply]:
+        """Return what the objective makes of answers; where constraints are functions, they run here."""
         if not fresh:
-            return
+            return []
         self._told.answers = {number - self._first: answers[number] for number in fresh}
         rows, kind = list(self._told.answers), SEARCH if self._end is None else FINAL
         objective, key, step = self._experiment.objective, self._job.key(kind), self._state.step
         assert self._candidates is not None  # or nothing could be out
         with limited(self._experiment.threads) if objective is not self._told else contextlib.nullcontext():
-            replies = replies_to(objective, self._candidates, self._first, rows, key, step)
-        self._widths = widths_of(self._widths, replies)
-        try:
-            for reply in replies:
-                self._ledger.add(reply)
-                self._unsynced = True
-            if time.monotonic() - self._synced > _SYNC_SECONDS:
-                self._sync()
-        except RunDirectoryError:
-            self.close()  # here it seems told, and on the disk it is not
-            raise
-        self._handout.told(fresh)
-        self._advance()
+            return replies_to(objective, self._candidates, self._first, rows, key, step)
 
     def _sync(self) -> None:
         if self._directory is not None and self._unsynced:
@@ -526,9 +562,6 @@ class Session:
         if self._state.front is not None:
             widths["objectives"] = self._state.front[1].shape[1]
         return widths
-
-    def _is_told(self, number: int) -> bool:
-        return self._ledger.knows(number - self._first)
 
     def _trials(self, numbers: list[int]) -> list[Trial]:
         trials: list[Trial] = []

@@ -662,6 +662,118 @@ def test_threads_may_share_it(tmp_path):
     assert points == expected
 
 
+class Interrupts:
+    """Ctrl-C at every so many lines of what a session consists of."""
+
+    PARTS = "session", "told", "run/handout", "run/directory", "run/journal"
+    FILES = tuple(f"/zoo/{name}.py" for name in (*PARTS, "execution/ledger", "execution/interrupts"))
+
+    def __init__(self, every):
+        self.every, self.left, self.number = every, every, 0
+
+    def trace(self, frame, event, _):
+        if event == "call":
+            return self.trace if frame.f_code.co_filename.endswith(self.FILES) else None
+        if event == "line":
+            self.left -= 1
+            if not self.left:
+                self.number += 1
+                self.left = self.every + 97 * self.number % 701  # or the same line could be hit for ever
+                signal.raise_signal(signal.SIGINT)
+        return self.trace
+
+    def __call__(self, call, *arguments):
+        before = sys.gettrace()
+        sys.settrace(self.trace)
+        try:
+            return call(*arguments)
+        finally:
+            sys.settrace(before)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("every", [30, 60, 110, 200])
+def test_ctrl_c_anywhere_changes_nothing(tmp_path, in_order, every, kept):
+    found, points, values, interrupts = session(out=tmp_path if kept else None), {}, {}, Interrupts(every)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    while not found.done:
+        try:
+            for trial in interrupts(found.ask, 3):
+                assert points.setdefault(trial.id, trial.x.tobytes().hex()) == trial.x.tobytes().hex()
+                values[trial.id] = value_of(trial)
+                interrupts(found.tell, trial.id, values[trial.id])
+        except KeyboardInterrupt:
+            found.requeue(found.pending)
+    assert interrupts.number > 5
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    assert points == in_order("cma")
+    found.close()
+    if kept:
+        assert digest_of_run(tmp_path) == digest_of_run(in_order.directory / "cma")
+        for name in ("metrics.jsonl", "evaluations.bin"):
+            assert (tmp_path / name).read_bytes() == (in_order.directory / "cma" / name).read_bytes()
+
+
+def test_what_breaks_off_between_two_steps_is_done_by_the_next_call(monkeypatch, in_order):
+    found, points, calls = session(), {}, 0
+    begin = found._handout.begin
+
+    def broken(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise MemoryError
+        begin(*arguments)
+
+    monkeypatch.setattr(found._handout, "begin", broken)
+    while not found.done:
+        try:
+            for trial in found.ask(3):
+                points[trial.id] = trial.x.tobytes().hex()
+                found.tell(trial.id, value_of(trial))
+        except MemoryError:
+            found.requeue(found.pending)
+    assert calls > 10
+    assert points == in_order("cma")
+
+
+def test_a_value_told_again_is_out_no_longer(monkeypatch):
+    found = session()
+    trials = found.ask(100)
+    with monkeypatch.context() as patch:
+
+        def broken(_):
+            raise MemoryError
+
+        patch.setattr(found._handout, "told", broken)
+        for trial in trials:
+            with pytest.raises(MemoryError):
+                found.tell(trial.id, 1.0)
+    assert len(found.pending) == len(trials)
+    found.tell(trials[0].id, 1.0)
+    assert not found.pending
+    assert found.ask()
+
+
+def test_what_fails_between_a_step_and_the_disk_is_recovered_from_it(tmp_path, monkeypatch, in_order):
+    found = session(out=tmp_path)
+    trials = found.ask(100)
+
+    def full(*_):
+        raise RunDirectoryError("it cannot be written: no space left on the device.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(found._directory, "log", full)
+        with pytest.raises(RunDirectoryError, match="no space"):
+            found.tell({trial.id: value_of(trial) for trial in trials})
+    with pytest.raises(RuntimeError, match=r"closed; zoo\.Session\.open"):
+        found.ask()
+    with zoo.Session.open(tmp_path) as found:
+        assert not found.pending
+        driven_from(found, value_of)
+    assert digest_of_run(tmp_path) == digest_of_run(in_order.directory / "cma")
+
+
 def test_what_the_disk_does_not_take_is_not_told(tmp_path, monkeypatch):
     found = session(out=tmp_path)
     found.ask(3)

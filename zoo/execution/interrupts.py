@@ -17,6 +17,7 @@ from typing import Any
 from zoo.core.errors import Interrupt
 
 _NUMBERS = signal.SIGINT, signal.SIGTERM
+_RAISING = *_NUMBERS, signal.SIGALRM  # those whose handlers are known to raise
 
 _owner: int | None = None  # the thread inside `handled`; no other one touches what follows
 _requested: int | None = None
@@ -92,6 +93,41 @@ def handled() -> Iterator[None]:
                 _requested = None
         if missed is not None:
             signal.raise_signal(missed)
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[None]:
+    """Let no signal break into the block: those that come meanwhile go to their handlers at its end.
+
+    Elsewhere than in the main thread there is nothing to do, as handlers do not run there.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+    waiting: list[int] = []
+    over = False
+
+    def wait(number: int, _frame: FrameType | None) -> None:
+        if over:  # another handler has raised before this one could be put back
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+        elif number not in waiting:
+            waiting.append(number)
+
+    try:
+        for number in _RAISING:
+            handler = signal.getsignal(number)
+            if callable(handler):  # the others end the process or do nothing
+                before[number] = handler
+                signal.signal(number, wait)
+        yield
+    finally:
+        over = True
+        with contextlib.ExitStack() as stack:
+            for caught in reversed(waiting):
+                stack.callback(signal.raise_signal, caught)
+            _put_back(before)
 
 
 def _put_back(before: dict[int, Any]) -> None:

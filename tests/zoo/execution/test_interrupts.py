@@ -184,6 +184,32 @@ def test_a_forked_process_is_its_own(came):
         assert interrupts._inside
 
 
+def two_postponed(reached):
+    with interrupts.postponed():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+        reached.append(True)
+
+
+def test_postponed_until_the_end_of_a_block(came):
+    reached = []
+    with pytest.raises(Came) as caught:
+        two_postponed(reached)
+    assert reached == [True]
+    assert caught.value.args == (signal.SIGINT,)  # the last one, while the first one was under way
+    for number in (signal.SIGINT, signal.SIGTERM):
+        assert signal.getsignal(number) is came
+
+
+def test_postponed_within_a_run():
+    with interrupts.handled():
+        with interrupts.postponed():
+            signal.raise_signal(signal.SIGTERM)
+            assert interrupts.requested() is None
+        with pytest.raises(Interrupt):
+            interrupts.check()
+
+
 def test_handlers_come_back_after_an_exception():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupt), interrupts.handled(), interrupts.interruptible():
