@@ -55,7 +55,8 @@ class ZooSampler(BaseSampler):
 
     Raises:
         TypeError: An argument has the wrong type, or an option is unknown.
-        ValueError: There is no such method, or it takes several objectives.
+        ValueError: There is no such method, or it takes several objectives; or a parameter has more than 2^40
+            values (which without `search_space` is found out during the study).
 
     Example:
         >>> import optuna
@@ -82,6 +83,8 @@ class ZooSampler(BaseSampler):
         self._seed = None if seed is None else check_count("seed", seed, minimum=0)
         self._budget = None if budget is None else check_count("budget", budget)
         self._given = None if search_space is None else _searchable(search_space)
+        if self._given:
+            _space(self._given)  # which is refused here rather than by the first trial
         self._common = IntersectionSearchSpace()
         self._random = RandomSampler(None if seed is None else seed % 2**32)
         self._lock = threading.RLock()
@@ -186,7 +189,7 @@ class _Search:
     ) -> None:
         self.name, self.known, self.begins = name, [trial.number for trial in known], False
         self._distributions, self._sign = dict(distributions), -1.0 if maximize else 1.0
-        space = Space({key: _variable(distribution) for key, distribution in distributions.items()})
+        space = _space(distributions)
         points = [
             {key: _to_ours(trial.params[key], distribution) for key, distribution in distributions.items()}
             for trial in known
@@ -242,6 +245,18 @@ def _searchable(search_space: Mapping[str, BaseDistribution]) -> dict[str, BaseD
         if not distribution.single():
             found[name] = distribution
     return found
+
+
+def _space(distributions: Mapping[str, BaseDistribution]) -> Space:
+    variables = {}
+    for name, distribution in distributions.items():
+        try:
+            variables[name] = _variable(distribution)
+        except ValueError as error:
+            raise ValueError(
+                f"the parameter {name!r}, {distribution!r}, cannot be searched: {error}"
+            ) from None
+    return Space(variables)
 
 
 def _variable(distribution: BaseDistribution) -> Variable:

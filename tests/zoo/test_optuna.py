@@ -223,3 +223,14 @@ def test_values_survive_the_way_there_and_back():
             back = _to_optuna(_to_ours(value, DISTRIBUTIONS[name]), DISTRIBUTIONS[name])
             assert back == value
             assert type(back) is type(value)
+
+
+def test_a_parameter_of_too_many_values_is_named():
+    message = r"the parameter 'wide', .*, cannot be searched: .* 2\^40 values"
+    wide, fine = IntDistribution(0, 2**50), FloatDistribution(0.0, 2.0**50, step=0.5)
+    for distribution in (wide, fine):
+        with pytest.raises(ValueError, match=message):
+            ZooSampler(search_space={"x": FloatDistribution(0, 1), "wide": distribution})
+    study = optuna.create_study(sampler=ZooSampler(seed=0))
+    with pytest.raises(ValueError, match="the parameter 'wide'"):
+        study.optimize(lambda trial: trial.suggest_int("wide", 0, 2**50), n_trials=3)
