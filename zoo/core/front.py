@@ -59,7 +59,13 @@ class SeveralObjectives(Objective):
                 rows = _rows(self.fun(points, *self.args), len(x))
             else:
                 points = x if self.space is None else self.space.points(x)
-                rows = np.array([_row(self.fun(point, *self.args)) for point in points])
+                several = [_row(self.fun(point, *self.args)) for point in points]
+                if len({len(row) for row in several}) > 1:
+                    raise ValueError(
+                        "the objective must return as many numbers for one point as for another, got "
+                        f"{sorted({len(row) for row in several})}."
+                    )
+                rows = np.array(several)
         failed: Any = ~np.isfinite(rows).all(1)
         values = np.where(failed, np.nan, np.where(failed[:, None], 0.0, rows).mean(1))
         return Evaluations(values, extras={"objectives": np.where(failed[:, None], np.nan, rows)})

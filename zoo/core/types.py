@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, to_numpy
+from zoo.core.errors import EvaluationError
 from zoo.core.rng import Key
 
 S = TypeVar("S")
@@ -195,19 +196,22 @@ def join_extras(
         Extras of all rows, NaN where a part has none of that name.
 
     Raises:
-        ValueError: Two parts have rows of different shapes under one name.
+        EvaluationError: Two parts have rows of different shapes under one name.
     """
     joined: dict[str, np.ndarray[Any, Any]] = {}
     for rows, extras in parts:
         for name, extra in extras.items():
             whole = joined.setdefault(name, np.full((num_rows, *extra.shape[1:]), np.nan))
             if whole.shape[1:] != extra.shape[1:]:
-                raise ValueError(
-                    f"all evaluations must have {name!r} of one shape, got {whole.shape[1:]} and "
-                    f"{extra.shape[1:]}."
+                raise EvaluationError(
+                    f"all evaluations must have as many {name}, got {_counted(whole)} and {_counted(extra)}."
                 )
             whole[rows] = extra
     return joined
+
+
+def _counted(extra: np.ndarray[Any, Any]) -> str:
+    return " x ".join(map(str, extra.shape[1:])) or "a single number"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,7 +220,7 @@ class Known:
 
     Args:
         points: Shape (n, dim) with n of at least 1, in the coordinates of the search.
-        values: Shape (n,), lower is better, NaN is failed; one at least is no NaN.
+        values: Shape (n,), lower is better, NaN is failed; one at least is finite.
 
     Raises:
         ValueError: The shapes do not fit, points are not finite, or no value is.
@@ -241,7 +245,7 @@ class Known:
         if not np.isfinite(points).all():
             raise ValueError("`known` must hold finite points.")
         if np.isnan(values).all():
-            raise ValueError("`known` must hold one value at least that is no NaN.")
+            raise ValueError("`known` must hold one finite value at least.")
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "values", values)
 
