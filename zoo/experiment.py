@@ -306,7 +306,11 @@ def check_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) ->
     name = given["name"]
     is_told = Told.NAME in (name, there["name"])  # of a session: whatever tells the values
     code_differs = "<lambda>" in name and there.get("code") != given.get("code")
-    if not is_told and (there["name"] != name or code_differs):
+    if not is_told and there["name"] == name and code_differs:
+        raise RunDirectoryError(
+            f"{path} minimises a {name!r} whose code is not that of `fun`, another objective."
+        )
+    if not is_told and there["name"] != name:
         raise RunDirectoryError(
             f"{path} minimises {there['name']!r}, and `fun` is {name!r}, another objective."
         )
