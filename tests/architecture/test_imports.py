@@ -33,6 +33,7 @@ ROWS = (
     "zoo.optuna",
     "zoo",
     "zoo.cli",
+    "zoo.__main__",
 )
 
 
