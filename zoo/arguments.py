@@ -50,9 +50,9 @@ def as_region(
     box = as_bounds(bounds, None if given is None else len(given))
     told, first = as_known(known)
     if given is None and told is not None:
-        given = as_start(told.best)
+        given = as_start(_like_known(known, told.best))
     if given is None and first is not None:
-        given = as_start(first[0])  # until the first step shows which is the best
+        given = as_start(_like_known(known, first[0]))  # until the first step shows which is the best
     if given is None and space is not None:
         given = space.x0
     if given is None:
@@ -118,7 +118,10 @@ def _rows_of(known: Any, space: Space) -> Any:
 
 
 def as_known(known: Any) -> tuple[Known | None, np.ndarray[Any, Any] | None]:
-    """Return the points that have a value, and those to be evaluated first."""
+    """Return the points that were evaluated, NaN being failed, and those to be evaluated first.
+
+    Where all that were evaluated failed, and others are still to be, the former say nothing.
+    """
     if known is None:
         return None, None
     if isinstance(known, Known):
@@ -128,6 +131,7 @@ def as_known(known: Any) -> tuple[Known | None, np.ndarray[Any, Any] | None]:
         points = np.array(to_numpy(points), np.float64)
         count = len(points) if points.ndim == 2 else -1
         values = [None] * count if values is None else list(values)
+        new = np.array([v is None for v in values], bool)
         values = np.array([np.nan if v is None else float(v) for v in values])
     except (TypeError, ValueError):
         count = -1
@@ -138,8 +142,18 @@ def as_known(known: Any) -> tuple[Known | None, np.ndarray[Any, Any] | None]:
         )
     if not np.isfinite(points).all():
         raise ValueError("`known` must hold finite points.")
-    new = np.isnan(values)
-    return Known(points[~new], values[~new]) if not new.all() else None, points[new] if new.any() else None
+    is_told = np.isfinite(values).any() or not new.any()
+    return Known(points[~new], values[~new]) if is_told else None, points[new] if new.any() else None
+
+
+def _like_known(known: Any, point: np.ndarray[Any, Any]) -> Array:
+    """Return a point of `known` in the kind of array that its points are given in."""
+    points = known[0] if isinstance(known, (list, tuple)) else None
+    if isinstance(points, (list, tuple)):
+        points = points[0]
+    if is_torch(points) or (isinstance(points, np.ndarray) and points.dtype.kind == "f"):
+        return Like.of(points).asarray(point)
+    return point
 
 
 def as_target(target: Any) -> float:

@@ -84,7 +84,8 @@ def minimize(
             objectives (the trait "objectives"); "module:name"; "module:name()" for a factory
             called where it is evaluated; a program as a list of strings (see `zoo.Command`); an `Objective`.
         x0: Start, shape (dim,): numpy array, torch tensor or sequence. The points given to `fun` are of
-            the same kind, dtype and device. Left out, it is the middle of finite bounds.
+            the same kind, dtype and device. Left out, it is the middle of finite bounds. Not every method
+            evaluates x0 itself, many only points around it: `known=([x0], None)` has it evaluated first.
         args: Further arguments of `fun`.
         method: A name from `zoo.list_methods()`; "auto" lets us choose.
         bounds: Pairs (lower, upper) with None for no limit, or `scipy.optimize.Bounds`. Nothing outside is
@@ -99,8 +100,9 @@ def minimize(
             for as many points at once. `fun` is evaluated where they are violated, too. Equalities may be
             1e-6 off unless a `zoo.Constraint` says otherwise.
         known: What was evaluated before, as (points, values): points of shape (n, dim), and for each of them
-            its value, or None where it is to be evaluated before anything else. Methods with a population, a
-            distribution or a model begin with them. Without an x0, the search starts at the best of them.
+            its value, or None where it is to be evaluated before anything else; NaN and infinities are failed
+            evaluations. Methods with a population, a distribution or a model begin with them. Without an x0,
+            the search starts at the best of them, and points are of the kind of theirs.
             They count as found, but not as evaluated. With constraints, values must be None: they say nothing
             of those.
         scale: How far from x0 the optimum may be, as a number or per coordinate: the first candidates

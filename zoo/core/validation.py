@@ -25,7 +25,9 @@ def check_number(name: str, value: object) -> float:
 def check_count(name: str, value: object, *, minimum: int = 1) -> int:
     """Return `value` as an int, or raise unless it is an integer of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"`{name}` must be an integer, got {value!r}.")
+        whole = isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value // 1
+        instead = f": write {int(value)}" if whole else ""  # type: ignore[call-overload]
+        raise TypeError(f"`{name}` must be an integer, got {value!r}{instead}.")
     if value < minimum:
         raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}.")
     return int(value)
