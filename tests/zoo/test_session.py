@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -620,6 +621,44 @@ def test_one_process_at_a_time_and_others_wait(tmp_path):
     with zoo.Session.open(tmp_path, timeout=60) as again:
         assert again.ask()
     timer.join()
+
+
+def test_who_forgets_to_close_it_holds_nothing(tmp_path):
+    session(out=tmp_path).close()
+    gc.disable()  # the last reference is enough
+    try:
+        before = len(os.listdir("/dev/fd"))
+        nfev = 0
+        for _ in range(3):
+            found = zoo.Session.open(tmp_path, timeout=0)
+            assert found.result.nfev == nfev
+            with pytest.raises(
+                RunDirectoryError, match="in use in this process, by a session or run that was"
+            ):
+                zoo.Session.open(tmp_path, timeout=0)
+            with pytest.raises(RunDirectoryError, match="in this process"):
+                zoo.resume(tmp_path, bowl)
+            for trial in found.ask(100):
+                found.tell(trial.id, bowl(trial.x))
+            nfev = found.result.nfev
+            del found
+            assert len(os.listdir("/dev/fd")) == before
+        session(out=tmp_path, timeout=0).ask()
+        zoo.Session.open(tmp_path, timeout=0).close()
+    finally:
+        gc.enable()
+
+
+def test_another_process_that_has_it_open_is_named_as_such(tmp_path):
+    session(out=tmp_path).close()
+    code = "import sys, zoo; s = zoo.Session.open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "open\n"
+        with pytest.raises(RunDirectoryError, match="in use by another process"):
+            zoo.Session.open(tmp_path, timeout=0)
+        other.stdin.close()
+    zoo.Session.open(tmp_path, timeout=0).close()
 
 
 def test_a_forked_child_has_no_part_in_it(tmp_path):

@@ -17,6 +17,7 @@ import shutil
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ class RunDirectory:
     when, `events.jsonl` what went wrong, `asked.jsonl` which points of a session are out (see
     `zoo.run.handout`), `result.json` the end.
 
-    Use `create` or `open`.
+    Use `create` or `open`. One that nobody closes is let go of with the last reference to it; what was not
+    flushed by then belongs to steps after the last checkpoint, and comes again.
     """
 
     def __init__(self, path: Path, wait: float = 0.0) -> None:
@@ -62,6 +64,7 @@ class RunDirectory:
             self._logs: dict[str, _Lines] = {}
             self._metrics = ""  # digest of `metrics.jsonl`: of each line, and of all before it
             self._stack = stack.pop_all()
+            self._finalizer = weakref.finalize(self, self._stack.close)
 
     @staticmethod
     def create(
@@ -226,7 +229,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let go of the directory."""
-        self._stack.close()
+        self._finalizer()
 
 
 class _Lines:
@@ -296,7 +299,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
 
 
 _PAUSE = 0.002  # seconds between two looks whether a lock is free
-_locks: set[int] = set()
+_locks: dict[int, tuple[int, int]] = {}  # by descriptor, which file it is
 
 
 def _locked(path: Path, wait: float) -> int:
@@ -304,7 +307,8 @@ def _locked(path: Path, wait: float) -> int:
         handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be written: {error.strerror}.") from error
-    until = time.monotonic() + wait
+    status, until = os.fstat(handle), time.monotonic() + wait
+    file = status.st_dev, status.st_ino
     while True:
         try:
             # The operating system lets go of it when the process ends, however it ends.
@@ -314,14 +318,17 @@ def _locked(path: Path, wait: float) -> int:
                 time.sleep(_PAUSE)
                 continue
             os.close(handle)
-            raise RunDirectoryError(f"{path} is in use by another process.") from None
-        _locks.add(handle)
+            who = "by another process"
+            if file in _locks.values():
+                who = "in this process, by a session or run that was not closed"
+            raise RunDirectoryError(f"{path} is in use {who}.") from None
+        _locks[handle] = file
         return handle
 
 
 def _unlock(handle: int) -> None:
     if handle in _locks:  # which a forked child's are not
-        _locks.remove(handle)
+        del _locks[handle]
         fcntl.flock(handle, fcntl.LOCK_UN)  # also where such a child has not closed its copy yet
         os.close(handle)
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Handout:
                     self._read(json.loads(line))
             with writing(path):
                 self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            self._finalizer = weakref.finalize(self, os.close, self._file)  # for who forgets to close it
 
     def begin(self, first: int, count: int, is_told: Callable[[int], bool]) -> None:
         """Turn to the step whose evaluations are `first` to `first + count`."""
@@ -83,7 +85,7 @@ class Handout:
     def close(self) -> None:
         """Close the file."""
         if self._file >= 0:
-            os.close(self._file)
+            self._finalizer()
             self._file = -1
 
     def _read(self, entry: dict[str, Any]) -> None:
