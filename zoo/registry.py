@@ -268,7 +268,7 @@ _OWN = (
         "Bayesian optimization, for some hundred evaluations at most",
         "Jones et al. 1998",
         dims=(1, 20),
-        batch="batch_size, 1",
+        batch="1, or batch_size",
         cost="n³",
         traits=("global", "model"),
         extra="gp",

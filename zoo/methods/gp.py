@@ -20,7 +20,7 @@ from zoo.core.rng import Key, keyed_generators
 from zoo.core.state import Log, state
 from zoo.core.types import Evaluations, Known, Rows
 from zoo.core.validation import check_count
-from zoo.methods.population import Frame, Matrix, begin, check_told, remaining
+from zoo.methods.population import Frame, Matrix, begin, check_told, inside, remaining
 
 _REACH = 2.0  # half-width of the first region, in units of scale, where a coordinate has no two walls
 _EDGE = 0.9  # share of the half-width beyond which a new best point makes the region twice as wide
@@ -251,8 +251,8 @@ class GP:
         space = _space(frame)
         points, values = np.empty((0, frame.dim)), np.empty(0)
         if known is not None:
-            inside = [bounds is None or bounds.contains(point) for point in known.points]
-            points, values = known.points[inside], known.values[inside]
+            within = inside(bounds, known.points)
+            points, values = known.points[within], known.values[within]
         ready = GPState(
             frame=frame,
             step=0,
@@ -477,7 +477,7 @@ def _best(state: GPState) -> Matrix | None:
 def _rows(frame: Frame, points: Matrix) -> Array:
     """Return points as new arrays of the user's kind, inside the box."""
     x = frame.like.asarray(points.copy())
-    return x if frame.bounds is None else frame.bounds.map(x)
+    return x if frame.bounds is None else frame.bounds.map(x, "clip")
 
 
 def _placed(frame: Frame, points: Matrix) -> Matrix:

@@ -96,8 +96,8 @@ def populate(frame: Frame, size: int, known: Known | None) -> tuple[Array, Matri
     if known is not None:
         points, order = frame.work.asarray(known.points), known.order
         if frame.bounds is not None:
-            inside = [frame.bounds.contains(point) for point in known.points[order]]
-            order, points = order[inside], frame.bounds.map(points, "clip")
+            order = order[inside(frame.bounds, known.points[order])]
+            points = frame.bounds.map(points, "clip")
         order = order[:size]
         count = len(order)
         rows[:count] = take(points, order)
@@ -105,6 +105,14 @@ def populate(frame: Frame, size: int, known: Known | None) -> tuple[Array, Matri
     if count < size and not (count and bool((rows[:count] == frame.x0).all(1).any())):
         rows[count] = frame.x0
     return rows, values
+
+
+def inside(bounds: Bounds | None, points: Matrix) -> Matrix:
+    """Return which points lie in a box, shape (n,)."""
+    if bounds is None:
+        return np.ones(len(points), bool)
+    outside: Matrix = np.maximum(bounds.lower - points, points - bounds.upper)
+    return np.max(outside, axis=1) <= 0
 
 
 def place(frame: Frame, rows: Array) -> Array:

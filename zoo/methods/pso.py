@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array, array_module
+from zoo.core.device import Array, array_module, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Evaluations, Known, Rows
@@ -200,7 +200,8 @@ class PSO:
             return f"the budget of {budget} evaluations is used up"
         if state.step % CHECK_EVERY or not state.step:
             return None
-        widest = np.maximum(extent(state.best), extent(state.velocity))
+        xp = array_module(state.velocity)
+        widest = np.maximum(extent(state.best), to_numpy(xp.amax(abs(state.velocity), 0)))
         if collapsed(state.frame, state.best, widest, self.tolx):
             return f"tolx: best points and velocities are within {self.tolx} of the scale, or rounding"
         return None
