@@ -48,7 +48,7 @@ def as_answer(
         number: Its id.
         row: Its row in the step.
         value: Its value, or a row of objectives; NaN and infinities are failed.
-        constraints: A row of what may not be above 0, or None.
+        constraints: A row of what may not be above 0, or None; NaN and infinities are failed.
         objective: The session's, `Told` or a `ConstrainedObjective` around it.
         is_several: Whether there are several objectives.
 
@@ -75,6 +75,8 @@ def as_answer(
     beside = np.atleast_1d(to_numpy(constraints))
     if beside.ndim != 1 or beside.dtype.kind not in "fiub":
         raise TypeError(f"`constraints` of trial {number} must be a row of numbers, got {constraints!r}.")
+    if not np.isfinite(beside).all():
+        return failed(row, "returned", f"told the constraints {beside.tolist()}")
     return Evaluations(told.values, extras={**told.extras, "constraints": beside[None]})
 
 
