@@ -256,16 +256,19 @@ class Session:
                 raise
             return trials
 
-    def tell(self, trial_id: int | Mapping[int, Any], value: Any = None, constraints: Any = None) -> None:
+    def tell(
+        self, trial_id: int | Trial | Mapping[int, Any], value: Any = None, constraints: Any = None
+    ) -> None:
         """Tell the value of a trial, or several as {id: value}: all of them, or none if one is refused.
 
         Telling NaN or an infinity says that the evaluation has failed. To tell a value once more is harmless.
 
         Args:
-            trial_id: Id of a trial that was asked for.
+            trial_id: A trial that was asked for, or its id.
             value: A number, lower is better; for methods with several objectives, a row of them.
             constraints: With constraints="returned", a row of numbers that may not be above 0; where several
-                values are told, such a row by id. Other constraints are evaluated here.
+                values are told, such a row by id. NaN or an infinity among them says that the evaluation
+                has failed. Other constraints are evaluated here.
 
         Raises:
             TypeError: An id is no integer, a value no number, or constraints are missing.
@@ -277,7 +280,8 @@ class Session:
         with self._held():
             told, beside = trial_id, constraints
             if not isinstance(told, Mapping):
-                told, beside = {told: value}, {told: constraints}
+                number = _as_id(told)
+                told, beside = {number: value}, {number: constraints}
             elif value is not None:
                 raise TypeError(f"`value` must be left out where `trial_id` is a mapping, got {value!r}.")
             elif beside is None:
@@ -294,11 +298,11 @@ class Session:
                 }
             )
 
-    def abandon(self, ids: int | Iterable[int], reason: str = "abandoned") -> None:
+    def abandon(self, ids: int | Trial | Iterable[int | Trial], reason: str = "abandoned") -> None:
         """Give up trials for good: they count as failed evaluations.
 
         Args:
-            ids: Of trials that are out.
+            ids: Trials that are out, or their ids.
             reason: One line, for the record.
 
         Raises:
@@ -309,13 +313,13 @@ class Session:
         with self._held():
             self._take({n: failed(n - self._first, ABANDONED, str(reason)) for n in _as_ids(ids)})
 
-    def requeue(self, ids: int | Iterable[int]) -> None:
+    def requeue(self, ids: int | Trial | Iterable[int | Trial]) -> None:
         """Let trials that are out be asked for again, before all others: their point stays the same.
 
         Whichever value comes first counts, also if it is that of the one who had the trial before.
 
         Args:
-            ids: Of trials that are out.
+            ids: Trials that are out, or their ids.
 
         Raises:
             TypeError: An id is no integer.
@@ -330,7 +334,7 @@ class Session:
             with postponed():
                 self._handout.requeue(numbers)
 
-    def trial(self, trial_id: int) -> Trial:
+    def trial(self, trial_id: int | Trial) -> Trial:
         """Return a trial of the step under way again.
 
         Raises:
@@ -617,14 +621,17 @@ def _directory(path: Path, experiment: Experiment, any_key: bool, wait: float) -
 
 
 def _as_id(number: Any) -> int:
+    """Return an id, or that of a trial."""
+    number = number.id if isinstance(number, Trial) else number
     if isinstance(number, bool) or not isinstance(number, numbers.Integral):
-        raise TypeError(f"an id must be an integer, got {number!r}.")
+        raise TypeError(f"an id must be an integer, or a zoo.Trial, got {number!r}.")
     return int(number)
 
 
 def _as_ids(ids: Any) -> list[int]:
-    """Return one id, or several, as a list."""
-    return [_as_id(number) for number in ids] if isinstance(ids, Iterable) else [_as_id(ids)]
+    """Return the ids of one trial, or of several, as a list."""
+    several = isinstance(ids, Iterable) and not isinstance(ids, Trial)
+    return [_as_id(number) for number in ids] if several else [_as_id(ids)]
 
 
 def _as_timeout(timeout: Any) -> float:

@@ -320,6 +320,27 @@ def test_values_of_earlier_steps_are_remembered(tmp_path, kept):
         found.tell(trial.id, -1.0)
 
 
+@pytest.mark.parametrize("kind", ["numpy", "torch", "space"])
+def test_trials_stand_for_their_ids(kind):
+    x0, space = START, None
+    if kind == "torch":
+        x0 = pytest.importorskip("torch").ones(3)
+    elif kind == "space":
+        x0, space = None, zoo.Space({"a": zoo.Float(0.0, 1.0), "b": zoo.Float(0.0, 1.0)})
+    found = session("random", x0=x0, space=space)
+    first, second, third, *others = trials = found.ask(6)
+    found.tell(first, 1.0)
+    found.abandon(second)
+    found.abandon([third, others[0].id])
+    assert (found.result.nfev, found.result.num_failed) == (4, 3)
+    found.requeue(others[1])
+    found.requeue(others[1:])
+    assert [trial.id for trial in found.ask(2)] == [4, 5]
+    assert found.trial(others[2]).id == 5
+    with pytest.raises(ValueError, match=r"trial 0 has the value 1\.0 already"):
+        found.tell(trials[0], 2.0)
+
+
 def test_nobody_tells_what_was_not_asked_for():
     found = session()
     found.ask(2)
@@ -492,6 +513,37 @@ def test_constraints_may_be_told_beside_the_values(tmp_path):
     (trial,) = alone.ask()
     with pytest.raises(TypeError, match="`constraints` must be left out"):
         alone.tell(trial.id, 1.0, [0.0])
+
+
+def test_undefined_constraints_are_failed_evaluations(tmp_path):
+    def value(x):
+        return float("nan") if x[0] > 1.6 else bowl(x)
+
+    def constraints(x):
+        return [-ring(x), float("inf") if x[2] > 0.8 else float("nan") if x[1] > -0.9 else 0.0]
+
+    def both(x):
+        return zoo.Evaluations([value(row) for row in x], extras={"constraints": [constraints(r) for r in x]})
+
+    arguments = {"method": "cma", "constraints": "returned", "budget": 50, "rng": 5}
+    expected = zoo.minimize(both, START, **arguments, vectorized=True)
+    found = zoo.Session(x0=START, **arguments, out=tmp_path)
+    (trial,) = found.ask()
+    for _ in range(2):
+        found.tell(trial.id, 1.0, [0.0, float("nan")])
+        assert (found.result.num_failed, found.best) == (1, None)
+    found.close()
+    with zoo.Session.open(tmp_path) as found:
+        found.tell(trial.id, 1.0, [0.0, float("nan")])
+        with pytest.raises(ValueError, match="has failed, or was abandoned, already"):
+            found.tell(trial.id, 1.0, [0.0, 0.0])
+    found, failed = zoo.Session(x0=START, **arguments), 0
+    while not found.done:
+        for trial in found.ask(5):
+            failed += not np.isfinite([value(trial.x), *constraints(trial.x)]).all()
+            found.tell(trial.id, value(trial.x), constraints(trial.x))
+    assert found.result.num_failed == expected.num_failed == failed > 3
+    assert same(found.result, expected)
 
 
 def test_several_objectives_are_told_as_rows(tmp_path):
