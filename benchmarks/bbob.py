@@ -11,7 +11,8 @@ the peers:
 * cma.bipop: `cma.fmin2` with `bipop=True`, which begins every run at x0; cma.bipop-uniform: the same, but
   each run begins somewhere in [-4, 4]^dim; cma.fmin2: without restarts;
 * scipy.lbfgsb, scipy.nelder-mead: restarted somewhere in [-4, 4]^dim;
-* scipy.de, scipy.dual-annealing, numpy.uniform (random search): in the box [-5, 5]^dim.
+* scipy.de, scipy.dual-annealing (begun again when they end), numpy.uniform (random search): in the box
+  [-5, 5]^dim.
 
 All get the same x0, uniform in [-4, 4]^dim, and where they take one, a standard deviation of 2. Those of
 which nothing is said here are told of no box. The budget is in multiples of dim. A run ends when f_opt + 1e-8
@@ -160,14 +161,14 @@ def restarted(method, **options):
     return run
 
 
-def in_the_box(name, **options):
+def in_the_box(name):
     def run(counted, x0, key):
         import scipy.optimize
 
         box = [(-5.0, 5.0)] * len(x0)
         while True:
             key = key.fold("again")
-            getattr(scipy.optimize, name)(counted.or_done, box, x0=x0, rng=key.generator(), **options)
+            getattr(scipy.optimize, name)(counted.or_done, box, x0=x0, rng=key.generator())
 
     return run
 
@@ -185,8 +186,8 @@ PEERS = {
     "cma.fmin2": fmin2(lambda x0, _: x0),
     "scipy.lbfgsb": restarted("L-BFGS-B", maxfun=10**9, maxiter=10**9, ftol=1e-15, gtol=1e-12),
     "scipy.nelder-mead": restarted("Nelder-Mead", maxfev=10**9, maxiter=10**9, fatol=1e-11, xatol=1e-11),
-    "scipy.de": in_the_box("differential_evolution", maxiter=10**9, polish=False),
-    "scipy.dual-annealing": in_the_box("dual_annealing", maxiter=10**9),
+    "scipy.de": in_the_box("differential_evolution"),
+    "scipy.dual-annealing": in_the_box("dual_annealing"),
     "numpy.uniform": at_random,
 }
 
