@@ -6,6 +6,7 @@ is for all of them: the inner one ends, and then the outer one.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` makes enumerations, at ten times the cost
 import contextlib
 import os
 import signal
@@ -95,39 +96,46 @@ def handled() -> Iterator[None]:
             signal.raise_signal(missed)
 
 
-@contextlib.contextmanager
-def postponed() -> Iterator[None]:
+class postponed:  # noqa: N801 - as above
     """Let no signal break into the block: those that come meanwhile go to their handlers at its end.
 
     Elsewhere than in the main thread there is nothing to do, as handlers do not run there.
     """
-    if current_thread() is not main_thread():
-        yield
-        return
-    before: dict[int, Any] = {}
-    waiting: list[int] = []
-    over = False
 
-    def wait(number: int, _frame: FrameType | None) -> None:
-        if over:  # another handler has raised before this one could be put back
-            signal.signal(number, before[number])
+    __slots__ = "_before", "_over", "_waiting"
+
+    def __enter__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._waiting: list[int] = []
+        self._over = False
+        if current_thread() is main_thread():
+            try:
+                for number in _RAISING:
+                    handler = _signal.getsignal(number)
+                    if callable(handler):  # the others end the process or do nothing
+                        self._before[number] = handler
+                        _signal.signal(number, self._wait)
+            except BaseException:
+                self.__exit__()
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+        try:
+            for number, handler in self._before.items():
+                _signal.signal(number, handler)
+        finally:
+            if self._waiting:
+                with contextlib.ExitStack() as stack:  # all of them, though the first one raises
+                    for number in reversed(self._waiting):
+                        stack.callback(signal.raise_signal, number)
+
+    def _wait(self, number: int, _frame: FrameType | None) -> None:
+        if self._over:  # another handler has raised before this one could be put back
+            _signal.signal(number, self._before[number])
             signal.raise_signal(number)
-        elif number not in waiting:
-            waiting.append(number)
-
-    try:
-        for number in _RAISING:
-            handler = signal.getsignal(number)
-            if callable(handler):  # the others end the process or do nothing
-                before[number] = handler
-                signal.signal(number, wait)
-        yield
-    finally:
-        over = True
-        with contextlib.ExitStack() as stack:
-            for caught in reversed(waiting):
-                stack.callback(signal.raise_signal, caught)
-            _put_back(before)
+        elif number not in self._waiting:
+            self._waiting.append(number)
 
 
 def _put_back(before: dict[int, Any]) -> None:
