@@ -73,7 +73,7 @@ class DEState:
 
 def clear_cache() -> None:
     """Forget the numbers drawn last, which need not be drawn again; no result depends on it."""
-    _uniform.cache_clear()
+    _numpy_draws.cache_clear()
 
 
 class _Trials(NamedTuple):
@@ -83,15 +83,22 @@ class _Trials(NamedTuple):
 
 
 class _Draws(NamedTuple):
-    """Numbers uniform in [0, 1), one row for each trial.
+    """What trials are made of, one row for each; numbers uniform in [0, 1) where nothing else is said.
 
     Attributes:
-        shares: By column: memory (0), crossover rate (1, 2), weight (3), guide, first, second and third
-            member (4 to 7), coordinate that is always crossed (8), place in the archive (9).
-        crossed: One number for each coordinate.
+        column: Of the memory.
+        rate: Standard normal, for the crossover rate.
+        weight: For the differential weight.
+        picks: For one of the best, the first, second and third member, and the coordinate always crossed.
+        place: In the archive.
+        crossed: One for each coordinate.
     """
 
-    shares: Matrix
+    column: Matrix
+    rate: Matrix
+    weight: Matrix
+    picks: Matrix
+    place: Matrix
     crossed: Array
 
 
@@ -244,12 +251,13 @@ class DE:
         memory, slot, rows = state.memory, state.slot, order
         if self.strategy == "shade":
             # What has no value yet is no loss, and the first trials have come from nobody.
-            winners = (accepted & (new != old) & (old < np.inf)).nonzero()[0]
+            better = new < old
+            winners = (better if old[-1] < np.inf else better & (old < np.inf)).nonzero()[0]
             if len(winners):
                 memory = memory.copy()
                 memory[:, slot] = self._means(state, winners, new)
                 slot = (slot + 1) % self.memory_size
-            rows = np.concatenate([order, self._archive(state, winners, kept, draws.shares)])
+            rows = np.concatenate([order, self._archive(state, winners, kept, draws.place)])
         pool = take(state.pool, rows)
         replaced = accepted[order].nonzero()[0]
         pool[beside(pool, replaced)] = take(state.trial, order[replaced])
@@ -298,7 +306,7 @@ class DE:
             return first
         return round(first + (last - first) * min(1.0, nfev / frame.budget))
 
-    def _archive(self, state: DEState, losers: Matrix, kept: int, shares: Matrix) -> Matrix:
+    def _archive(self, state: DEState, losers: Matrix, kept: int, places: Matrix) -> Matrix:
         """Return which rows of the pool are in the next archive.
 
         Losers go behind, and where it is full, into places drawn at random.
@@ -310,13 +318,14 @@ class DE:
             return np.concatenate([held, losers])
         archive, late = np.concatenate([held, losers[:fit]]), losers[fit:]
         if room:
-            archive[(shares[late, 9] * room).astype(np.int64)] = late
+            archive[(places[late] * room).astype(np.int64)] = late
         return archive
 
     def _means(self, state: DEState, winners: Matrix, new: Matrix) -> tuple[float, float]:
         """Return the means of the weights and crossover rates of trials better than their members."""
         old = state.values
         passed = old.searchsorted(old[winners], "right") - old.searchsorted(new[winners])
+        passed = passed.astype(np.float64)  # which the products would do each time
         weights, crossovers = state.weights[winners], state.crossovers[winners]
         total = float(passed @ crossovers)
         never = total == 0 or state.memory[1, state.slot] == _NEVER
@@ -329,16 +338,16 @@ class DE:
         self, frame: Frame, step: int, pool: Array, size: int, memory: Matrix, draws: _Draws
     ) -> _Trials:
         """Return a trial for each of the first `size` rows of the pool."""
-        members, row, shares = pool[:size], np.arange(size), draws.shares[:size]
+        members, row, draws = pool[:size], np.arange(size), _Draws(*(part[:size] for part in draws))
         adaptive, dim = self.strategy == "shade", frame.dim
         if adaptive:
-            weights, crossovers = _parameters(shares, memory)
+            weights, crossovers = _parameters(draws, memory)
             counts = (max(2, round(self.best_share * size)), size - 1, len(pool) - 2, 0, dim)
         else:
             weights = np.full(size, float(self.weight))
             crossovers = np.full(size, 0.9 if self.crossover is None else float(self.crossover))
             counts = (1, size - 1, size - 2, size - 3, dim)
-        guide, one, two, three, always = (shares[:, 4:9] * counts).astype(np.int64).T
+        guide, one, two, three, always = (draws.picks * counts).astype(np.int64).T
         one += one >= row
         low, high = np.minimum(row, one), np.maximum(row, one)
         two += two >= low
@@ -361,7 +370,7 @@ class DE:
             else:
                 mutant *= scale
                 mutant += take(pool, guide)
-            chosen = draws.crossed[:size] < beside(pool, crossovers.astype(frame.work.dtype)[:, None])
+            chosen = draws.crossed < beside(pool, crossovers.astype(frame.work.dtype)[:, None])
             chosen[beside(pool, row), beside(pool, always)] = True
             xp = array_module(pool)
             trial = xp.where(chosen, mutant, members)
@@ -376,35 +385,39 @@ class DE:
 
 
 def _draw(frame: Frame, step: int, stride: int) -> _Draws:
-    """Return what the rows of a step's trials take, of which there are never more than `stride`."""
+    """Return what the trials of a step are made of; there are never more than `stride`."""
     key, dim = frame.key, frame.dim
-    if frame.work.kind == "numpy":
-        width = _SHARES + dim
-        steps = max(1, _BLOCK // (stride * width))
-        block, here = divmod(step, steps)
-        draw = _uniform if steps > 1 else _uniform.__wrapped__
-        both = draw(key, block, steps * stride, width, frame.work)[here * stride : (here + 1) * stride]
-        return _Draws(both[:, :_SHARES], both[:, _SHARES:])
-    shares = key.fold("de", step).uniform(0, stride, _SHARES)
-    return _Draws(shares, key.fold("crossover", step).uniform(0, stride, dim, like=frame.work))
+    if frame.work.kind != "numpy":
+        crossed = key.fold("crossover", step).uniform(0, stride, dim, like=frame.work)
+        return _prepared(key.fold("de", step).uniform(0, stride, _SHARES), crossed)
+    width = _SHARES + dim
+    steps = max(1, _BLOCK // (stride * width))
+    block, here = divmod(step, steps)
+    if steps == 1:
+        return _numpy_draws.__wrapped__(key, block, stride, width, frame.work)
+    rows = slice(here * stride, (here + 1) * stride)
+    return _Draws(*(part[rows] for part in _numpy_draws(key, block, steps * stride, width, frame.work)))
 
 
 @functools.lru_cache(maxsize=4)
-def _uniform(key: Key, block: int, rows: int, width: int, like: Like) -> Matrix:
-    """Return the numbers of some steps on end."""
-    drawn: Matrix = key.fold("de", block).uniform(0, rows, width, like=like)
-    drawn.flags.writeable = False
-    return drawn
+def _numpy_draws(key: Key, block: int, rows: int, width: int, like: Like) -> _Draws:
+    """Return what the trials of some steps on end are made of."""
+    drawn = key.fold("de", block).uniform(0, rows, width, like=like)
+    return _prepared(drawn[:, :_SHARES], drawn[:, _SHARES:])
 
 
-def _parameters(shares: Matrix, memory: Matrix) -> tuple[Matrix, Matrix]:
-    """Draw weights and crossover rates around columns of the memory."""
-    column, radius, angle, share = shares[:, :4].T.astype(np.float64)
-    mean, rate = memory.take((column * memory.shape[1]).astype(np.int64), 1)
-    normal = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * math.pi * angle)
-    crossovers = np.minimum(np.maximum(rate + _SPREAD * normal, 0.0), 1.0)
+def _prepared(shares: Matrix, crossed: Array) -> _Draws:
+    column, radius, angle, weight, *picks, place = np.ascontiguousarray(shares.T, np.float64)
+    rate = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * math.pi * angle)
+    return _Draws(column, rate, weight, np.stack(picks, 1), place, crossed)
+
+
+def _parameters(draws: _Draws, memory: Matrix) -> tuple[Matrix, Matrix]:
+    """Return weights and crossover rates around columns of the memory."""
+    mean, rate = memory.take((draws.column * memory.shape[1]).astype(np.int64), 1)
+    crossovers = np.minimum(np.maximum(rate + _SPREAD * draws.rate, 0.0), 1.0)
     crossovers[rate == _NEVER] = 0.0
     # Quantiles of the part of the Cauchy distribution that is above 0, as if others were drawn again.
     above = 0.5 + np.arctan(mean / _SPREAD) / math.pi
-    weights = mean + _SPREAD * np.tan(math.pi * (0.5 - above * share))
+    weights = mean + _SPREAD * np.tan(math.pi * (0.5 - above * draws.weight))
     return np.minimum(np.maximum(weights, _LEAST), 1.0), crossovers

@@ -14,7 +14,7 @@ from zoo.core.device import Like, to_numpy
 from zoo.core.rng import Key
 from zoo.core.types import Evaluations, Known
 from zoo.methods import de
-from zoo.methods.de import DE, DEState, _parameters
+from zoo.methods.de import DE, DEState, _parameters, _prepared
 from zoo.problems import rastrigin, sphere
 
 START = np.array([0.5, -1.0, 2.0])
@@ -105,7 +105,7 @@ def test_nobody_is_mixed_with_itself() -> None:
 def test_parameters_are_drawn_around_the_memory() -> None:
     shares = np.random.Generator(np.random.Philox(0)).random((5000, 10))
     memory = np.array([[0.05, 0.5, 1.0], [0.0, 0.9, -1.0]])
-    weights, crossovers = _parameters(shares, memory)
+    weights, crossovers = _parameters(_prepared(shares, shares), memory)
     assert 0 < weights.min() < weights.max() == 1
     assert crossovers.min() == 0
     assert crossovers.max() == 1
