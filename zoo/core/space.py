@@ -129,7 +129,7 @@ class Float(Variable):
         """Return the coordinate of a value."""
         number = self.check(value)
         if self.log:
-            least = math.log(self.lower)  # a difference of logarithms: the ratio may be too large for a number
+            least = math.log(self.lower)  # logarithms are subtracted, as the ratio may be no number
             return min(1.0, (math.log(number) - least) / (math.log(self.upper) - least))
         return min(1.0, (number - self.lower) / (self.upper - self.lower))
 

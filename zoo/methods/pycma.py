@@ -117,6 +117,7 @@ class PyCMA:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     recommends_evaluated = False
+    compares_within_steps = True
 
     def __post_init__(self) -> None:
         if self.population_size is not None:

@@ -13,9 +13,9 @@ Each is a `MixedProblem`, by name in `PROBLEMS`:
 
 Sources: ellipsoid and one-max in the manner of R. Hamano, S. Saito, M. Nomura and S. Shirakawa, CMA-ES
 with Margin, 2022, https://arxiv.org/abs/2205.13482; gear train and pressure vessel: E. Sandgren, Nonlinear
-Integer and Discrete Programming in Mechanical Design Optimization, Journal of Mechanical Design 112 (1990); the
-minimum of the vessel: X.-S. Yang, C. Huyck, M. Karamanoglu and N. Khan, True Global Optimality of the
-Pressure Vessel Design Problem, 2013, https://arxiv.org/abs/1403.7793.
+Integer and Discrete Programming in Mechanical Design Optimization, Journal of Mechanical Design 112
+(1990); the minimum of the vessel: X.-S. Yang, C. Huyck, M. Karamanoglu and N. Khan, True Global Optimality
+of the Pressure Vessel Design Problem, 2013, https://arxiv.org/abs/1403.7793.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def one_max(x: Values) -> float:
     return float(wrong + sum(x[name] ** 2 for name in "abcde"))
 
 
-_RIGHT = {"p": "red", "q": "green", "r": "blue", "s": "red", "t": "green"}
+_RIGHT = {"p": "red", "q": "blue", "r": "green", "s": "white", "t": "black"}
 
 
 def gear_train(x: Values) -> float:
@@ -146,7 +146,7 @@ _BEST_VESSEL = {"shell": 13, "head": 7, "radius": _RADIUS, "length": _LENGTH}
 _BEST_ELLIPSOID = tuple(round(s) if i % 2 else s for i, s in enumerate(_OFFSETS))
 _BEST_ACKLEY = {**dict(zip("abcdef", _SHIFTS[3], strict=True)), "mode": "fast", "kind": 3}
 _BEST_GEARS = {"a": 19, "b": 16, "c": 43, "d": 49}
-_COLOURS = Categorical(["red", "green", "blue"])
+_COLOURS = Categorical(["green", "red", "black", "blue", "white"])
 _TEETH = Integer(12, 60)
 
 PROBLEMS = {
