@@ -338,7 +338,9 @@ class DE:
         self, frame: Frame, step: int, pool: Array, size: int, memory: Matrix, draws: _Draws
     ) -> _Trials:
         """Return a trial for each of the first `size` rows of the pool."""
-        members, row, draws = pool[:size], np.arange(size), _Draws(*(part[:size] for part in draws))
+        members, row = pool[:size], np.arange(size)
+        if size < len(draws.column):
+            draws = _Draws(*(part[:size] for part in draws))
         adaptive, dim = self.strategy == "shade", frame.dim
         if adaptive:
             weights, crossovers = _parameters(draws, memory)
