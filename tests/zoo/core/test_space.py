@@ -280,9 +280,7 @@ def test_a_space_differs_from_others() -> None:
     assert Space(dict(zip(SPACE.names or (), SPACE.variables, strict=True))) == SPACE
     for other in (
         Space(SPACE.variables),
-        Space(
-            {**dict(zip(SPACE.names or (), SPACE.variables, strict=True)), "lr": Float(0.1, 1)}
-        ),
+        Space({**dict(zip(SPACE.names or (), SPACE.variables, strict=True)), "lr": Float(0.1, 1)}),
         Space([Categorical([1, 2, 3])]),
         Space([Categorical([1.0, 2.0, 3.0])]),
     ):
