@@ -216,6 +216,23 @@ class Key:
         """Draw rows `start` to `stop` of a matrix of numbers uniform in [0, 1); see `normal`."""
         return self._draw("uniform", start, stop, dim, like)
 
+    def coarse(self, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY) -> Array:
+        """Draw rows `start` to `stop` of a matrix of numbers uniform in 0, 1/65536, ..., 65535/65536.
+
+        For weights and shares that need no more digits: on the CPU it takes a third of `uniform`'s time. On
+        other devices the numbers are those of `uniform`; see `normal` for the arguments.
+        """
+        like = like if isinstance(like, Like) else Like.of(like)
+        if like.device != "cpu":
+            return self.uniform(start, stop, dim, like=like)
+        out = np.empty((stop - start, dim), like.working_dtype)
+        for rows, columns, skip, size, words in _blocks(start, stop, dim):
+            raw = _philox(self, words).random_raw((skip + size + 3) // 4)
+            drawn = raw.astype("<u8", copy=False).view("<u2")[skip : skip + size]
+            target = out[rows, columns]
+            np.multiply(drawn.reshape(target.shape), target.dtype.type(2.0**-16), out=target)
+        return like.asarray(out)
+
     def rademacher(self, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY) -> Array:
         """Draw rows `start` to `stop` of a matrix of fair signs, -1 or 1; see `normal`.
 

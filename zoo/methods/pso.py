@@ -66,7 +66,7 @@ class PSO:
     """Particle swarm: points with a velocity, drawn to where they and their neighbours were best.
 
     With p_i the best point that particle i has been at, l_i the best one among its neighbours' (itself
-    included), and r, r' uniform in [0, 1) for every particle, coordinate and step,
+    included), and r, r' uniform in [0, 1), with 16 bits, for every particle, coordinate and step,
 
         v_i  <-  inertia v_i + cognitive r (p_i - x_i) + social r' (l_i - x_i)
         x_i  <-  x_i + v_i
@@ -239,7 +239,7 @@ class PSO:
         with np.errstate(over="ignore", invalid="ignore"):
             velocity = self.inertia * state.velocity[start:stop]
             for key, point, factor in zip(keys, (own, lead), (self.cognitive, self.social), strict=True):
-                pull = key.uniform(start, stop, frame.dim, like=frame.work)
+                pull = key.coarse(start, stop, frame.dim, like=frame.work)
                 pull *= factor
                 pull *= point - x
                 velocity += pull

@@ -791,3 +791,25 @@ def test_the_generator_of_a_gpu_is_keyed_and_put_back():
             drawn.append(float(torch.rand((), device="cuda")))
     assert drawn[0] == drawn[1]
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 100, 70_000])
+def test_coarse_numbers_are_those_of_any_slice(dim: int) -> None:
+    key, count = Key(0), 400 if dim < 1000 else 3
+    whole = key.coarse(0, count, dim)
+    assert (whole * 2**16 == np.floor(whole * 2**16)).all()
+    assert 0 <= whole.min() <= whole.max() < 1
+    for start, stop in ((0, 1), (1, 2), (count // 2, count), (count - 1, count)):
+        assert (key.coarse(start, stop, dim) == whole[start:stop]).all()
+    short = key.coarse(0, count, dim, like=np.zeros(1, np.float32))
+    assert short.dtype == np.float32
+    assert (short == whole).all()
+    assert (key.coarse(0, count, dim, like=torch.zeros(1)).numpy() == whole).all()
+
+
+def test_coarse_numbers_are_uniform() -> None:
+    drawn = Key(1).coarse(0, 1000, 100).ravel()
+    # Of 100,000 numbers, the mean is normal with a deviation of sqrt(1 / 12 / 100,000) around 1/2.
+    assert abs(drawn.mean() - 0.5) < 4 * np.sqrt(1 / 12e5)
+    counts = np.bincount((drawn * 16).astype(int), minlength=16)
+    assert abs(counts - 6250).max() < 4.5 * np.sqrt(6250 * 15 / 16)

@@ -39,7 +39,7 @@ def test_a_step_is_the_formula(topology: str, size: int, dim: int) -> None:
     before = run(method, 2, rastrigin, x0=np.linspace(-1, 1, dim))
     after = told(method, before, rastrigin)
     key = before.frame.key
-    own, lead = (key.fold(name, 3).uniform(0, size, dim) for name in ("own", "lead"))
+    own, lead = (key.fold(name, 3).coarse(0, size, dim) for name in ("own", "lead"))
     new = rastrigin(before.position)
     best, values = before.best.copy(), before.values.copy()
     for i in range(size):
@@ -94,7 +94,7 @@ def test_failed_particles_are_drawn_to_their_neighbours_only() -> None:
     state = method.tell(first, Evaluations(values))
     for i in (0, 1, 5):
         assert_array_equal(state.velocity[i], method.inertia * first.velocity[i])
-    pull = Key(0).fold("lead", 1).uniform(0, 6, 3)
+    pull = Key(0).fold("lead", 1).coarse(0, 6, 3)
     for i in (2, 4):
         expected = method.inertia * first.velocity[i]
         expected += pull[i] * method.social * (first.position[3] - first.position[i])
