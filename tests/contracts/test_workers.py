@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.cases import Case
-from tests.contracts.test_contracts import START, all_methods, bowl
+from tests.cases import CASES, Case
+from tests.contracts.test_contracts import START, bowl
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
 from zoo.core.types import Candidates, Evaluations
 from zoo.execution.executor import Executor
 from zoo.execution.ledger import Ledger
 from zoo.execution.processes import Processes
+from zoo.registry import find
 from zoo.run.digest import digest_of_run
 from zoo.run.directory import read_events
 
@@ -75,7 +76,13 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
         yield Opened(executor)
 
 
-@all_methods
+# The shared workers evaluate a plain function; one with several objectives is adapted in another way, and
+# tests/zoo/core/test_front.py does the same with workers of its own.
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if "objectives" not in find(case.method).traits],
+    ids=lambda case: case.method,
+)
 def test_same_directory_with_workers(case: Case, opened: Opened, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"method": case.method, "options": case.options, "budget": 90, "rng": 0}
     expected = zoo.minimize(bowl, START, out=tmp_path / "serial", **arguments)
