@@ -19,8 +19,8 @@ which nothing is said here are told of no box. The budget is in multiples of dim
 is reached.
 
 Each run appends one line to the file: evaluations at which each of 51 targets f_opt + 10^2 ... 10^-8 was
-reached, evaluations, CPU seconds. Runs that are there are not made again. Printed for each method and
-dimension:
+reached, evaluations, CPU seconds. Runs that are there are not made again, so a method that has changed needs
+another file. Printed for each method and dimension:
 
 * solved: share of the targets reached, over functions, instances and seeds;
 * area: mean over the targets of 1 - log(evaluations / dim) / log(budget), 0 for those not reached,
@@ -346,6 +346,7 @@ def plot(runs, methods, path):
                 [0, *reached, len(hits) / (len(some) * len(TARGETS))],
                 where="post",
                 label=method,
+                linewidth=1.1 if method in PEERS else 2.2,
             )
         panel.set(
             xscale="log",
