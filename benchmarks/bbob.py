@@ -391,7 +391,7 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--budget", type=int, default=1000, help="evaluations over dim")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS / "bbob.jsonl")
+    parser.add_argument("--out", type=Path, default=RESULTS / "bbob_runs.jsonl")
     parser.add_argument("--plot", type=Path)
     parser.add_argument(
         "--groups", action="store_true", help="[solved, area] of the groups of functions as well"
