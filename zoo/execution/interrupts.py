@@ -120,11 +120,12 @@ class postponed:  # noqa: N801 - as above
                 raise
 
     def __exit__(self, *_: object) -> None:
-        self._over = True
         try:
-            for number, handler in self._before.items():
-                _signal.signal(number, handler)
+            # That of SIGINT comes last, since it raises: the others would stay as they are.
+            for number in reversed(self._before):
+                _signal.signal(number, self._before[number])
         finally:
+            self._over = True
             if self._waiting:
                 with contextlib.ExitStack() as stack:  # all of them, though the first one raises
                     for number in reversed(self._waiting):
