@@ -163,7 +163,7 @@ class Constrained:
         True
 
     Sources: for the Lagrangian, A. Atamna, A. Auger and N. Hansen, Linearly Convergent Evolution Strategies
-    via Augmented Lagrangian Constraint Handling, 2017, https://doi.org/10.1145/3040718.3040732, where
+    via Augmented Lagrangian Constraint Handling, 2017, https://hal.archives-ouvertes.fr/hal-01455379, where
     multipliers and penalties follow rules of their own, and the mean of the distribution is evaluated; for
     the order, `zoo.wrappers.merit`; for the models, `zoo.wrappers.surrogate`.
     """

@@ -3,8 +3,9 @@
 Sources: M. J. D. Powell, A Direct Search Optimization Method That Models the Objective and Constraint
 Functions by Linear Interpolation, 1994, https://doi.org/10.1007/978-94-015-8330-5_4 (models of all functions,
 a merit function, geometry before the radius); T. M. Ragonneau, Model-Based Derivative-Free Optimization
-Methods and Software, 2022, https://arxiv.org/abs/2210.12018 (quadratic models of all of them). Departure:
-models are fitted instead of interpolated, as a method's candidates lie around the best point in any case.
+Methods and Software, 2023, https://optimization-online.org/?p=22120 (quadratic models of all of them).
+Departure: models are fitted instead of interpolated, as a method's candidates lie around the best point in
+any case.
 """
 
 from __future__ import annotations
