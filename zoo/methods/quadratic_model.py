@@ -18,7 +18,6 @@ from scipy.linalg.lapack import dpotrf, dpotrs, dsyev, dtrtrs
 from zoo.core.state import state
 from zoo.methods.cma_base import Matrix
 
-KINDS = ("linear", "diagonal", "full")
 _BEST_WEIGHT = 20.0  # of the best point, that of the worst one being 1
 _SHARE = 0.75  # of many points, those with the lowest values are enough
 _FARTHEST = 1e100  # |z| whose square is a number still
