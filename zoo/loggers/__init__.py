@@ -1,0 +1,1 @@
+"""Watchers that pass on what a run logs to other tools."""
