@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from zoo.facade import resume as resume
     from zoo.facade import scipy_method as scipy_method
     from zoo.registry import list_methods as list_methods
+    from zoo.run.watching import Watcher as Watcher
     from zoo.session import Session as Session
     from zoo.session import Trial as Trial
 
@@ -74,6 +75,7 @@ _HOMES = {
     "zoo.execution.ray": ("Ray",),
     "zoo.facade": ("Interrupted", "minimize", "resume", "scipy_method"),
     "zoo.registry": ("list_methods",),
+    "zoo.run.watching": ("Watcher",),
     "zoo.session": ("Session", "Trial"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -33,6 +33,7 @@ from zoo.registry import find
 from zoo.run.directory import RunDirectory
 from zoo.run.job import Report, SearchJob, SearchState
 from zoo.run.loop import Run, Stop, run
+from zoo.run.watching import Watcher
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -69,7 +70,7 @@ def minimize(
     vectorized: bool = False,
     workers: int | Executor | Callable[..., Any] = 1,
     on_error: str = "raise",
-    callback: Callable[..., Any] | None = None,
+    callback: Callable[..., Any] | Watcher | Sequence[Callable[..., Any] | Watcher] | None = None,
     out: str | os.PathLike[str] | None = None,
     options: dict[str, Any] | None = None,
 ) -> OptimizeResult:
@@ -124,7 +125,8 @@ def minimize(
             run, with a checkpoint, "nan" makes the evaluation a failed one. NaN and infinities are failed
             evaluations under both.
         callback: Called after each step as `callback(intermediate_result=...)` if that is the name of its
-            argument, else with the best point so far. `StopIteration` ends the run.
+            argument, else with the best point so far. `StopIteration` ends the run. Or a `zoo.Watcher`, such
+            as `zoo.Progress()`, which cannot; or a sequence of both.
         out: Directory to keep the run in. One that holds this very run is resumed; any other is refused.
         options: Options of the method, see `zoo.list_methods()[name].options()`.
 
@@ -213,7 +215,7 @@ def resume(
     constraints: Any = None,
     workers: int | Executor | Callable[..., Any] = 1,
     seconds: float | None = None,
-    callback: Callable[..., Any] | None = None,
+    callback: Callable[..., Any] | Watcher | Sequence[Callable[..., Any] | Watcher] | None = None,
 ) -> OptimizeResult:
     """Go on with a run that was stopped, killed, or cut short; a finished one just returns its result.
 
@@ -322,20 +324,25 @@ def _run(
     executor: Executor,
     seconds: float | None,
     callbacks: Sequence[Callable[[SearchState, Report], None]],
+    watchers: Sequence[Watcher],
     directory: RunDirectory | None,
     fresh: bool = False,
 ) -> OptimizeResult:
     job = experiment.job(executor)
     stop = Stop(experiment.target, seconds)
+    about: dict[str, Any] = {}
+    if watchers:
+        config = experiment.written()[0] if directory is None else directory.config
+        about = {"watchers": watchers, "config": config, "execution": executor.describe()}
     if directory is None:
-        outcome = run(job, stop, callbacks)
+        outcome = run(job, stop, callbacks, **about)
         result = result_of(experiment, job, outcome)
     else:
         try:
             job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
             if not fresh:
                 directory.note_resumption()
-            outcome = run(job, stop, callbacks, directory)
+            outcome = run(job, stop, callbacks, directory, **about)
             result = result_of(experiment, job, outcome)
             directory.finish(result)
         except (TypeError, ValueError, ImportError):
@@ -404,12 +411,15 @@ def result_of(experiment: Experiment, job: SearchJob, outcome: Run[SearchState])
 
 
 def _as_limits(
-    seconds: float | None, callback: Callable[..., Any] | None, space: Space | None = None
-) -> tuple[float | None, list[Callable[[SearchState, Report], None]]]:
-    if callback is not None and not callable(callback):
-        raise TypeError(f"`callback` must be a function, got {callback!r}.")
+    seconds: float | None, callback: Any, space: Space | None = None
+) -> tuple[float | None, list[Callable[[SearchState, Report], None]], list[Watcher]]:
     limit = None if seconds is None else check_positive("seconds", seconds)
-    return limit, [_adapted(callback, space)] if callback is not None else []
+    given = callback if isinstance(callback, (list, tuple)) else () if callback is None else (callback,)
+    for one in given:
+        if not (callable(one) or isinstance(one, Watcher)):
+            raise TypeError(f"`callback` must be a function, a `Watcher` or a list of these, got {one!r}.")
+    watchers = [one for one in given if isinstance(one, Watcher)]
+    return limit, [_adapted(one, space) for one in given if not isinstance(one, Watcher)], watchers
 
 
 def _adapted(callback: Callable[..., Any], space: Space | None) -> Callable[[SearchState, Report], None]:

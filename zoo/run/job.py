@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array, Like, array_module
+from zoo.core.device import Array, Like, array_module, to_numpy
 from zoo.core.errors import TooManyFailures
 from zoo.core.front import chosen, extended
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.state import freeze, state, thaw
-from zoo.core.types import Candidates, Evaluations, Known, Optimizer, Rows
+from zoo.core.types import Candidates, Evaluations, Known, Optimizer, Reply, Rows
 from zoo.execution.executor import Executor
 from zoo.execution.ledger import Account, Ledger
 from zoo.execution.threads import limited
@@ -26,6 +26,7 @@ S = TypeVar("S")
 
 _REPEATS = 30  # evaluations of what a noisy search recommends; with fewer, their spread is a rough guess
 _WINDOW, _WINDOW_START, _MOST_FAILURES = 100, 50, 0.2
+_MOST_LOGGED = 100  # variables of a point that is written into every line of the log where it is new
 _HARD = ("raised", "crashed", "hung")
 
 
@@ -35,10 +36,12 @@ class Report(NamedTuple):
     Attributes:
         value: Lowest value of the step, NaN if all failed.
         evaluations: All of them.
+        improved: Whether the best point is one of this step.
     """
 
     value: float
     evaluations: Evaluations
+    improved: bool = False
 
 
 class Job(Protocol[S]):
@@ -49,9 +52,11 @@ class Job(Protocol[S]):
 
     Attributes:
         account: What it cost so far beyond its evaluations.
+        arrived: Called with the number of evaluations whenever some come in, where anybody wants to know.
     """
 
     account: Account
+    arrived: Callable[[int], None] | None
 
     def open(self) -> contextlib.AbstractContextManager[None]:
         """Get ready for `step`, and clean up behind it."""
@@ -186,6 +191,7 @@ class SearchJob:
         self.optimizer, self.objective, self.executor = optimizer, objective, executor
         self.journal: Journal | None = None
         self.event: Callable[[dict[str, Any]], None] | None = None
+        self.arrived: Callable[[int], None] | None = None
         self.account = Account()
         self._x0, self._bounds, self._scale, self._budget = x0, bounds, scale, budget
         self._known, self._noise, self._on_error, self._threads = known, noise, on_error, threads
@@ -320,7 +326,7 @@ class SearchJob:
             constraints_best,
             front,
         )
-        return after, Report(value, evaluations)
+        return after, Report(value, evaluations, x_best is not state.x_best)
 
     def final(self, state: SearchState) -> Candidates | None:
         """Return what is to be evaluated after the last step, None if nothing is."""
@@ -410,6 +416,7 @@ class SearchJob:
             "median": float(np.median(finite)) if len(finite) else None,
             "failed": state.num_failed,
             **({} if state.constraints_best is None else {"violation": state.violation_best}),
+            **({"x": to_numpy(state.x_best)} if report.improved and len(self._x0) <= _MOST_LOGGED else {}),
             **self.optimizer.diagnostics(state.optimizer),
         }
 
@@ -434,11 +441,18 @@ class SearchJob:
 
     def ledger(self, candidates: Candidates, state: SearchState, kind: int) -> Ledger:
         """Return the account of a step, or of what `final` asks for, with what the journal knows of it."""
-        journal, first_id = self.journal, state.nfev
+        journal, arrived, first_id = self.journal, self.arrived, state.nfev
+
+        def record(reply: Reply) -> None:
+            if journal is not None:
+                journal.append(state.step, first_id, kind, reply)
+            if arrived is not None:
+                arrived(len(reply.values))
+
         return Ledger(
             self.objective.units(candidates),
             known=journal.known(kind, state.step) if journal else (),
-            record=(lambda reply: journal.append(state.step, first_id, kind, reply)) if journal else None,
+            record=record if journal or arrived else None,
             event=self.event,
             on_error=self._on_error if kind == SEARCH else "nan",
             succeeded=state.num_failed < state.nfev,

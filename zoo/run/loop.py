@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +21,7 @@ from zoo.core.errors import (
 from zoo.execution import interrupts
 from zoo.run.directory import RunDirectory
 from zoo.run.job import Job, Report
+from zoo.run.watching import Beginning, Watcher, Watchers
 
 S = TypeVar("S")
 
@@ -66,6 +67,9 @@ def run(
     stop: Stop | None = None,
     callbacks: Sequence[Callable[[Any, Report], None]] = (),
     out: RunDirectory | None = None,
+    watchers: Sequence[Watcher] = (),
+    config: Mapping[str, Any] | None = None,
+    execution: Mapping[str, Any] | None = None,
 ) -> Run[Any]:
     """Drive a job to its end.
 
@@ -78,28 +82,40 @@ def run(
         stop: When to end before the job does.
         callbacks: Called after every step with (state, report); one that raises `StopIteration` ends the run.
         out: Where to keep it.
+        watchers: Told what happens; see `Watcher`.
+        config: What they are told that the run is.
+        execution: What they are told of who evaluates it.
     """
-    stop = stop or Stop()
+    stop, watching = stop or Stop(), Watchers(watchers)
     began = time.monotonic()
     saved = out.restore() if out else None
     state = job.init() if saved is None else restored(job, *saved[1:])
     if saved is not None and state.x is not None:
         return Run(state, job.finished(state) or "the run is finished", "finished")
-    with job.open(), interrupts.handled():
+    with job.open(), interrupts.handled(), contextlib.ExitStack() as stack:
         saved_at = time.monotonic()
+        if watching:
+            path = None if out is None else out.path
+            watching.begin(Beginning(config or {}, execution or {}, job, state, stop, path))
+            job.arrived = watching.arrived if watching.counts_arrivals else None
+            not_told = stack.enter_context(contextlib.ExitStack())
+            not_told.callback(watching.end, None)
         if out and not saved:
             out.save(state.step, *job.snapshot(state))
         error: Exception | None = None
         try:
             while (end := ended(job, state, stop, began)) is None:
                 state, report = job.step(state)
+                metrics = job.metrics(state, report) if out is not None or watching else {}
                 if out is not None:
-                    out.log("metrics.jsonl", job.metrics(state, report))
+                    out.log("metrics.jsonl", metrics)
                     elapsed = round(time.monotonic() - began, 6)
                     out.log("timings.jsonl", {"step": state.step, "seconds": elapsed})
                     if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                         out.save(state.step, *job.snapshot(state))
                         saved_at = time.monotonic()
+                if watching:
+                    watching.step(state, metrics)
                 if (end := _called(callbacks, state, report)) is not None:
                     break
                 interrupts.check()
@@ -125,7 +141,11 @@ def run(
             out.save(resumable.step, *job.snapshot(resumable))
             account = job.account.entries(state.nfev + state.num_final)
             out.event({"event": "ended", "status": status, "reason": reason, "account": account})
-        return Run(state, reason, status, error, interrupts.requested(), time.monotonic() - began)
+        outcome = Run(state, reason, status, error, interrupts.requested(), time.monotonic() - began)
+        if watching:
+            not_told.pop_all()
+            watching.end(outcome)
+        return outcome
 
 
 def restored(job: Job[Any], tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:

@@ -1,0 +1,197 @@
+"""What a run directory says about a run, for reports and pages; nothing in it is changed or locked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.core.space import Space
+from zoo.run.directory import read_config, read_events
+
+_CHUNK = 1 << 23  # bytes of a log that are in memory at a time
+_MOST_POINTS = 300
+_HAS_POINT = re.compile(rb'"x": \[')
+_NUMBERS = bytes(c if chr(c) in "0123456789.+-e" else 32 for c in range(256))
+_NOT_DIAGNOSTICS = ("step", "nfev", "best", "value", "median", "failed", "violation", "x")
+
+
+class Improvement(NamedTuple):
+    """A point that was the best one when it was found; `x` is a row, shape (dim,)."""
+
+    step: int
+    nfev: int
+    fun: float
+    x: np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A run as its directory tells it, thinned where there are very many steps.
+
+    Attributes:
+        path: The directory.
+        config: `config.json`: what the run is.
+        start: Arrays that belong to it: "x0", "scale", and others.
+        meta: `meta.json`: where it was started, by what; empty where it is missing.
+        result: `result.json`, or None as long as there is none.
+        events: Lines of `events.jsonl`.
+        num_steps: Steps done, of which those below are a selection in their order.
+        columns: A number for each of them by name, NaN where there is none: "step", "nfev", "best", "value",
+            "median", "failed", and the method's diagnostics.
+        arrays: Diagnostics that are arrays, one for each of these steps, None where there is none.
+        seconds: When each of them was done, in seconds of work, without the time between a stop and a resume.
+        points: Points that were the best one for a while, at most some hundred, the last ones among them.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    start: dict[str, np.ndarray[Any, Any]]
+    meta: dict[str, Any]
+    result: dict[str, Any] | None
+    events: list[dict[str, Any]]
+    num_steps: int
+    columns: dict[str, np.ndarray[Any, Any]]
+    arrays: dict[str, list[np.ndarray[Any, Any] | None]]
+    seconds: np.ndarray[Any, Any]
+    points: list[Improvement]
+
+    @property
+    def space(self) -> Space | None:
+        """The space its points are of, or None where rows are points."""
+        return None if self.config.get("space") is None else Space.read(self.config["space"])
+
+    @property
+    def diagnostics(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The columns that are the method's own."""
+        return {name: column for name, column in self.columns.items() if name not in _NOT_DIAGNOSTICS}
+
+
+def read_recording(path: Path, most: int = 4000) -> Recording:
+    """Read a run that may be under way in another process.
+
+    Args:
+        path: Its directory.
+        most: How many steps to pick, evenly, where there are more.
+
+    Raises:
+        RunDirectoryError: There is no run, it is damaged, or of a newer version.
+    """
+    config, start = read_config(path)
+    log = path / "metrics.jsonl"
+    ends, with_point = _lines(log)
+    picked = _evenly(len(ends), most)
+    improved = np.union1d(with_point[_evenly(len(with_point), _MOST_POINTS)], with_point[-_MOST_POINTS:])
+    wanted = np.union1d(picked, improved)
+    steps: list[dict[str, Any]] = []
+    indices: list[int] = []
+    points = []
+    is_picked = np.isin(wanted, picked)
+    for index, chosen, entry in zip(wanted, is_picked, _entries(log, ends, wanted), strict=True):
+        if entry is None:
+            continue
+        if "x" in entry:
+            best = entry.get("best")
+            fun = float("nan") if best is None else float(best)
+            points.append(Improvement(entry["step"], entry["nfev"], fun, _array(entry["x"])))
+        if chosen:
+            steps.append(entry)
+            indices.append(int(index))
+    columns, arrays = _columns(steps)
+    seconds = _elapsed(path / "timings.jsonl")
+    return Recording(
+        path,
+        config,
+        start,
+        _json(path / "meta.json") or {},
+        _json(path / "result.json"),
+        read_events(path),
+        len(ends),
+        columns,
+        arrays,
+        seconds[np.minimum(indices, len(seconds) - 1)] if len(seconds) else np.full(len(indices), np.nan),
+        points,
+    )
+
+
+def _lines(log: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return where each whole line ends, and the numbers of those that hold a point."""
+    ends, marks, position = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    with contextlib.suppress(FileNotFoundError), open(log, "rb") as file:
+        rest = b""
+        while data := file.read(_CHUNK):
+            data = rest + data
+            whole = data[: data.rfind(b"\n") + 1]
+            ends.append(np.flatnonzero(np.frombuffer(whole, np.uint8) == 10) + position + 1)
+            marks.append(np.array([m.start() + position for m in _HAS_POINT.finditer(whole)], np.int64))
+            position, rest = position + len(whole), data[len(whole) :]
+    found = np.concatenate(ends)
+    return found, np.searchsorted(found, np.concatenate(marks), side="right")
+
+
+def _entries(
+    log: Path, ends: np.ndarray[Any, Any], wanted: Sequence[int] | np.ndarray[Any, Any]
+) -> Iterator[dict[str, Any] | None]:
+    """Yield the lines of these numbers, None for one that is damaged."""
+    if not len(wanted):
+        return
+    with open(log, "rb") as file:
+        for index in wanted:
+            start = int(ends[index - 1]) if index else 0
+            entry = None
+            with contextlib.suppress(ValueError):
+                entry = json.loads(os.pread(file.fileno(), int(ends[index]) - start, start))
+            yield entry if isinstance(entry, dict) and {"step", "nfev"} <= set(entry) else None
+
+
+def _columns(
+    steps: list[dict[str, Any]],
+) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, list[np.ndarray[Any, Any] | None]]]:
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, list[np.ndarray[Any, Any] | None]] = {}
+    for name in dict.fromkeys(name for entry in steps for name in entry if name != "x"):
+        found = [entry.get(name) for entry in steps]
+        if any(isinstance(value, list) for value in found):
+            arrays[name] = [_array(value) if isinstance(value, list) else None for value in found]
+        elif not any(isinstance(value, (str, dict)) for value in found):
+            columns[name] = np.array([np.nan if value is None else value for value in found], float)
+    return columns, arrays
+
+
+def _elapsed(path: Path) -> np.ndarray[Any, Any]:
+    """Return how long a run had worked at the end of each step, over all its processes."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return np.empty(0)
+    # Every process counts from 0; parsed in one go, since there may be millions of lines.
+    numbers = np.fromstring(data[: data.rfind(b"\n") + 1].translate(_NUMBERS).replace(b" e ", b" "), sep=" ")
+    clock = numbers.reshape(-1, 2)[:, 1] if len(numbers) % 2 == 0 else np.empty(0)
+    restarts = np.flatnonzero(np.diff(clock) < 0)
+    offsets = np.zeros(len(clock))
+    offsets[restarts + 1] = clock[restarts]
+    elapsed: np.ndarray[Any, Any] = clock + np.cumsum(offsets)
+    return elapsed
+
+
+def _evenly(count: int, most: int) -> np.ndarray[Any, Any]:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    with contextlib.suppress(TypeError, ValueError):
+        return np.array(value, float)
+    return np.array([np.nan if item is None else item for item in np.ravel(value)], float)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(path.read_text()))
+    return None
