@@ -1,0 +1,89 @@
+"""Modules that an experiment file names, found beside it and elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from zoo.experiment_file.problems import near
+
+
+def make_importable(folders: Iterable[Path]) -> None:
+    """Have modules in some folders found before all others, here and by workers, who take over `sys.path`."""
+    for folder in reversed([str(folder) for folder in folders]):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+
+
+def found(key: str, spec: str, folders: Iterable[Path]) -> Any:
+    """Return what "module:name" names.
+
+    Args:
+        key: The key that says it, for errors.
+        spec: Its value, "()" at the end being left aside.
+        folders: Where its module is looked for first.
+
+    Raises:
+        ValueError: There is nothing of that name, or the module raises.
+    """
+    module, _, name = spec.removesuffix("()").partition(":")
+    place = _imported(key, spec, module, list(folders))
+    for part in name.split("."):
+        if not hasattr(place, part):
+            hint = near(part, vars(place), "'")
+            raise ValueError(f"`{key}` is {spec!r}, and {module!r} has no {part!r}.{hint}")
+        place = getattr(place, part)
+    return place
+
+
+def _imported(key: str, spec: str, module: str, folders: list[Path]) -> Any:
+    _check_origin(key, spec, module, folders)
+    importlib.invalidate_caches()  # the file may be younger than the last look at its folder
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            names = (path.stem for folder in folders for path in folder.glob("*.py"))
+            hint = near(module, names, "'")
+            raise ValueError(
+                f"`{key}` is {spec!r}, and no module {error.name!r} is beside the file or installed.{hint}"
+            ) from error
+        raise ValueError(_raised(key, spec, module, error)) from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(_raised(key, spec, module, error)) from error
+
+
+def _check_origin(key: str, spec: str, module: str, folders: list[Path]) -> None:
+    """Refuse a module that is beside the file where another one of its name is loaded already."""
+    top = module.partition(".")[0]
+    loaded = getattr(sys.modules.get(top), "__file__", "")
+    for folder in folders:
+        for path in (folder / f"{top}.py", folder / top / "__init__.py"):
+            if path.exists():
+                if top in sys.modules and (loaded is None or Path(loaded).resolve() != path.resolve()):
+                    raise ValueError(
+                        f"`{key}` is {spec!r}, and another module {top!r} than {path} is in use here: give "
+                        "that file another name."
+                    )
+                return
+
+
+def _raised(key: str, spec: str, module: str, error: BaseException) -> str:
+    """Return what an import raised, and where."""
+    said = traceback.format_exception_only(error)[-1].strip()
+    where = ""
+    if isinstance(error, SyntaxError):
+        where = f" ({error.filename}, line {error.lineno})"
+    else:
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename != __file__ and "importlib" not in frame.filename
+        ]
+        if frames:
+            where = f" ({frames[-1].filename}, line {frames[-1].lineno})"
+    return f"`{key}` is {spec!r}, and importing {module!r} raised {said}{where}"

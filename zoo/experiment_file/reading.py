@@ -1,0 +1,197 @@
+"""An experiment file, what it includes and what overrides it, as one table with a place for each value."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo.experiment_file import lines
+from zoo.experiment_file.problems import ExperimentFileError, Place, Problem, near, shown
+
+_ADVICE = {
+    "Invalid value": "text has to be in quotes",
+    "Cannot overwrite a value": "this key is given a second time",
+}
+_TIMES = re.compile(r"[-+]?[\d.]+x\d+")  # as in 0x10, ten zeros; TOML would read a hexadecimal number
+
+
+@dataclass
+class Document:
+    """What was said, and where.
+
+    Attributes:
+        data: The tables.
+        places: Where each of their keys and values comes from.
+        folders: Those of the files, the first one's first.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+    places: dict[lines.Path, Place] = field(default_factory=dict)
+    folders: list[Path] = field(default_factory=list)
+
+    def place(self, path: lines.Path) -> Place:
+        """Return where something was said, or what is around it."""
+        while path not in self.places:
+            path = path[:-1]
+        return self.places[path]
+
+    def take(self, other: Document) -> None:
+        """Take over what another one says; where both say something, the other one is right."""
+        _merge(self.data, other.data, (), self.places, other.places)
+        self.folders = [*other.folders, *(folder for folder in self.folders if folder not in other.folders)]
+
+
+def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Document:
+    """Return what a file says, with all it includes, once overrides are applied.
+
+    Raises:
+        ExperimentFileError: A file is missing, unreadable or no TOML, files include each other in a
+            circle, or an override has no form.
+    """
+    problems: list[Problem] = []
+    document = _read(Path(path), (), Place(str(path)), problems)
+    for text in overrides:
+        document.take(_override(text, problems))
+    if problems:
+        raise ExperimentFileError(problems)
+    document.places[()] = Place(str(path))
+    return document
+
+
+def _read(path: Path, chain: tuple[Path, ...], asked: Place, problems: list[Problem]) -> Document:
+    whole = Document(folders=[path.resolve().parent])
+    if path.resolve() in [one.resolve() for one in chain]:
+        circle = " includes ".join(map(str, (*chain, path)))
+        problems.append(Problem(asked, f"`include` leads back to where it started: {circle}."))
+        return whole
+    try:
+        text = _text(path, asked, problems)
+        own = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problems.append(_syntax(path, text, str(error)))
+        return whole
+    except _Unreadable:
+        return whole
+    places = {where: Place(str(path), line) for where, line in lines.lines_of(text).items()}
+    for name, where in _included(own, places, problems):
+        whole.take(_read(path.parent / name, (*chain, path), where, problems))
+    own.pop("include", None)
+    whole.take(Document(own, places, [path.resolve().parent]))
+    return whole
+
+
+class _Unreadable(Exception):
+    """A problem has been noted."""
+
+
+def _text(path: Path, asked: Place, problems: list[Problem]) -> str:
+    """Return what a file holds."""
+    is_first = asked.line is None  # nobody includes it
+    begin = "" if is_first else f"includes {str(path)!r}: "
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        nearby = near(path.name, (one.name for one in path.parent.glob("*.toml")), "'")
+        message = f"there is no such file.{nearby}"
+    except IsADirectoryError:
+        message = "it is a directory, and must be an experiment file."
+        if (path / "config.json").exists():
+            message = f"it is the directory of a run: go on with it by `zoo resume {path}`."
+    except UnicodeDecodeError as error:
+        asked, begin = Place(str(path), error.object[: error.start].count(b"\n") + 1), ""
+        message = f"must be text in UTF-8, got the byte {error.object[error.start]:#x}. Save it as UTF-8."
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}."
+    problems.append(Problem(asked, begin + message))
+    raise _Unreadable
+
+
+def _syntax(path: Path, text: str, said: str) -> Problem:
+    """Return what a parser said, as a problem."""
+    found = re.fullmatch(r"(.*) \((?:at line (\d+), column (\d+)|at end of document)\)", said, re.DOTALL)
+    assert found is not None
+    what, line, column = found.groups()
+    number = int(line) if line else max(1, text.rstrip("\n").count("\n") + 1)
+    where = f"at column {column}" if column else "at the end"
+    advice = f"; {_ADVICE[what]}" if what in _ADVICE else ""
+    source = text.split("\n")[number - 1].strip() if text else ""
+    here = f", in {source!r}" if source else ""
+    return Problem(
+        Place(str(path), number), f"no valid TOML: {what[0].lower()}{what[1:]} {where}{here}{advice}."
+    )
+
+
+def _included(
+    own: Mapping[str, Any], places: Mapping[lines.Path, Place], problems: list[Problem]
+) -> list[tuple[str, Place]]:
+    """Return the names of the files that a file includes, and where it does."""
+    given = own.get("include", [])
+    names = given if isinstance(given, list) else [given]
+    found = []
+    for number, name in enumerate(names):
+        where = places.get(("include", number), places[("include",)])
+        if isinstance(name, str) and name:
+            found.append((name, where))
+        else:
+            problems.append(
+                Problem(where, f"`include` must be the name of a file or a list of names, got {shown(name)}.")
+            )
+    return found
+
+
+def _override(text: str, problems: list[Problem]) -> Document:
+    """Return what an override such as "stop.budget=500" says."""
+    where = Place(f"--set {text}")
+    name, equals, said = text.partition("=")
+    try:
+        path = lines.key_of(name)
+    except ValueError:
+        equals = ""
+    if not equals:
+        problems.append(
+            Problem(where, "must have the form TABLE.KEY=VALUE, as in stop.budget=500 or method.name=cma.")
+        )
+        return Document()
+    if path[0] == "include":
+        problems.append(Problem(where, "`include` can be said in files only."))
+        return Document()
+    data: Any = _value(said.strip())
+    places: dict[lines.Path, Place] = {path[:length]: where for length in range(1, len(path) + 1)}
+    for key in reversed(path):
+        data = {key: data}
+    return Document(data, places)
+
+
+def _value(text: str) -> Any:
+    """Return the value that TOML sees in a text, else the text itself."""
+    if _TIMES.fullmatch(text):
+        return text
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return found["value"] if len(found) == 1 else text
+
+
+def _merge(
+    data: dict[str, Any],
+    other: Mapping[str, Any],
+    path: lines.Path,
+    places: dict[lines.Path, Place],
+    others: Mapping[lines.Path, Place],
+) -> None:
+    for key, value in other.items():
+        here = (*path, key)
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            places[here] = others[here]
+            _merge(data[key], value, here, places, others)
+            continue
+        for old in [one for one in places if one[: len(here)] == here]:
+            del places[old]
+        places.update({one: place for one, place in others.items() if one[: len(here)] == here})
+        data[key] = value

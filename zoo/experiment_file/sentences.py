@@ -1,0 +1,98 @@
+"""What pydantic found wrong, in sentences that name the key, the rule, the value and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from zoo.experiment_file import tables
+from zoo.experiment_file.lines import Path
+from zoo.experiment_file.problems import near, quoted, shown
+
+_TABLES: dict[tuple[str, ...], type[tables.Table]] = {
+    ("job",): tables.Job,
+    ("objective",): tables.Objective,
+    ("objective", "known"): tables.Known,
+    ("method",): tables.Method,
+    ("execution",): tables.Execution,
+    ("stop",): tables.Stop,
+}
+_VARIABLES: dict[Any, type[tables.Table]] = {
+    "float": tables.Float,
+    "integer": tables.Integer,
+    "categorical": tables.Categorical,
+}
+
+
+def sentences(error: ValidationError) -> Iterator[tuple[Path, str]]:
+    """Yield the path and the sentence of each thing that is wrong."""
+    for one in error.errors():
+        yield _sentence(one["type"], one["loc"], one["input"], one.get("ctx", {}))
+
+
+def _sentence(kind: str, loc: Path, value: Any, context: dict[str, Any]) -> tuple[Path, str]:
+    path = _path(loc)
+    if kind == "extra_forbidden":
+        return path, unknown(path, _model(loc[:-1]))
+    if kind == "missing":
+        return path[:-1], f"{table_name(path[:-1])} must have `{path[-1]}`."
+    if kind == "must":
+        for index in context["at"]:
+            path, value = (*path, index), value[index]
+        # Texts get what is near them; others are of the wrong type altogether.
+        hint = near(value, context["choices"], '"') if isinstance(value, str) else ""
+        return path, f"{key_name(path)} must be {context['words']}, got {shown(value)}.{hint}"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        listed = ", ".join(f'"{name}"' for name in _VARIABLES)
+        if kind == "union_tag_not_found":
+            return path, f"{table_name(path)} must have `type`, one of {listed}."
+        tag = value["type"]
+        hint = near(tag, _VARIABLES, '"') if isinstance(tag, str) else ""
+        return (*path, "type"), f"`type` must be one of {listed}, got {shown(tag)}.{hint}"
+    if kind == "list_type":
+        return path, f"{key_name(path)} must be a list, got {shown(value)}."
+    return path, f"{table_name(path)} must be a table, got {shown(value)}."
+
+
+def unknown(path: Path, model: type[tables.Table]) -> str:
+    """Return what to say of a key that a table does not know."""
+    *table, key = path
+    valid = list(model.model_fields)
+    if not table:
+        valid.append("include")
+    where = f" in {table_name(tuple(table))}" if table else " at the top"
+    said = f"unknown key `{key}`{where}."
+    if hint := near(str(key), valid):
+        return said + hint
+    for name, other in _TABLES.items():
+        if key in other.model_fields:
+            return f"{said} It belongs in {table_name(name)}."
+    for name, other in _TABLES.items():
+        if hint := near(str(key), other.model_fields):
+            return f"{said}{hint[:-1]} in {table_name(name)}?"
+    return f"{said} Valid: {quoted(valid)}."
+
+
+def key_name(path: Path) -> str:
+    """Return the last key of a path as errors name it, with the indices behind it."""
+    last = max((i for i, part in enumerate(path) if isinstance(part, str)), default=0)
+    return f"`{path[last]}{''.join(f'[{index}]' for index in path[last + 1 :])}`"
+
+
+def table_name(path: Path) -> str:
+    """Return a table as errors name it."""
+    return f"[{'.'.join(map(str, path))}]"
+
+
+def _path(loc: Path) -> Path:
+    """Return where something stands, where pydantic also says which of several types it has tried."""
+    is_tagged = loc[:2] == ("objective", "space") and len(loc) > 3
+    return (*loc[:3], *loc[4:]) if is_tagged else loc
+
+
+def _model(loc: Path) -> type[tables.Table]:
+    if loc[:2] == ("objective", "space"):
+        return _VARIABLES[loc[3]]
+    return next((model for name, model in _TABLES.items() if name == loc), tables.Tables)

@@ -1,0 +1,350 @@
+"""The tables of an experiment file and their keys: what each may be, and what it means.
+
+The descriptions are also those of `docs/experiment_files.md`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+Logger: TypeAlias = Literal["csv", "tensorboard", "mlflow", "wandb"]
+Backend: TypeAlias = Literal["serial", "processes", "ray"]
+
+_TIMES = re.compile(r"([-+]?[\d.]+(?:e[-+]?\d+)?)x(\d+)", re.IGNORECASE)
+
+
+class Must:
+    """What a value must be, in the words of errors and of the documentation.
+
+    Args:
+        words: Completing "must be ...".
+        check: Returns the value as it is kept, or raises `Wrong`; by default the type is all.
+        choices: All that it can be, where these are few.
+    """
+
+    def __init__(
+        self, words: str, check: Callable[[Any], Any] | None = None, choices: tuple[str, ...] = ()
+    ) -> None:
+        self.words, self.check, self.choices = words, check, choices
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(self._checked, handler(source))
+
+    def _checked(self, value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value) if self.check is None else self.check(value)
+        except ValidationError as error:
+            if any(one["loc"] for one in error.errors()):
+                raise  # which says it of what is inside
+            raise self._error(self.words) from None
+        except Wrong as error:
+            raise self._error(error.words or self.words, *error.at) from None
+
+    def _error(self, words: str, *at: int) -> PydanticCustomError:
+        return PydanticCustomError(
+            "must", "must be {words}", {"words": words, "at": at, "choices": self.choices}
+        )
+
+
+class Wrong(Exception):
+    """A value is not what it must be, because of an element at some place inside.
+
+    Attributes:
+        at: Indices down to that element.
+        words: What it must be, or "" for the value itself.
+    """
+
+    def __init__(self, *at: int, words: str = "") -> None:
+        super().__init__(*at)
+        self.at, self.words = at, words
+
+
+def _number(value: Any, *at: int) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Wrong(*at, words="a number" if at else "")
+    return float(value)
+
+
+def _list(value: Any, *at: int) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise Wrong(*at, words="a list of numbers" if at else "")
+    return value
+
+
+def _start(value: Any) -> Any:
+    if isinstance(value, str):
+        if not (found := _TIMES.fullmatch(value)) or not int(found[2]):
+            raise Wrong
+        _parsed(found[1])
+        return value
+    return value if isinstance(value, dict) else _row(value)
+
+
+def _parsed(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise Wrong from None
+
+
+def _row(value: Any, *at: int) -> list[float]:
+    return [_number(item, *at, i) for i, item in enumerate(_list(value, *at))]
+
+
+def _pairs(value: Any) -> Any:
+    pairs = _list(value)
+    if not isinstance(pairs[0], list):
+        return _pair(pairs)
+    return [_pair(pair, i) for i, pair in enumerate(pairs)]
+
+
+def _pair(value: Any, *at: int) -> list[float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise Wrong(*at, words="a pair [lower, upper]" if at else "")
+    return _row(value, *at)
+
+
+def _scale(value: Any) -> Any:
+    return _row(value) if isinstance(value, list) else _number(value)
+
+
+def _points(value: Any) -> Any:
+    points = _list(value)
+    return [point if isinstance(point, dict) else _row(point, i) for i, point in enumerate(points)]
+
+
+def _workers(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or (value < 1 and value != -1):
+        raise Wrong
+    return value
+
+
+def spread(x0: Any) -> Any:
+    """Return a start with "0x3" written out: [0.0, 0.0, 0.0]."""
+    if not isinstance(x0, str):
+        return x0
+    found = _TIMES.fullmatch(x0)
+    assert found is not None
+    return [float(found[1])] * int(found[2])
+
+
+class Table(BaseModel):
+    """What all tables have in common: none takes a key that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Flag = Annotated[bool, Must("true or false")]
+Count = Annotated[int, Field(ge=1), Must("a whole number of at least 1")]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Must("a number of seconds above 0")]
+Text = Annotated[str, Field(min_length=1), Must("text")]
+Finite = Annotated[float, Field(allow_inf_nan=False), Must("a finite number")]
+Named = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$"), Must('of the form "module:name"')]
+Function = Annotated[
+    str, Field(pattern=r"^[\w.]+:[\w.]+(\(\))?$"), Must('of the form "module:name" or "module:name()"')
+]
+Texts = Annotated[list[Text], Field(min_length=1), Must("a list of texts")]
+
+
+def _choice(*names: str) -> Any:
+    return Must("one of " + ", ".join(f'"{name}"' for name in names), choices=names)
+
+
+class Job(Table):
+    """What kind of run it is, and where it is kept."""
+
+    kind: Annotated[Literal["minimize"], _choice("minimize")] = Field(
+        default="minimize", description="What is done. There is one kind so far."
+    )
+    seed: Annotated[int, Field(ge=0), Must("a whole number of at least 0")] | None = Field(
+        default=None,
+        description="Where all randomness comes from: the same seed gives the same bytes.",
+        json_schema_extra={"absent": "a fresh one"},
+    )
+    out: Text | None = Field(
+        default=None,
+        description="Directory of the run, relative to the current one. One that holds this very run is "
+        "resumed, any other is refused.",
+        json_schema_extra={"absent": "`runs/` and the file's name"},
+    )
+    noise: Flag = Field(default=False, description="Whether the function is random.")
+    log: list[Annotated[Logger, _choice(*get_args(Logger))]] = Field(
+        default=[], description="Where values go besides the directory of the run."
+    )
+
+
+class Float(Table):
+    """A real number, as `zoo.Float`."""
+
+    type: Literal["float"] = Field(description="A real number.")
+    lower: Finite = Field(description="Smallest value.")
+    upper: Finite = Field(description="Largest value.")
+    log: Flag = Field(default=False, description="Whether ratios count and not differences.")
+
+
+class Integer(Table):
+    """An integer, as `zoo.Integer`."""
+
+    type: Literal["integer"] = Field(description="An integer.")
+    lower: Annotated[int, Must("a whole number")] = Field(description="Smallest value.")
+    upper: Annotated[int, Must("a whole number")] = Field(description="Largest value, included.")
+    log: Flag = Field(default=False, description="Whether ratios count and not differences.")
+
+
+class Categorical(Table):
+    """One of several values, as `zoo.Categorical`."""
+
+    type: Literal["categorical"] = Field(description="One of several values.")
+    choices: Annotated[list[Any], Field(min_length=1), Must("a list of values")] = Field(
+        description="The values: texts, numbers, true, false, or lists of these."
+    )
+    ordered: Flag = Field(default=False, description="Whether neighbours are alike, as for batch sizes.")
+
+
+Variable = Annotated[Float | Integer | Categorical, Field(discriminator="type")]
+
+
+class Known(Table):
+    """What was evaluated before."""
+
+    points: Annotated[list[Any], Must("a list of points", _points)] = Field(
+        description="Points of one number for each variable, or tables where there is a `space`."
+    )
+    values: Annotated[list[float], Must("a list of numbers", _row)] | None = Field(
+        default=None,
+        description="A value for each point; nan and inf are failed evaluations.",
+        json_schema_extra={"absent": "the points are evaluated first"},
+    )
+
+
+class Objective(Table):
+    """What is minimised, and where."""
+
+    function: Function | None = Field(
+        default=None,
+        description='The function, or with "()" a factory that is called where it is evaluated.',
+        json_schema_extra={"absent": "`command` is to be given"},
+    )
+    command: Texts | None = Field(
+        default=None,
+        description="A program and its arguments, given one line for each point.",
+        json_schema_extra={"absent": "`function` is to be given"},
+    )
+    path: Texts | None = Field(
+        default=None,
+        description="Further folders of modules, relative to the file.",
+        json_schema_extra={"absent": "the file's own folder"},
+    )
+    vectorized: Flag = Field(default=False, description="Whether the function takes many points at once.")
+    x0: (
+        Annotated[Any, Must('a list of numbers, VALUExDIM in quotes as in "0x10", or a point', _start)] | None
+    ) = Field(
+        default=None,
+        description="The start. It is a table where there is a `space`.",
+        json_schema_extra={"absent": "the middle of `bounds` or `space`"},
+    )
+    bounds: Annotated[Any, Must("[lower, upper] or a list of such pairs", _pairs)] | None = Field(
+        default=None,
+        description="One pair for all variables, or one for each; inf and -inf are no limit.",
+        json_schema_extra={"absent": "none"},
+    )
+    scale: Annotated[Any, Must("a number or a list of numbers", _scale)] | None = Field(
+        default=None,
+        description="How far from `x0` the optimum may be.",
+        json_schema_extra={"absent": ".3 of the width of `bounds`, else 1"},
+    )
+    constraints: list[
+        Annotated[
+            str,
+            Field(pattern=r"^([\w.]+:[\w.]+|returned)$"),
+            Must('of the form "module:name", or "returned"'),
+        ]
+    ] = Field(
+        default=[],
+        description='Functions that are to be at least 0; "returned" if `function` returns them itself.',
+    )
+    known: Known | None = Field(
+        default=None, description="What was evaluated before.", json_schema_extra={"absent": "nothing"}
+    )
+    space: dict[str, Variable] | None = Field(
+        default=None,
+        description="Variables by name, instead of `bounds` and `scale`: a table "
+        "`[objective.space.NAME]` for each.",
+        json_schema_extra={"absent": "none"},
+    )
+
+
+class Method(Table):
+    """How it is minimised."""
+
+    name: Text = Field(default="auto", description="A method that `zoo.list_methods()` lists.")
+    options: dict[str, Any] = Field(default={}, description="Options of that method.")
+
+
+class Execution(Table):
+    """Who evaluates. Nothing here changes the result but `threads` and `on_error`."""
+
+    workers: Annotated[int, Must("a whole number of at least 1, or -1 for one a core", _workers)] = Field(
+        default=1, description="How many workers evaluate; -1 is one a core."
+    )
+    backend: Annotated[Backend, _choice(*get_args(Backend))] | None = Field(
+        default=None,
+        description="Where workers are: in this process, in processes beside it, or on Ray.",
+        json_schema_extra={"absent": '"serial" for one worker without settings, else "processes"'},
+    )
+    address: Text | None = Field(
+        default=None,
+        description='Ray cluster to join: "host:port" or "auto".',
+        json_schema_extra={"absent": "a Ray on this machine"},
+    )
+    gpus_per_worker: Annotated[float, Field(ge=0, allow_inf_nan=False), Must("a number of at least 0")] = (
+        Field(default=0.0, description="GPUs of each worker: 0, a fraction below 1, or a whole number.")
+    )
+    timeout: Seconds | None = Field(
+        default=None,
+        description="After this time an evaluation has failed, and its worker is ended.",
+        json_schema_extra={"absent": "any time"},
+    )
+    max_attempts: Count = Field(
+        default=3, description="Deaths of a worker under one evaluation alone, after which it has failed."
+    )
+    threads: Count = Field(default=1, description="Threads of numerical libraries in each worker.")
+    on_error: Annotated[Literal["raise", "nan"], _choice("raise", "nan")] = Field(
+        default="raise",
+        description='What an exception does after one retry: end the run, or be a failed evaluation ("nan").',
+    )
+
+
+class Stop(Table):
+    """When it ends."""
+
+    budget: Count | None = Field(
+        default=None,
+        description="Evaluations at most.",
+        json_schema_extra={"absent": "1000 times the number of variables; none where there are `seconds`"},
+    )
+    target: Finite | None = Field(
+        default=None,
+        description="It ends as soon as a value is this or less.",
+        json_schema_extra={"absent": "none"},
+    )
+    seconds: Seconds | None = Field(
+        default=None,
+        description="It ends after the first step that is done later than this.",
+        json_schema_extra={"absent": "none"},
+    )
+
+
+class Tables(Table):
+    """A whole experiment file."""
+
+    job: Job = Job()
+    objective: Objective = Objective()
+    method: Method = Method()
+    execution: Execution = Execution()
+    stop: Stop = Stop()
