@@ -1,6 +1,6 @@
 # `make demo` and `make test` need nothing but make and Python 3.11: the rest is installed into .venv.
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 .DELETE_ON_ERROR:
 
 export OMP_NUM_THREADS = 1
@@ -25,6 +25,10 @@ lint: $(INSTALLED)
 	$(RUN) -m ruff format --check zoo evolution federated tests benchmarks examples
 	$(RUN) -m mypy
 
+docs: $(INSTALLED)
+	$(RUN) -m sphinx -W --keep-going -d docs/_build/doctrees docs docs/_build/html
+	@echo "Open docs/_build/html/index.html."
+
 # The constraints pick the torch that comes without CUDA, which saves gigabytes.
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python of version 3.11 or newer was found; name one: make PYTHON=/path/to/python" >&2; exit 1; }
@@ -34,5 +38,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/gallery *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find zoo evolution federated tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

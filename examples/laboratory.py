@@ -1,4 +1,9 @@
-"""Find the best recipe of a dye in a laboratory, whose answers come late and not in order.
+"""A laboratory, late answers
+==========================
+
+Find the best recipe of a dye in a laboratory, whose answers come late and not in order.
+
+.. code-block:: sh
 
     python examples/laboratory.py
 

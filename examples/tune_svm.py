@@ -1,4 +1,9 @@
-"""Tune a support-vector machine on two Ray workers, lose one of them, be killed, go on, lose nothing.
+"""Killed twice, the same bytes
+============================
+
+Tune a support-vector machine on two workers, lose one of them, be killed, go on, lose nothing.
+
+.. code-block:: sh
 
     python examples/tune_svm.py
 

@@ -1,4 +1,9 @@
-"""Tune a controller with a simulator that crashes for some settings and never ends for others.
+"""A simulator that crashes and hangs
+==================================
+
+Tune a controller with a simulator that crashes for some settings and never ends for others.
+
+.. code-block:: sh
 
     python examples/unreliable_simulator.py
 

@@ -42,5 +42,5 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_every_page_is_listed() -> None:
-    index = (ROOT / "docs" / "README.md").read_text()
-    assert [page.name for page in PAGES if f"({page.name})" not in index] == ["README.md"]
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert [page.name for page in PAGES if f"({page.name})" not in index] == ["index.md"]
