@@ -202,14 +202,14 @@ class RunDirectory:
         if name not in self._logs:
             self._logs[name] = _Lines(self.path / name)
             self._stack.callback(self._logs[name].close)
-        line = json.dumps(_plain(entry), allow_nan=False).encode() + b"\n"
+        line = json.dumps(plain(entry), allow_nan=False).encode() + b"\n"
         if name == "metrics.jsonl":
             self._metrics = _folded(self._metrics, line)
         self._logs[name].append(line)
 
     def event(self, entry: Mapping[str, Any]) -> None:
         """Append a line to `events.jsonl`, at once."""
-        self._events.append(json.dumps({"time": _now(), **_plain(entry)}, allow_nan=False).encode() + b"\n")
+        self._events.append(json.dumps({"time": _now(), **plain(entry)}, allow_nan=False).encode() + b"\n")
         self._events.flush()
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -405,19 +405,19 @@ def _now() -> str:
 
 def dump(content: Mapping[str, Any]) -> bytes:
     """Return what a JSON file is to hold."""
-    return (json.dumps(_plain(content), indent=2, allow_nan=False) + "\n").encode()
+    return (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return `value` as JSON can hold it; what is not finite becomes null."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.ndarray) or is_torch(value):
-        return _plain(to_numpy(value).tolist())
+        return plain(to_numpy(value).tolist())
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

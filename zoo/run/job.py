@@ -26,7 +26,7 @@ S = TypeVar("S")
 
 _REPEATS = 30  # evaluations of what a noisy search recommends; with fewer, their spread is a rough guess
 _WINDOW, _WINDOW_START, _MOST_FAILURES = 100, 50, 0.2
-_MOST_LOGGED = 100  # variables of a point that is written into every line of the log where it is new
+MOST_LOGGED = 100  # variables of a point that is written into every line of the log where it is new
 _HARD = ("raised", "crashed", "hung")
 
 
@@ -416,7 +416,7 @@ class SearchJob:
             "median": float(np.median(finite)) if len(finite) else None,
             "failed": state.num_failed,
             **({} if state.constraints_best is None else {"violation": state.violation_best}),
-            **({"x": to_numpy(state.x_best)} if report.improved and len(self._x0) <= _MOST_LOGGED else {}),
+            **({"x": to_numpy(state.x_best)} if report.improved and len(self._x0) <= MOST_LOGGED else {}),
             **self.optimizer.diagnostics(state.optimizer),
         }
 

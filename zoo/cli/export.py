@@ -1,0 +1,49 @@
+"""`zoo export`: a run's log in the form that another tool reads."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.common import explained
+
+_PLACES = {"csv": "", "tensorboard": "logs", "mlflow": "mlruns", "wandb": "."}
+
+
+def export(
+    directory: Annotated[Path, typer.Argument(help="Directory of the run.")],
+    to: Annotated[str, typer.Option(help="csv, tensorboard, mlflow or wandb.")] = "csv",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to write: for csv a file, standard output by default; for the others a directory, "
+            "logs, mlruns and . by default."
+        ),
+    ] = None,
+) -> None:
+    """Write a run's log as another tool reads it, with every step.
+
+    \b
+    zoo export runs/first > first.csv
+    zoo export runs/first --to tensorboard --out logs
+    """  # noqa: D301 - \b is for the help page
+    with explained():
+        import zoo.loggers
+        from zoo.core.validation import check_choice
+
+        check_choice("--to", to, _PLACES)
+        if to == "csv" and out is None:
+            with tempfile.TemporaryDirectory() as beside:
+                path = Path(beside) / "steps.csv"
+                zoo.loggers.make(to, path).replay(directory)
+                with open(path) as file:
+                    shutil.copyfileobj(file, sys.stdout)
+            return
+        place = out or _PLACES[to]
+        zoo.loggers.make(to, place).replay(directory)
+        typer.echo(f"zoo: {directory} is now in {place}", err=True)
