@@ -1,44 +1,199 @@
 """The command `zoo`, put together from its parts.
 
-Results go to standard output as JSON, progress to standard error.
+Results go to standard output: as JSON, or for people where that is a terminal. All else goes to standard
+error.
 Exit codes: 0 done, 2 usage, 3 the objective or the workers failed, 130 and 143 stopped by SIGINT and SIGTERM
 with a checkpoint.
+
+Other distributions add commands through the entry point group `gradfree.commands`: a name, and
+"module:attribute" of a function or a `typer.Typer`.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.metadata
+import inspect
 import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 import zoo
-from zoo.cli.minimize import minimize
-from zoo.cli.report import report
-from zoo.cli.resume import resume
+from zoo.core.errors import ZooWarning
+from zoo.core.validation import hint
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Optimization without gradients: minimise any black box, stop it at any time, resume it.",
-)
-for command in (minimize, resume, report):
-    app.command()(command)
+COMMANDS = {
+    "Run": {
+        "minimize": "zoo.cli.minimize:minimize",
+        "resume": "zoo.cli.resume:resume",
+    },
+    "Look": {
+        "report": "zoo.cli.report:report",
+        "export": "zoo.cli.export:export",
+    },
+    "Learn": {
+        "list": "zoo.cli.list:list_",
+    },
+}
+"""What there is, by the panel of the help page that it stands in; each is imported when it is asked for."""
+
+_OTHERS = "From other packages"
+
+_HELP = """Optimization without gradients: minimise any black box, stop it at any time, resume it.
+
+The black box is a Python function, named as module:function, or a program. What is kept in a directory
+survives a crash, a Ctrl-C and a power cut, and ends with the same bytes as if nothing had happened.
+
+\b
+# a first run, on a problem that comes along
+zoo minimize zoo.problems:rosenbrock --x0 0x5 --seed 1
+# the same, kept; stop it with Ctrl-C and go on with it
+zoo minimize zoo.problems:rosenbrock --x0 0x5 --seed 1 --out runs/first
+zoo resume runs/first
+# which methods there are, and the options of one
+zoo list
+zoo list cma
+"""
 
 
-def main() -> None:
-    """Run the command line."""
-    sys.path.insert(0, os.getcwd())  # so that module:function finds the user's own module
-    app()
+class Commands(TyperGroup):
+    """The commands above and those of other distributions, each imported when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return [*_own(), *(name for name in _others() if name not in _own())]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        del ctx
+        if cmd_name in _own():
+            panel, target = _own()[cmd_name]
+            module, _, attribute = target.partition(":")
+            return command(cmd_name, getattr(importlib.import_module(module), attribute), panel)
+        if cmd_name in _others():
+            return command(cmd_name, _loaded(_others()[cmd_name]), _OTHERS)
+        return None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"There is no command {args[0]!r}.{hint(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+def command(name: str, found: Callable[..., Any] | typer.Typer, panel: str) -> Any:
+    r"""Return a function, or an application, as a command of `zoo`.
+
+    The paragraph of the docstring that begins with \b are examples, which the help page ends with.
+    """
+    if not isinstance(found, typer.Typer):
+        text, examples = help_of(inspect.getdoc(found) or "")
+        single = _application()
+        single.command(name, help=text, epilog=examples)(found)
+        found = single
+    made: Any = typer.main.get_command(found)
+    made.name, made.rich_help_panel = name, panel
+    return made
+
+
+def help_of(docstring: str) -> tuple[str, str]:
+    """Return what a docstring says, unwrapped, and its examples, in rich's markup."""
+    said, _, examples = docstring.partition("\b\n")
+    paragraphs = [" ".join(paragraph.split()) for paragraph in said.strip().split("\n\n")]
+    lines = [
+        f"[dim]{line}[/dim]" if line.startswith("#") else f"[cyan]{line}[/cyan]"
+        for line in examples.strip().replace("[", "\\[").splitlines()
+    ]
+    shown = "\n".join(["[bold]Examples[/bold]", *(f"  {line}" for line in lines)])
+    return "\n\n".join(paragraphs), shown if lines else ""
+
+
+def _application(**settings: Any) -> typer.Typer:
+    return typer.Typer(
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **settings,
+    )
+
+
+_text, _examples = help_of(_HELP)
+app = _application(name="zoo", cls=Commands, help=_text, epilog=_examples)
 
 
 @app.callback(invoke_without_command=True)
 def _options_of_all(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         typer.echo(zoo.__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line."""
+    sys.path.insert(0, os.getcwd())  # so that module:function finds the user's own module
+    warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+    try:
+        status = app(arguments, prog_name="zoo", standalone_mode=False)
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:  # whoever read has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 1
+    except Exception as error:
+        # Typer's own errors, which have had other homes in other versions.
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "zoo"
+        typer.echo(f"zoo: {error.format_message()}\n`{path} --help` says what can be given.", err=True)
+        status = 2
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+@functools.cache
+def _own() -> dict[str, tuple[str, str]]:
+    return {name: (panel, target) for panel, group in COMMANDS.items() for name, target in group.items()}
+
+
+def _others() -> dict[str, importlib.metadata.EntryPoint]:
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group="gradfree.commands")}
+
+
+def _loaded(entry: importlib.metadata.EntryPoint) -> Any:
+    """Return a command of another distribution, or one that says why it cannot be had."""
+    try:
+        return entry.load()
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        reason = f"cannot be loaded from {entry.value}: {type(error).__name__}: {lines[0]}"
+
+    def broken() -> None:
+        typer.echo(f"zoo: the command {entry.name!r} {reason}", err=True)
+        raise typer.Exit(2)
+
+    broken.__doc__ = reason.replace("[", "\\[")
+    return broken
+
+
+def _show_warning(
+    usual: Callable[..., None],
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if issubclass(category, ZooWarning):
+        typer.echo(f"zoo: warning: {message}", err=True)
+    else:
+        usual(message, category, filename, lineno, file, line)

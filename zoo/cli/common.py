@@ -20,6 +20,8 @@ Timeout = Annotated[
     float | None, typer.Option(help="Seconds after which an evaluation has failed and its worker is ended.")
 ]
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, also on a terminal.")]
+
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
@@ -34,6 +36,8 @@ def explained() -> Iterator[None]:
         raise typer.Exit(128 + error.signal) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except BrokenPipeError:
+        raise
     except (ValueError, TypeError, ConnectionError, ModuleNotFoundError, RunDirectoryError) as error:
         typer.echo(f"zoo: {error}", err=True)
         raise typer.Exit(2) from None

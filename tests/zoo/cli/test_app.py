@@ -95,7 +95,7 @@ def test_an_objective_that_fails_is_shown(tmp_path):
         ),
         (("resume", "nowhere"), 2, "there is no directory nowhere"),
         (("report", "--digest", "zoo"), 2, "is no run directory"),
-        (("minimise",), 2, "No such command"),
+        (("minimise",), 2, "There is no command 'minimise'. Did you mean 'minimize'"),
     ],
 )
 def test_wrong_arguments_are_explained(arguments, status, said):

@@ -1,0 +1,111 @@
+"""What is printed for people, and for other programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+import typer
+
+_WIDEST = 40  # characters that a column gets on a terminal before others are left out
+
+
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Whether somebody reads along; `stream` is standard output by default."""
+    return (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb"
+
+
+def print_json(content: Any) -> None:
+    """Print something as JSON."""
+    typer.echo(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    title: str = "",
+    right: Sequence[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """Print a table: drawn and coloured on a terminal, else as aligned columns.
+
+    Args:
+        columns: Their titles.
+        rows: Their entries; the first one is the row's name.
+        title: What it shows; on a terminal only.
+        right: Columns whose entries are numbers.
+        spare: Columns that a narrow terminal can do without, the first one first.
+    """
+    if not is_terminal():
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        for row in (columns, *rows):
+            cells = (
+                cell.rjust(width) if name in right else cell.ljust(width)
+                for name, cell, width in zip(columns, row, widths, strict=True)
+            )
+            typer.echo("  ".join(cells).rstrip())
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    room = {
+        name: min(_WIDEST, max(map(len, column))) + 4
+        for name, *column in zip(columns, *([columns, *rows]), strict=True)
+    }
+    for name in spare:
+        if sum(room.values()) > console.width:
+            del room[name]
+    kept = [number for number, name in enumerate(columns) if name in room]
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for number in kept:
+        table.add_column(
+            columns[number],
+            style="bold cyan" if number == 0 else None,
+            no_wrap=number == 0 or columns[number] in right,
+            justify="right" if columns[number] in right else "left",
+        )
+    for row in rows:
+        table.add_row(*(Text(row[number]) for number in kept))
+    console.print(table)
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print what is known of something, each with its name; what is empty is left out."""
+    shown = {name: value for name, value in facts.items() if value}
+    width = max(map(len, shown), default=0)
+    if not is_terminal():
+        for name, value in shown.items():
+            typer.echo(f"  {name:{width}}  {value}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in shown.items():
+        table.add_row(Text(f"  {name}", style="dim"), Text(value))
+    Console().print(table)
+
+
+def say(text: str = "", style: str = "") -> None:
+    """Print a line, in colour where that is a terminal."""
+    if not (style and is_terminal()):
+        typer.echo(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console().print(Text(text, style=style), soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    """Print a line that is for people only: not where something else reads."""
+    if is_terminal():
+        say(text, "dim")
