@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from zoo.facade import minimize as minimize
     from zoo.facade import resume as resume
     from zoo.facade import scipy_method as scipy_method
+    from zoo.progress import Progress as Progress
     from zoo.registry import list_methods as list_methods
     from zoo.run.watching import Watcher as Watcher
     from zoo.session import Session as Session
@@ -75,6 +76,7 @@ _HOMES = {
     "zoo.execution.processes": ("Processes",),
     "zoo.execution.ray": ("Ray",),
     "zoo.facade": ("Interrupted", "minimize", "resume", "scipy_method"),
+    "zoo.progress": ("Progress",),
     "zoo.registry": ("list_methods",),
     "zoo.run.watching": ("Watcher",),
     "zoo.session": ("Session", "Trial"),

@@ -33,6 +33,11 @@ def requested() -> int | None:
     return _requested if _owner == get_ident() else None
 
 
+def pending() -> bool:
+    """Return whether a signal asked any run of this process to stop, whichever thread wants to know."""
+    return _requested is not None
+
+
 def check() -> None:
     """Raise `Interrupt` if a signal asked this thread's run to stop."""
     global _heeded

@@ -1,0 +1,209 @@
+"""The panel as rich draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.console import ConsoleOptions
+from rich.panel import Panel
+from rich.text import Text
+
+from zoo.progress.tally import Tally
+from zoo.progress.wording import abridged, curve, duration, number, rate
+
+_LABEL, _SHORT_LABEL = 13, 7  # columns of the labels
+_NARROW = 60  # columns of a panel below which the short ones are used
+_WIDEST = 100  # a panel: on a wider terminal eyes would have far to go
+_CURVE, _BAR = 32, 30  # columns at most
+_GAP = 3  # columns between parts of a row
+_COLOURS = {"failed": "red", "interrupted": "yellow"}
+
+Part = tuple[str, str]  # a text and its style
+
+
+class Row(NamedTuple):
+    """One line of the panel.
+
+    Attributes:
+        name: Its label.
+        short: Its label where there is little room.
+        rank: Rows of high ranks are left out first where the terminal is low.
+        parts: What it says, the most important first; what does not fit is left out.
+    """
+
+    name: str
+    short: str
+    rank: int
+    parts: Sequence[Part]
+
+
+def drawn(tally: Tally, now: float, options: ConsoleOptions, height: int | None = None) -> Panel:
+    """Return the panel.
+
+    Args:
+        tally: What to draw.
+        now: The time.
+        options: How wide it may be, and whether there is more than ASCII.
+        height: How many lines there may be, those of the border among them.
+    """
+    width = min(options.max_width, _WIDEST)
+    label = _LABEL if width >= _NARROW else _SHORT_LABEL
+    room = width - 4 - label
+    rows = _ended(tally, now, room) if tally.outcome else _running(tally, now, room)
+    if options.ascii_only:
+        rows = [row for row in rows if row.short != "past"]
+    if height is not None:
+        while len(rows) > max(1, height - 2):
+            rows.remove(max(rows, key=lambda row: row.rank))
+    lines = [_line(row.name if label == _LABEL else row.short, label, row.parts, room) for row in rows]
+    title, style = _title(tally, width - 6)
+    return Panel(
+        Text("\n").join(lines),
+        title=title,
+        title_align="left",
+        border_style=style,
+        width=width,
+        padding=(0, 1),
+    )
+
+
+def _title(tally: Tally, room: int) -> tuple[Text, str]:
+    title, style = Text(tally.method, "bold"), "cyan"
+    if tally.outcome is not None:
+        style = _COLOURS.get(tally.outcome.status, "green")
+    if tally.dim is not None:
+        variables = tally.dim if tally.space is None else len(tally.space)
+        title.append(f" · {variables:,} variable{'s' * (variables != 1)}", "default not bold")
+    if tally.path is not None:
+        path = str(tally.path)
+        left = room - title.cell_len - 3
+        if left >= 8:
+            shown = path if cell_len(path) <= left else "…" + path[1 - left :]
+            title.append(f" · {shown}", "default not bold")
+    title.truncate(room, overflow="ellipsis")
+    return title, style
+
+
+def _running(tally: Tally, now: float, room: int) -> list[Row]:
+    size, others = tally.diagnostics()
+    details = [(f"{name} {value}", "") for name, value in others]
+    method = Row("method", "method", 5, details or [("nothing to tell of itself", "dim")])
+    if size is not None:
+        method = Row("step size", "size", 5, [(size, "bold"), *details])
+    return [
+        Row("best", "best", 0, _best(tally, now)),
+        Row("recommended", "x", 4, [(_point(tally, room), "")]),
+        Row("evaluations", "evals", 1, _evaluations(tally, now, room)),
+        Row("time", "time", 2, _time(tally, now)),
+        method,
+        Row("workers", "work", 3, _workers(tally)),
+        Row("", "past", 6, _past(tally, now, room)),
+    ]
+
+
+def _ended(tally: Tally, now: float, room: int) -> list[Row]:
+    outcome = tally.outcome
+    assert outcome is not None
+    reason = Text(outcome.reason)
+    reason.truncate(room, overflow="ellipsis")
+    spent = [(f"{tally.count:,}", "bold")]
+    spent += [(f"in {duration(outcome.seconds)}", "")] if outcome.seconds >= 1 else [("in under 1 s", "")]
+    pace = tally.rate(now)
+    spent += [(rate(pace), "dim")] if pace is not None and outcome.seconds >= 1 else []
+    rows = [
+        Row("best", "best", 0, _best(tally, None)),
+        Row("at", "x", 3, [(_point(tally, room), "")]),
+        Row("evaluations", "evals", 2, spent),
+        Row("", "past", 5, _past(tally, now, room)),
+        Row("ended", "ended", 1, [(reason.plain.split("\n")[0], _COLOURS.get(outcome.status, ""))]),
+    ]
+    if tally.troubles():
+        rows.insert(3, Row("workers", "work", 4, _workers(tally)))
+    return rows
+
+
+def _best(tally: Tally, now: float | None) -> list[Part]:
+    if not tally.has_value:
+        return [("no value yet" if now is not None else "no evaluation had a value", "yellow")]
+    parts = [(number(tally.best, 7), "bold green")]
+    if tally.violation > 0:
+        parts.append((f"violates constraints by {number(tally.violation, 3)}", "yellow"))
+    if tally.front is not None:
+        parts.append((f"{tally.front:,} best compromises", ""))
+    if tally.found is None:
+        parts.append(("found before this process went on", "dim"))
+    else:
+        parts.append((f"found at {tally.found:,}", ""))
+        if now is not None:
+            parts.append((f"{duration(now - tally.found_at)} ago", "dim"))
+    if tally.target is not None:
+        parts.append((f"target {number(tally.target, 4)}", "dim"))
+    return parts
+
+
+def _point(tally: Tally, room: int) -> str:
+    words = tally.recommended
+    count = tally.dim if tally.space is None else len(tally.space)
+    return abridged(words, count or len(words), room) if words else "nothing yet"
+
+
+def _evaluations(tally: Tally, now: float, room: int) -> list[Part]:
+    made = f"{tally.count:,}"
+    parts: list[Part] = [(made, "bold")]
+    if tally.budget is not None:
+        share = min(1.0, tally.count / tally.budget)
+        of, percent = f"of {tally.budget:,}", f"{100 * share:.0f} %"
+        width = min(_BAR, room - len(made) - len(of) - len(percent) - 1 - 2 * _GAP)
+        parts = [(f"{made} {of}", "bold"), (percent, "")]
+        if width >= 8:
+            full = int(share * width)
+            parts.insert(0, ("━" * full, "cyan"))
+            parts.insert(1, ("─" * (width - full), "dim"))
+    pace = tally.rate(now)
+    return parts if pace is None else [*parts, (rate(pace), "")]
+
+
+def _time(tally: Tally, now: float) -> list[Part]:
+    parts = [(duration(tally.elapsed(now)), "bold")]
+    left = tally.left(now)
+    if left is not None:
+        parts.append((f"at most {duration(left)} left", ""))
+    parts.append((f"step {tally.steps:,}", "dim"))
+    if tally.pending:
+        parts.append((f"{tally.pending:,} of the next one in", "dim"))
+    return parts
+
+
+def _workers(tally: Tally) -> list[Part]:
+    who = "this process"
+    if tally.num_workers is not None:
+        kind = {"Processes": "process", "Ray": "Ray worker"}.get(tally.executor, "worker")
+        plural = "" if tally.num_workers == 1 else "es" if kind == "process" else "s"
+        who = f"{tally.num_workers:,} {kind}{plural}"
+    return [(who, ""), *((f"{times:,} {name}", "yellow") for name, times in tally.troubles())]
+
+
+def _past(tally: Tally, now: float, room: int) -> list[Part]:
+    values = tally.past(now, min(_CURVE, room))
+    known = [value for value in values if value is not None]
+    text, logarithmic = curve(values)
+    if len(set(known)) < 2:
+        return [("", "")]
+    ends = f"{number(known[0], 3)} to {number(known[-1], 3)}"
+    return [(text, "cyan"), (f"{ends}{', logarithmic' if logarithmic else ''}", "dim")]
+
+
+def _line(label: str, width: int, parts: Sequence[Part], room: int) -> Text:
+    line = Text(f"{label:<{width}}", "dim", no_wrap=True, overflow="ellipsis")
+    used = 0
+    for index, (text, style) in enumerate(parts):
+        # The empty part of a bar follows its full part at once.
+        gap = 0 if not index or text.startswith("─") or not used else _GAP
+        if used and used + gap + cell_len(text) > room:
+            continue
+        line.append(" " * gap).append(text, style or "default")
+        used += gap + cell_len(text)
+    line.truncate(width + room, overflow="ellipsis")
+    return line

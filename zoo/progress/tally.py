@@ -1,0 +1,212 @@
+"""What is known of a run while it is under way: kept by the run itself at next to no cost, read by displays."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.core.space import Space
+from zoo.progress.wording import number, words_of
+from zoo.run.loop import Run
+from zoo.run.watching import Beginning
+
+_SAMPLES = 256  # of the past, at most
+_RECENT = 0.25  # of the time so far: what the present rate is taken from
+_SHORTEST, _LONGEST = 5.0, 900.0  # seconds of it
+_STEP_SIZES = ("sigma", "step_size", "learning_rate")
+_NOT_DIAGNOSTICS = ("step", "nfev", "best", "value", "median", "failed", "violation", "x")
+_MOST_WORDS = 40  # of a point: more fit into no line
+
+
+class Tally:
+    """The numbers of one run.
+
+    `step` and `arrived` are called by the run; all else may be called from another thread, which then sees
+    the run as it was a moment ago.
+
+    Args:
+        run: What begins.
+        now: The time, as `time.monotonic` has it.
+
+    Attributes:
+        metrics: Those of the last step, empty before the first one.
+        nfev: Evaluations told.
+        pending: Evaluations of the present step that came in.
+        best: Lowest value, infinite before there is one.
+        found: Evaluations told when it was found, or None if that was before this process went on with the run.
+        found_at: The time then.
+        recommended: The point the method recommends, abridged, as words; empty before it was asked.
+        outcome: How the run ended, None before.
+    """
+
+    def __init__(self, run: Beginning, now: float) -> None:
+        config, state = run.config, run.state
+        self.method = str(config.get("method", type(run.job).__name__))
+        self.dim: int | None = config.get("dim")
+        self.space = None if config.get("space") is None else Space.read(config["space"])
+        self.budget: int | None = config.get("budget")
+        self.target, self.limit = run.stop.target, run.stop.seconds
+        self.path, self.job = run.path, run.job
+        self.num_workers: int | None = run.execution.get("num_workers")
+        self.executor = str(run.execution.get("executor", ""))
+        self.began = self.found_at = now
+        self.first = self.nfev = state.nfev
+        self.num_steps: int = state.step
+        self.pending = 0
+        self.best: float = state.fun_best
+        self.found: int | None = None
+        self.failed: int = getattr(state, "num_failed", 0)
+        self.metrics: Mapping[str, Any] = {}
+        self.recommended: list[str] = []
+        self.outcome: Run[Any] | None = None
+        self._state = state
+        self._counts = [(now, self.nfev)]
+        self._bests: list[tuple[float, float]] = []
+
+    def step(self, state: Any, metrics: Mapping[str, Any]) -> None:
+        """Take note of a step."""
+        self._state, self.metrics = state, metrics
+        self.nfev = metrics["nfev"]
+        self.pending = 0
+        if metrics["best"] != self.best:
+            self.best, self.found, self.found_at = metrics["best"], self.nfev, time.monotonic()
+            if not self._bests and self.has_value:
+                self._bests = [(self.found_at, self.best)]
+
+    def arrived(self, number: int) -> None:
+        """Take note of evaluations."""
+        self.pending += number
+
+    def end(self, outcome: Run[Any]) -> None:
+        """Take note of the end."""
+        state = self._state = outcome.state
+        self.outcome, self.best, self.nfev = outcome, state.fun_best, state.nfev + state.num_final
+        self.pending, self.num_steps = 0, state.step
+        self.failed = getattr(state, "num_failed", 0)
+        point = state.x if state.x is not None else getattr(state, "x_best", None)
+        self.recommended = [] if point is None else self._words_of(point)
+
+    def recommend(self) -> None:
+        """Ask the method what it recommends; to be called in the thread of the run."""
+        # Methods may keep things beside their state, so this is nothing for another thread.
+        optimizer = getattr(self.job, "optimizer", None)
+        if optimizer is not None and self.metrics:
+            self.recommended = self._words_of(optimizer.recommend(self._state.optimizer))
+
+    def sample(self, now: float) -> None:
+        """Remember how far it is, for rates and for the past; to be called in the thread of the run."""
+        count = self.count
+        if count != self._counts[-1][1]:
+            self._counts = _thinned([*self._counts, (now, count)])
+        if math.isfinite(self.best) and (not self._bests or self.best != self._bests[-1][1]):
+            self._bests = _thinned([*self._bests, (now, self.best)])
+
+    @property
+    def count(self) -> int:
+        """Evaluations made."""
+        return self.nfev + self.pending
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return int(self.metrics.get("step", self.num_steps))
+
+    @property
+    def num_failures(self) -> int:
+        """Evaluations that failed."""
+        return max(self.failed, int(self.metrics.get("failed", 0)))
+
+    @property
+    def has_value(self) -> bool:
+        """Whether any evaluation had a value so far."""
+        return math.isfinite(self.best)
+
+    @property
+    def violation(self) -> float:
+        """By how much the best point violates the constraints."""
+        violation = getattr(self._state, "violation_best", 0.0)
+        return float(violation) if self.has_value else 0.0
+
+    @property
+    def front(self) -> int | None:
+        """How many points no other one dominates, where there are several objectives."""
+        front = getattr(self._state, "front", None)
+        return None if front is None else len(front[0])
+
+    def elapsed(self, now: float) -> float:
+        """Return the seconds since this process began with it."""
+        return self.outcome.seconds if self.outcome is not None else now - self.began
+
+    def rate(self, now: float) -> float | None:
+        """Return evaluations a second, of late; None before any can be told."""
+        if self.outcome is not None:
+            done, seconds = self.count - self.first, self.outcome.seconds
+        else:
+            window = min(max(_RECENT * (now - self.began), _SHORTEST), _LONGEST)
+            # A few slow evaluations say little: at least three are waited for, however long ago they were.
+            since = [
+                entry for entry in self._counts if entry[0] <= now - window and entry[1] <= self.count - 3
+            ]
+            start, before = since[-1] if since else self._counts[0]
+            done, seconds = self.count - before, now - start
+        return done / seconds if done > 0 and seconds > 0 else None
+
+    def left(self, now: float) -> float | None:
+        """Return the seconds until a limit ends it, None if nothing can be said; it may well end earlier."""
+        ends = []
+        rate = self.rate(now)
+        if self.budget is not None and rate is not None and now - self.began > 1:
+            ends.append(max(0, self.budget - self.count) / rate)
+        if self.limit is not None:
+            ends.append(max(0.0, self.limit - self.elapsed(now)))
+        return min(ends, default=None)
+
+    def past(self, now: float, width: int) -> list[float | None]:
+        """Return the best value at evenly spaced times from the beginning until now, None before the first."""
+        found: list[float | None] = []
+        at, bests = 0, self._bests
+        for i in range(width):
+            when = self.began + (now - self.began) * (i + 1) / width
+            while at < len(bests) and bests[at][0] <= when:
+                at += 1
+            found.append(bests[at - 1][1] if at else None)
+        return found
+
+    def diagnostics(self) -> tuple[str | None, list[tuple[str, str]]]:
+        """Return the method's step size, if it has one, and names and values of whatever else is a number."""
+        size, others = None, []
+        for name, value in self.metrics.items():
+            if name in _NOT_DIAGNOSTICS or not isinstance(value, (int, float)):
+                continue
+            if size is None and name in _STEP_SIZES:
+                size = number(value, 3)
+            else:
+                others.append((name.replace("_", " "), number(value, 3)))
+        return size, others
+
+    def troubles(self) -> list[tuple[str, int]]:
+        """Return what went wrong so far, and how often."""
+        account = self.job.account
+        found = {
+            "failed": self.num_failures,
+            "retried": account.retries,
+            "restarted": account.restarts,
+            "lost": account.lost,
+            "quarantined": account.quarantined,
+        }
+        return [(name, times) for name, times in found.items() if times]
+
+    def _words_of(self, point: Any) -> list[str]:
+        """Return the first coordinates of a point, or of what stands for them in a space."""
+        if self.space is None:
+            return words_of([float(value) for value in point[:_MOST_WORDS].tolist()])
+        return words_of(self.space.decode(point))
+
+
+def _thinned(entries: list[Any]) -> list[Any]:
+    """Return every second entry but the last ones, if there are too many."""
+    if len(entries) <= _SAMPLES:
+        return entries
+    return entries[: _SAMPLES // 2 : 2] + entries[_SAMPLES // 2 :]
