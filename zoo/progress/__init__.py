@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from zoo.core.validation import hint
-from zoo.progress.displays import BarDisplay, Display, LinesDisplay, PanelDisplay
+from zoo.progress.bar import BarDisplay
+from zoo.progress.display import Display
+from zoo.progress.lines import LinesDisplay
 from zoo.progress.tally import Tally
+from zoo.progress.terminal import PanelDisplay
 from zoo.run.loop import Run
 from zoo.run.watching import Beginning, Watcher
 

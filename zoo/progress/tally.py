@@ -1,4 +1,4 @@
-"""What is known of a run while it is under way: kept by the run itself at next to no cost, read by displays."""
+"""What is known of a run under way: kept by the run itself at next to no cost, read by displays."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Tally:
         nfev: Evaluations told.
         pending: Evaluations of the present step that came in.
         best: Lowest value, infinite before there is one.
-        found: Evaluations told when it was found, or None if that was before this process went on with the run.
+        found: Evaluations told when it was found; None before, or if another process found it.
         found_at: The time then.
         recommended: The point the method recommends, abridged, as words; empty before it was asked.
         outcome: How the run ended, None before.
@@ -164,7 +164,7 @@ class Tally:
         return min(ends, default=None)
 
     def past(self, now: float, width: int) -> list[float | None]:
-        """Return the best value at evenly spaced times from the beginning until now, None before the first."""
+        """Return the best value at evenly spaced times until now, None before the first."""
         found: list[float | None] = []
         at, bests = 0, self._bests
         for i in range(width):

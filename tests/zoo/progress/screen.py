@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-_TOKEN = re.compile(
-    r"\x1b\[(\??)([\d;]*)([A-Za-z])|\x1b([78DM])|([\n\r\b\x07])|([^\x1b\n\r\b\x07])", re.DOTALL
-)
+_TOKEN = re.compile(r"\x1b\[(\??)([\d;]*)([A-Za-z])|\x1b([78D])|([\n\r\b\x07])|([^\x1b\n\r\b\x07])")
 
 
 class Screen:

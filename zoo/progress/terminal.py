@@ -1,0 +1,96 @@
+"""The panel on its terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from typing import TextIO
+
+from zoo.execution import interrupts
+from zoo.progress.dock import Dock
+from zoo.progress.refresher import Refresher
+from zoo.progress.tally import Tally
+
+_PERIOD = 0.2  # seconds between pictures
+_SHARE = 0.01  # of one core that pictures may take
+_LOWEST, _NARROWEST = 8, 20  # lines and columns that a terminal must have for a panel
+
+_panel_is_up = threading.Lock()
+
+
+class PanelDisplay:
+    """A panel at the bottom of the terminal, redrawn by a thread, which stays as a summary at the end.
+
+    Args:
+        tally: What to show.
+        stream: The terminal.
+    """
+
+    def __init__(self, tally: Tally, stream: TextIO) -> None:
+        from rich.console import Console
+
+        self._tally, self._stream = tally, stream
+        self._console = Console(file=stream, highlight=False, emoji=False)
+        self._dock = Dock(stream.fileno())
+        self._refresher = Refresher(self._tick, delay=_PERIOD)
+        self._has_terminal = False
+
+    def begin(self) -> None:
+        # A run inside another one's objective leaves the terminal to that one.
+        self._has_terminal = _panel_is_up.acquire(blocking=False)
+        if self._has_terminal:
+            self._lines(80, None)  # what this imports is not to be imported by a thread
+            self._refresher.start()
+
+    def look(self) -> None:
+        if self._refresher.error is not None:
+            raise self._refresher.error
+        self._tally.sample(time.monotonic())
+        self._tally.recommend()
+
+    def end(self) -> None:
+        if not self._has_terminal:
+            return
+        try:
+            self._refresher.stop()
+            if self._tally.outcome is None or self._dock.in_background:
+                self._dock.remove()
+                return
+            for stream in (sys.stdout, self._stream):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            self._tally.sample(time.monotonic())
+            lines = self._lines(self._dock.size.columns, None)
+            self._dock.leave("".join(f"{line}\n" for line in lines))
+        finally:
+            self._has_terminal = False
+            _panel_is_up.release()
+
+    def _tick(self) -> float | None:
+        if interrupts.pending():
+            # From here on a second signal may end the process at once, with the terminal as it is.
+            self._dock.leave("zoo: stopping; Ctrl-C again leaves at once\n")
+            return None
+        if self._dock.in_background:
+            self._dock.remove()
+            return 1.0
+        began = time.thread_time()
+        size = self._dock.size
+        if size.lines < _LOWEST or size.columns < _NARROWEST:
+            self._dock.remove()
+        else:
+            self._dock.show(self._lines(size.columns, size.lines // 2), size)
+        return max(_PERIOD, (time.thread_time() - began) / _SHARE)
+
+    def _lines(self, columns: int, height: int | None) -> list[str]:
+        from rich.console import ConsoleDimensions
+
+        from zoo.progress.panel import drawn
+
+        self._console.size = ConsoleDimensions(columns, 24)
+        panel = drawn(self._tally, time.monotonic(), self._console.options, height)
+        with self._console.capture() as capture:
+            self._console.print(panel)
+        return capture.get().splitlines()
