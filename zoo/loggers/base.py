@@ -83,7 +83,10 @@ class Logger(Watcher):
         raise NotImplementedError
 
     def begin(self, run: Beginning) -> None:
-        self._begin(run.path, run.config, run.state.step)
+        self._open(run.path, run.config)
+        # Without a directory no run goes on; and what is in one that begins is from a try before it.
+        if run.path is not None and run.state.step:
+            self._catch_up(run.path, run.state.step)
 
     def step(self, state: Any, metrics: Mapping[str, Any]) -> None:
         self._write(plain(metrics), time.time())
@@ -110,8 +113,9 @@ class Logger(Watcher):
         with contextlib.suppress(OSError, ValueError):
             result = json.loads((path / "result.json").read_text())
         outcome = None
+        self._open(path, config)
         try:
-            self._begin(path, config, None)
+            self._catch_up(path, None)
             if result is not None:
                 numbers = {name: result.get(name) for name in ("fun", "nfev", "nit")}
                 outcome = Outcome(_finite(numbers), result.get("status") in range(4))
@@ -125,14 +129,14 @@ class Logger(Watcher):
         return dict(zip(self._subject.coordinates, plain(list(values)), strict=True))
 
     def numbers(self, line: Line) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Return the finite numbers of a line, those of its point among them, and its arrays, flattened."""
-        found = {name: value for name, value in line.items() if name != "x"}
+        """Return the numbers of a line but "nfev", with those of its point, and its arrays, flattened."""
+        found = {name: value for name, value in line.items() if name not in ("nfev", "x")}
         if "x" in line:
             found |= self.point(line["x"])
         arrays = {name: _flat(value) for name, value in found.items() if isinstance(value, list)}
         return _finite(found), {name: values for name, values in arrays.items() if values}
 
-    def _begin(self, path: Path | None, config: Mapping[str, Any], steps: int | None) -> None:
+    def _open(self, path: Path | None, config: Mapping[str, Any]) -> None:
         name = self._name or (path.resolve().name if path else time.strftime("%Y%m%d-%H%M%S", time.gmtime()))
         space = None if config.get("space") is None else Space.read(config["space"])
         names: Iterable[Any] = range(dim if (dim := config["dim"]) <= MOST_LOGGED else 0)
@@ -141,9 +145,10 @@ class Logger(Watcher):
         coordinates = [f"x.{name}" for name in names]
         self._subject = Subject(identity(path), name, dict(_flattened(config)), coordinates, space)
         self._steps_there = self.open(self._subject)
-        if path is not None and steps != 0:
-            for line, when in recorded(path, steps):
-                self._write(line, when)
+
+    def _catch_up(self, path: Path, steps: int | None) -> None:
+        for line, when in recorded(path, steps):
+            self._write(line, when)
 
     def _write(self, line: Line, when: float) -> None:
         # What is there already came from a process that got further before it was killed: it is the same.

@@ -18,8 +18,8 @@ class CSV(Logger):
     """Writes one row a step into a file, at once; a resumed run leaves the rows of an undisturbed one.
 
     Columns are what the first step logs, then `x.0`, `x.1`, ... (or the names of a space), filled in where
-    the best point improved. A column that comes later is added, and empty before. Numbers are exact, as `repr`
-    writes them; cells of what is not finite are empty; arrays are JSON.
+    the best point improved. A column that comes later is added, and empty before. Numbers are exact (to
+    read them so with pandas: `float_precision="round_trip"`), cells of what is not finite empty, arrays JSON.
 
     Args:
         path: The file. One that holds another log is written anew, any other is refused.
@@ -60,7 +60,7 @@ class CSV(Logger):
 
     def _opened(self, mode: str) -> TextIO:
         # A line is handed over as soon as it is whole; `close` closes the file.
-        return open(self.path, mode, newline="", buffering=1)  # noqa: SIM115
+        return open(self.path, mode, newline="", buffering=1)
 
     def _writer(self) -> Any:
         return csv.writer(self._rows, lineterminator="\n")

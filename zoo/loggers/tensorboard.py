@@ -53,7 +53,7 @@ class TensorBoard(Logger):
     def write(self, line: Line, when: float) -> None:
         numbers, arrays = self.numbers(line)
         self._nfev = line["nfev"]
-        summary = self._scalars({name: value for name, value in numbers.items() if name != "nfev"})
+        summary = self._scalars(numbers)
         for name, values in arrays.items():
             summary.MergeFrom(self._histograms.histogram_pb(name, values))
         self._add(summary, self._nfev, when)
