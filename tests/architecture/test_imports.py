@@ -121,7 +121,10 @@ def test_every_package_is_listed() -> None:
     assert sorted(listed) == sorted(module_of(path) for path in FILES if path.name == "__init__.py")
     for package in PACKAGES:
         assert (ROOT / package / "py.typed").exists()
-        assert project["tool"]["setuptools"]["package-data"][package] == ["py.typed"]
+        patterns = project["tool"]["setuptools"]["package-data"][package]
+        files = [path for path in (ROOT / package).rglob("*") if path.is_file() and path.suffix != ".py"]
+        distributed = {path for pattern in patterns for path in (ROOT / package).glob(pattern)}
+        assert {path for path in files if "__pycache__" not in path.parts} == distributed
 
 
 def test_import_is_light() -> None:

@@ -1,1 +1,5 @@
-"""What a run directory holds, as pictures, pages and tables."""
+"""What run directories hold, as pictures, pages and tables."""
+
+from zoo.report.single import write_report
+
+__all__ = ["write_report"]

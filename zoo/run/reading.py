@@ -48,6 +48,7 @@ class Recording:
             "median", "failed", and the method's diagnostics.
         arrays: Diagnostics that are arrays, one for each of these steps, None where there is none.
         seconds: When each of them was done, in seconds of work, without the time between a stop and a resume.
+        worked: How many seconds each process in turn spent on the steps that are left of it.
         points: Points that were the best one for a while, at most some hundred, the last ones among them.
     """
 
@@ -61,6 +62,7 @@ class Recording:
     columns: dict[str, np.ndarray[Any, Any]]
     arrays: dict[str, list[np.ndarray[Any, Any] | None]]
     seconds: np.ndarray[Any, Any]
+    worked: list[float]
     points: list[Improvement]
 
     @property
@@ -72,6 +74,11 @@ class Recording:
     def diagnostics(self) -> dict[str, np.ndarray[Any, Any]]:
         """The columns that are the method's own."""
         return {name: column for name, column in self.columns.items() if name not in _NOT_DIAGNOSTICS}
+
+    def last(self, name: str) -> float:
+        """Return the last entry of a column, NaN where there is none."""
+        column = self.columns.get(name)
+        return float("nan") if column is None or not len(column) else float(column[-1])
 
 
 def read_recording(path: Path, most: int = 4000) -> Recording:
@@ -105,7 +112,8 @@ def read_recording(path: Path, most: int = 4000) -> Recording:
             steps.append(entry)
             indices.append(int(index))
     columns, arrays = _columns(steps)
-    seconds = _elapsed(path / "timings.jsonl")
+    at, clock = _timings(path / "timings.jsonl")
+    seconds, worked = _elapsed(clock)
     return Recording(
         path,
         config,
@@ -116,7 +124,8 @@ def read_recording(path: Path, most: int = 4000) -> Recording:
         len(ends),
         columns,
         arrays,
-        seconds[np.minimum(indices, len(seconds) - 1)] if len(seconds) else np.full(len(indices), np.nan),
+        _looked_up(columns.get("step", np.empty(0)), at, seconds),
+        worked,
         points,
     )
 
@@ -165,20 +174,48 @@ def _columns(
     return columns, arrays
 
 
-def _elapsed(path: Path) -> np.ndarray[Any, Any]:
-    """Return how long a run had worked at the end of each step, over all its processes."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return np.empty(0)
-    # Every process counts from 0; parsed in one go, since there may be millions of lines.
-    numbers = np.fromstring(data[: data.rfind(b"\n") + 1].translate(_NUMBERS).replace(b" e ", b" "), sep=" ")
-    clock = numbers.reshape(-1, 2)[:, 1] if len(numbers) % 2 == 0 else np.empty(0)
-    restarts = np.flatnonzero(np.diff(clock) < 0)
+def _timings(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the steps of a log and when each was done, by the clock of the process that did it."""
+    parts = [np.empty((0, 2))]
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        rest = b""
+        while data := file.read(_CHUNK):
+            data = rest + data
+            whole, rest = data[: (cut := data.rfind(b"\n") + 1)], data[cut:]
+            parts.append(_pairs(whole))
+    return tuple(np.concatenate(parts).T)
+
+
+def _pairs(lines: bytes) -> np.ndarray[Any, Any]:
+    """Return the two numbers of each line: all in one go, since there may be millions, or else one by one."""
+    numbers = lines.translate(_NUMBERS).replace(b" e ", b" ").split()
+    if len(numbers) == 2 * lines.count(b"\n"):
+        with contextlib.suppress(ValueError):
+            return np.array(numbers, float).reshape(-1, 2)
+    found = []
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            entry = json.loads(line)
+            found.append((float(entry["step"]), float(entry["seconds"])))
+    return np.array(found, float).reshape(-1, 2)
+
+
+def _elapsed(clock: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[float]]:
+    """Return how long a run had worked at the end of each step, over all its processes, and each of them."""
+    restarts = np.flatnonzero(np.diff(clock) < 0)  # every process counts from 0
     offsets = np.zeros(len(clock))
     offsets[restarts + 1] = clock[restarts]
-    elapsed: np.ndarray[Any, Any] = clock + np.cumsum(offsets)
-    return elapsed
+    return clock + np.cumsum(offsets), [*clock[restarts].tolist(), *clock[-1:].tolist()]
+
+
+def _looked_up(
+    steps: np.ndarray[Any, Any], at: np.ndarray[Any, Any], seconds: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Return when steps were done, NaN where the log does not say."""
+    if not len(at):
+        return np.full(len(steps), np.nan)
+    index = np.minimum(np.searchsorted(at, steps), len(at) - 1)
+    return np.where(at[index] == steps, seconds[index], np.nan)
 
 
 def _evenly(count: int, most: int) -> np.ndarray[Any, Any]:

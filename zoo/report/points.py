@@ -1,0 +1,155 @@
+"""Figures of points: the best ones in parallel coordinates, and the front of several objectives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zoo.core.space import Categorical, Space, Variable
+from zoo.report import style
+from zoo.report.scales import scale_of
+from zoo.report.style import Picture, canvas, label, short
+from zoo.run.reading import Improvement, Recording
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = np.ndarray[Any, Any]
+
+_MOST_POINTS = 100
+_MOST_AXES = 30
+_MOST_CHOICES = 8  # of a category that are written out
+_PER_AXIS = 0.62  # inches
+
+
+def parallel_coordinates(recording: Recording) -> Picture | None:
+    """Return the last points that were the best ones, a line for each; None where none is known."""
+    points = [point for point in recording.points if np.isfinite(point.fun)][-_MOST_POINTS:]
+    if not points:
+        return None
+    columns = _columns(recording.space, points)
+    total, columns = len(columns), columns[:_MOST_AXES]
+    ranks = np.linspace(0.0, 1.0, len(points)) if len(points) > 1 else np.ones(1)
+    width = max(style.WIDTH, 1.2 + _PER_AXIS * len(columns))
+    with style.styled():
+        import matplotlib
+
+        figure, axes = canvas(width, 3.3, left=0.45)
+        colours = matplotlib.colormaps[style.COLOURS](0.05 + 0.87 * (1 - ranks))
+        heights = np.array(
+            [_draw_axis(axes, at, variable, values) for at, (_, variable, values) in enumerate(columns)]
+        )
+        across = np.arange(len(columns))
+        for index, colour in enumerate(colours):
+            last = index == len(points) - 1
+            axes.plot(
+                across,
+                heights[:, index],
+                color=style.INK if last else colour,
+                lw=2.0 if last else 0.8,
+                alpha=1.0 if last else 0.75,
+                marker="o" if last or len(columns) == 1 else "",
+                ms=3.5,
+                zorder=3 if last else 2,
+                label="the best one" if last else None,
+            )
+        axes.plot([], [], color=colours[0], label="the oldest one")
+        axes.set(xlim=(-0.35, max(len(columns) - 0.4, 0.6)), ylim=(-0.13, 1.13), yticks=[])
+        axes.set_xticks(
+            across, [label(name)[:12] for name, *_ in columns], rotation=30 if len(columns) > 4 else 0
+        )
+        axes.grid(False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set_title(f"the last {len(points)} best points" if len(points) > 1 else "the best point")
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, borderaxespad=0)
+    caption = (
+        f"Each line is a point that was the best one for a while, values {short(points[0].fun)} to "
+        f"{short(points[-1].fun)}, from light (old) to dark (new); the best one is black. Each "
+        "axis goes from the lowest to the highest of them."
+    )
+    if total > len(columns):
+        caption += f" The first {len(columns)} of {total} variables."
+    alt = f"Parallel coordinates of {len(points)} points in {len(columns)} variables."
+    return Picture("best_points", "The best points", caption, alt, figure, wide=width > style.WIDTH + 0.5)
+
+
+def _columns(space: Space | None, points: list[Improvement]) -> list[tuple[str, Variable | None, list[Any]]]:
+    """Return name, variable and values of each variable."""
+    rows = np.stack([point.x for point in points])
+    if space is None:
+        return [(f"x[{index}]", None, column.tolist()) for index, column in enumerate(rows.T)]
+    names = space.names or [f"[{index}]" for index in range(len(space.variables))]
+    values = zip(*space.values(rows), strict=True)
+    return [
+        (name, variable, list(one))
+        for name, variable, one in zip(names, space.variables, values, strict=True)
+    ]
+
+
+def _draw_axis(axes: Axes, at: int, variable: Variable | None, values: list[Any]) -> Array:
+    """Draw one axis with what its ends are, and return the heights of the points on it."""
+    axes.axvline(at, 0.13 / 1.26, 1.13 / 1.26, color=style.FAINT, lw=0.7, zorder=1)
+    if isinstance(variable, Categorical):
+        choices = list(variable.choices)
+        heights = np.array([choices.index(value) for value in values]) / max(len(choices) - 1, 1)
+        if len(choices) <= _MOST_CHOICES:
+            for index, choice in enumerate(choices):
+                _write(axes, at + 0.05, index / max(len(choices) - 1, 1), label(choice)[:10], ha="left")
+        return heights
+    numbers = np.array(values, float)
+    log = bool(getattr(variable, "log", False))
+    drawn = np.log(numbers) if log else numbers
+    low, high = float(drawn.min()), float(drawn.max())
+    _write(axes, at, -0.07, short(float(numbers.min())))
+    if high > low:
+        _write(axes, at, 1.07, short(float(numbers.max())) + (" log" if log else ""))
+    result: Array = (drawn - low) / (high - low) if high > low else np.full(len(drawn), 0.5)
+    return result
+
+
+def _write(axes: Axes, x: float, y: float, text: str, ha: str = "center") -> None:
+    axes.text(
+        x,
+        y,
+        text,
+        ha=ha,
+        va="center",
+        fontsize=7.5,
+        zorder=4,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
+    )
+
+
+def front(recording: Recording) -> Picture | None:
+    """Return the front of a run with several objectives, in all pairs of its first ones; None without one."""
+    found = (recording.result or {}).get("front") or {}
+    rows = [row for row in found.get("fun", ()) if None not in row]
+    if not rows:
+        return None
+    objectives = np.array(rows, float)
+    count = objectives.shape[1]
+    with style.styled():
+        if count == 2:
+            figure, axes = canvas(height=3.3)
+            scale = scale_of(objectives[:, 1])
+            axes.plot(objectives[:, 0], scale.shifted(objectives[:, 1]), ".", color=style.PALETTE[0], ms=5)
+            scale.apply(axes)
+            axes.set_title("second objective")
+            axes.set_xlabel("first objective")
+            words = "Each point is a compromise that no other one found is better than in both objectives"
+        else:
+            figure, axes = canvas(height=3.3)
+            low, high = objectives.min(0), objectives.max(0)
+            heights = (objectives - low) / np.where(high > low, high - low, 1)
+            axes.plot(np.arange(count), heights.T, color=style.PALETTE[0], lw=0.7, alpha=0.5)
+            for at in range(min(count, _MOST_AXES)):
+                _write(axes, at, -0.06, short(low[at]))
+                _write(axes, at, 1.06, short(high[at]))
+            axes.set(ylim=(-0.12, 1.12), yticks=[])
+            axes.set_xticks(np.arange(count), [f"f[{at}]" for at in range(count)])
+            axes.set_title("objectives, each from its lowest to its highest value")
+            words = "Each line is a compromise that no other one found is better than in all objectives"
+    alt = f"The front of {count} objectives, {len(objectives)} points."
+    return Picture("front", "The front", f"{words}; {len(objectives)} of them.", alt, figure)

@@ -1,0 +1,74 @@
+"""Pages and pictures on the disk: whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.report.style import Picture
+from zoo.run.checkpoint import write_atomically, writing
+from zoo.run.directory import machine
+
+_ADVICE = "What was there before is untouched. Make room, or choose another directory with `out` (--out)."
+
+
+def write_page(
+    folder: Path, name: str, sections: Sequence[tuple[str, list[Picture]]], content: Mapping[str, Any]
+) -> list[Path]:
+    """Write a page and the pictures on it, those as PNG files in a folder of the same name.
+
+    Args:
+        folder: Where to.
+        name: Of the template, without its ending, and of what is written.
+        sections: Headings and the pictures below them.
+        content: What else the template needs.
+
+    Returns:
+        The page, then the pictures.
+
+    Raises:
+        RunDirectoryError: It cannot be written.
+    """
+    page, pictures = folder / f"{name}.html", folder / name
+    written = [page]
+    with writing(page, _ADVICE):
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures.mkdir(exist_ok=True)
+    taken: set[str] = set()
+    for _, shown in sections:
+        for picture in shown:
+            file = pictures / f"{_unused(picture.name, taken)}.png"
+            with writing(file, _ADVICE):
+                write_atomically(file, picture.png())
+            written.append(file)
+    text = render(
+        f"{name}.html",
+        {"sections": sections, "version": machine()["versions"].get("gradfree", ""), **content},
+    )
+    with writing(page, _ADVICE):
+        write_atomically(page, text.encode("utf-8", "replace"))
+    return written
+
+
+def render(template: str, content: Mapping[str, Any]) -> str:
+    """Return a page; whatever text is in it is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(content)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """Return a name that no other picture has, also where letters of both sizes are the same."""
+    unused, number = name, 2
+    while unused.lower() in taken:
+        unused, number = f"{name}_{number}", number + 1
+    taken.add(unused.lower())
+    return unused
