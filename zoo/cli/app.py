@@ -30,6 +30,7 @@ from zoo.core.validation import hint
 
 COMMANDS = {
     "Run": {
+        "run": "zoo.cli.run:run",
         "minimize": "zoo.cli.minimize:minimize",
         "resume": "zoo.cli.resume:resume",
     },
@@ -152,11 +153,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         # Typer's own errors, which have had other homes in other versions.
         if not hasattr(error, "format_message"):
             raise
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "zoo"
-        typer.echo(f"zoo: {error.format_message()}\n`{path} --help` says what can be given.", err=True)
+        typer.echo(f"zoo: {_explained(error)}", err=True)
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explained(error: Any) -> str:
+    """Return what is wrong with the command line."""
+    said = error.format_message()
+    if name := getattr(error, "option_name", ""):
+        near = getattr(error, "possibilities", None)
+        said = f"There is no option {name}.{f' Did you mean {near[0]}?' if near else ''}"
+    context = getattr(error, "ctx", None)
+    return f"{said}\n`{context.command_path if context else 'zoo'} --help` says what can be given."
 
 
 @functools.cache

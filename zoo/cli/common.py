@@ -1,49 +1,126 @@
-"""What commands share: their options, their errors, their output."""
+"""What commands share: their options, their errors, and how they carry on with them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-Workers = Annotated[int, typer.Option(help="Processes that evaluate; -1 for one a core.")]
-Ray = Annotated[bool, typer.Option("--ray", help="Evaluate on Ray workers instead of local processes.")]
-Address = Annotated[
-    str | None, typer.Option(help="Ray cluster to join, as in auto or HOST:PORT; implies --ray.")
-]
-Gpus = Annotated[float, typer.Option(help="GPUs of each worker: 0, a fraction, or a whole number.")]
-Timeout = Annotated[
-    float | None, typer.Option(help="Seconds after which an evaluation has failed and its worker is ended.")
-]
+from zoo.cli import completion
+from zoo.cli.output import is_terminal
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, also on a terminal.")]
+if TYPE_CHECKING:
+    from zoo.run.watching import Watcher
+
+_WORKERS, _OUTPUT = "Who evaluates", "What is shown and kept"
+
+Workers = Annotated[
+    int, typer.Option(help="Processes that evaluate; -1 for one a core.", rich_help_panel=_WORKERS)
+]
+Ray = Annotated[
+    bool,
+    typer.Option("--ray", help="Evaluate on Ray workers instead of processes.", rich_help_panel=_WORKERS),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster to join: auto or HOST:PORT; implies --ray.", rich_help_panel=_WORKERS),
+]
+Gpus = Annotated[
+    float,
+    typer.Option(help="GPUs of each worker: 0, a fraction, or a whole number.", rich_help_panel=_WORKERS),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        help="Seconds after which an evaluation has failed and its worker is ended.",
+        rich_help_panel=_WORKERS,
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print JSON, also on a terminal.", rich_help_panel=_OUTPUT)
+]
+Progress = Annotated[
+    str,
+    typer.Option(
+        help="auto (a panel on a terminal, else nothing), panel, lines or none; on standard error.",
+        rich_help_panel=_OUTPUT,
+        autocompletion=completion.progress,
+    ),
+]
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="csv, tensorboard, mlflow or wandb: log there, too; may be given again.",
+        rich_help_panel=_OUTPUT,
+        autocompletion=completion.loggers,
+    ),
+]
+_PLACES = {"tensorboard": "logs", "mlflow": "mlruns", "wandb": "."}
+
+
+def count(text: str) -> int:
+    """Return a whole number, which may be written as 1e4 or 10_000, too."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.5
+    if number != number // 1:
+        raise typer.BadParameter(f"must be a whole number, as in 2000 or 2e3, got {text!r}.")
+    return int(number)
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
-    """Turn errors into one message and an exit code."""
+def explained(resume: str | None = None) -> Iterator[None]:
+    """Turn errors into one message and an exit code.
+
+    Args:
+        resume: The command that goes on with what is being done, or None if nothing is kept.
+    """
     from zoo.core.errors import RunDirectoryError, ZooError
     from zoo.facade import Interrupted
 
     try:
         yield
     except Interrupted as error:
-        typer.echo(f"zoo: {error}", err=True)
+        result, reason = error.result, str(error).partition(";")[0]
+        best = f", the best value being {result.fun_best:.6g}" if result.fun_best == result.fun_best else ""
+        _complain(f"{reason} after {result.nfev} evaluations{best}")
+        _complain(f"`{resume}` goes on" if resume else "nothing is kept; --out DIRECTORY keeps a run")
         raise typer.Exit(128 + error.signal) from None
     except KeyboardInterrupt:
+        _complain("stopped by Ctrl-C")
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise
-    except (ValueError, TypeError, ConnectionError, ModuleNotFoundError, RunDirectoryError) as error:
-        typer.echo(f"zoo: {error}", err=True)
+    except (ValueError, TypeError, ConnectionError, ImportError, RunDirectoryError) as error:
+        _complain(_in_our_words(str(error)))
         raise typer.Exit(2) from None
     except ZooError as error:
-        typer.echo(f"zoo: {error}", err=True)
+        _complain(str(error))
+        if resume and hasattr(error, "result"):
+            _complain(f"what was evaluated is kept: once it is mended, `{resume}` goes on")
         raise typer.Exit(3) from None
+
+
+_ADVICE = {  # where a message speaks of arguments, what to type
+    "`x0` must be given": "Give --x0 0x10 for ten zeros, --x0 1,2.5, or --bounds=-5:5x10.",
+    "`fun` must": "OBJECTIVE is what they call `fun`.",
+}
+
+
+def _in_our_words(message: str) -> str:
+    advice = [text for begin, text in _ADVICE.items() if message.startswith(begin)]
+    return " ".join([message, *advice])
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"zoo: {message}", err=True)
 
 
 @contextlib.contextmanager
@@ -60,16 +137,6 @@ def results_alone() -> Iterator[None]:
         os.close(kept)
 
 
-def print_result(result: Any, with_workers: bool) -> None:
-    """Print a result as JSON, and on standard error what it cost, where there were workers."""
-    from zoo.execution.ledger import summary
-    from zoo.run.directory import dump
-
-    if with_workers:
-        typer.echo(f"zoo: {summary(result.account)}", err=True)
-    typer.echo(dump(result).decode().rstrip())
-
-
 def chosen_workers(
     number: int, ray: bool, address: str | None, gpus_per_worker: float, timeout: float | None
 ) -> Any:
@@ -82,3 +149,32 @@ def chosen_workers(
     if ray or address:
         return zoo.Ray(number, gpus_per_worker=gpus_per_worker, timeout=timeout, address=address)
     return zoo.Processes(number, gpus_per_worker=gpus_per_worker, timeout=timeout)
+
+
+def resuming(
+    out: Path | str | None, number: int, ray: bool, address: str | None, gpus: float, timeout: float | None
+) -> str | None:
+    """Return the command that goes on with a run, by as many workers as now."""
+    if out is None:
+        return None
+    said = ["zoo", "resume", str(out)]
+    said += ["--workers", str(number)] if number != 1 else []
+    said += ["--ray"] if ray else []
+    said += ["--address", address] if address else []
+    said += ["--gpus-per-worker", f"{gpus:g}"] if gpus else []
+    said += ["--timeout", f"{timeout:g}"] if timeout is not None else []
+    return shlex.join(said)
+
+
+def watchers(progress: str, logs: Sequence[str], out: Path | str | None) -> list[Watcher]:
+    """Return who is to watch a run."""
+    import zoo.loggers
+    from zoo.progress import Progress
+
+    table = "steps.csv" if out is None else Path(out) / "steps.csv"
+    return [Progress(progress), *(zoo.loggers.make(name, _PLACES.get(name, table)) for name in logs)]
+
+
+def shows_panel(progress: str) -> bool:
+    """Whether a panel on the terminal has said how a run went."""
+    return progress == "panel" or (progress == "auto" and is_terminal(sys.stderr))

@@ -32,6 +32,31 @@ def objectives(incomplete: str) -> list[str]:
     return [name for name in [*modules, *known] if name.startswith(incomplete)]
 
 
+def progress(incomplete: str) -> list[str]:
+    """Return how progress can be shown."""
+    return [name for name in ("auto", "panel", "lines", "bar", "none") if name.startswith(incomplete)]
+
+
+def on_error(incomplete: str) -> list[str]:
+    """Return what an exception may do."""
+    return [name for name in ("raise", "nan") if name.startswith(incomplete)]
+
+
+def loggers(incomplete: str) -> list[str]:
+    """Return where can be logged."""
+    from zoo.loggers import NAMES
+
+    return [name for name in NAMES if name.startswith(incomplete)]
+
+
+def files(incomplete: str) -> list[str]:
+    """Return experiment files, and folders on the way to them."""
+    folder = Path(incomplete).parent if not incomplete.endswith("/") else Path(incomplete)
+    found = [*folder.glob("*.toml"), *(path for path in folder.glob("[!.]*") if path.is_dir())]
+    names = (f"{path}/" if path.is_dir() else str(path) for path in sorted(found))
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def runs(incomplete: str) -> list[str]:
     """Return run directories."""
     found = []

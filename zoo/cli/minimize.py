@@ -9,81 +9,161 @@ from typing import Annotated, Any
 
 import typer
 
+from zoo.cli import completion
 from zoo.cli.common import (
     Address,
     Gpus,
+    Json,
+    Log,
+    Progress,
     Ray,
     Timeout,
     Workers,
     chosen_workers,
+    count,
     explained,
-    print_result,
     results_alone,
+    resuming,
+    shows_panel,
+    watchers,
 )
+from zoo.cli.naming import check_name
+from zoo.cli.results import print_result
+
+_WHERE, _HOW, _END = "Where to search", "How to search", "When to stop"
 
 
 def minimize(
     objective: Annotated[
         str,
         typer.Argument(
-            help='module:function, or "module:factory()"; with --command, a program and its arguments.'
+            help='module:function, or "module:factory()"; with --command, a program and its arguments.',
+            autocompletion=completion.objectives,
+            show_default=False,
         ),
     ],
     x0: Annotated[
-        str | None, typer.Option(help="Start: numbers separated by commas, or VALUExDIM, as in 0x10.")
+        str | None,
+        typer.Option(
+            help="Start: numbers separated by commas, or VALUExDIM, as in 0x10 for ten zeros.",
+            rich_help_panel=_WHERE,
+        ),
     ] = None,
     bounds: Annotated[
         str | None,
-        typer.Option(help="LOWER:UPPER for all variables, or one pair for each, separated by commas."),
+        typer.Option(
+            help="LOWER:UPPER for all variables, or one pair for each, separated by commas; without --x0, "
+            "LOWER:UPPERxDIM says how many there are.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="How far from x0 the optimum may be.", rich_help_panel=_WHERE)
     ] = None,
     constraint: Annotated[
         list[str] | None,
-        typer.Option(help="module:function whose value is to be at least 0; may be given again."),
+        typer.Option(
+            help="module:function whose value is to be at least 0; may be given again.",
+            rich_help_panel=_WHERE,
+        ),
     ] = None,
-    method: Annotated[str, typer.Option(help="Name of the method.")] = "auto",
-    budget: Annotated[
-        int | None, typer.Option(help="Evaluations at most; 1000 times the dimension by default.")
-    ] = None,
-    target: Annotated[float | None, typer.Option(help="End as soon as a value is this or less.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="End after this time.")] = None,
-    scale: Annotated[float | None, typer.Option(help="How far from x0 the optimum may be.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed; a fresh one by default.")] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Name of the method; `zoo list` says which there are.",
+            rich_help_panel=_HOW,
+            autocompletion=completion.methods,
+        ),
+    ] = "auto",
     option: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE, an option of the method; may be given again.")
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE, an option of the method; may be given again. `zoo list METHOD` says which.",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Directory to keep the run in; one that holds it is resumed.")
+    seed: Annotated[
+        int | None, typer.Option(help="Seed; a fresh one by default.", rich_help_panel=_HOW)
     ] = None,
+    noise: Annotated[
+        bool, typer.Option("--noise", help="The function is random.", rich_help_panel=_HOW)
+    ] = False,
+    vectorized: Annotated[
+        bool,
+        typer.Option("--vectorized", help="The function takes many points at once.", rich_help_panel=_HOW),
+    ] = False,
+    command: Annotated[
+        bool,
+        typer.Option(
+            "--command", help="OBJECTIVE is a program, given one line per point.", rich_help_panel=_HOW
+        ),
+    ] = False,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            parser=count,
+            metavar="<int>",
+            help="Evaluations at most, as in 2000 or 2e3; 1000 times the dimension by default.",
+            rich_help_panel=_END,
+        ),
+    ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="End as soon as a value is this or less.", rich_help_panel=_END),
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="End after this time.", rich_help_panel=_END)] = None,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="raise or nan: what an exception in the function does.",
+            rich_help_panel=_END,
+            autocompletion=completion.on_error,
+        ),
+    ] = "raise",
     workers: Workers = 1,
     ray: Ray = False,
     address: Address = None,
     gpus_per_worker: Gpus = 0,
     timeout: Timeout = None,
-    vectorized: Annotated[
-        bool, typer.Option("--vectorized", help="The function takes many points at once.")
-    ] = False,
-    noise: Annotated[bool, typer.Option("--noise", help="The function is random.")] = False,
-    on_error: Annotated[
-        str, typer.Option(help="raise or nan: what an exception in the function does.")
-    ] = "raise",
-    command: Annotated[
-        bool, typer.Option("--command", help="OBJECTIVE is a program, given one line per point.")
-    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory to keep the run in; one that holds it is resumed.",
+            rich_help_panel="What is shown and kept",
+        ),
+    ] = None,
+    progress: Progress = "auto",
+    log: Log = None,
+    as_json: Json = False,
 ) -> None:
-    """Minimise a black box.
+    """Minimise a black box: a Python function, or a program.
+
+    The function is given a numpy array and returns a number; its module is looked for in the working
+    directory, too. Integers, categories and logarithmic scales are for experiment files (`zoo run`), which
+    can say all of this and are there tomorrow.
 
     \b
-    zoo minimize zoo.problems:rosenbrock --x0 0x6 --budget 3000 --seed 1
-    zoo minimize mymodule:loss --x0 1,0.5 --bounds 0:10,0:1 --out runs/first --workers 2
-    zoo minimize --command "./simulate --fast" --bounds -1:1,-1:1,0:5
+    # a function of two variables, of your own: loss in model.py
+    zoo minimize model:loss --x0 1,0.5 --bounds 0:10,0:1 --budget 500
+    # a problem that comes along, kept in a directory, by two processes
+    zoo minimize zoo.problems:rosenbrock --x0 0x5 --workers 2 --out runs/first
+    # a program that reads a point from a line and prints its value
+    zoo minimize --command "python3 simulate.py" --bounds=-1:1x3 --budget 100
     """  # noqa: D301 - \b is for the help page
     import zoo
 
-    with explained():
-        box = None if bounds is None else _bounds(bounds)
-        start = None if x0 is None else _start(x0)
+    who = (workers, ray, address, gpus_per_worker, timeout)
+    with explained(resuming(out, *who)):
+        box = None if bounds is None else bounds_of(bounds)
+        start = None if x0 is None else start_of(x0)
         if box is not None and len(box) == 1 and start is not None:
             box = box * len(start)
+        if not command:
+            check_name("OBJECTIVE", objective)
+        for name in constraint or ():
+            check_name("--constraint", name)
+        chosen = chosen_workers(*who)
+        watching = watchers(progress, log or [], out)
         with results_alone():
             result = zoo.minimize(
                 shlex.split(objective) if command else objective,
@@ -98,15 +178,17 @@ def minimize(
                 rng=seed,
                 noise=noise,
                 vectorized=vectorized,
-                workers=(chosen := chosen_workers(workers, ray, address, gpus_per_worker, timeout)),
+                workers=chosen,
                 on_error=on_error,
+                callback=watching,
                 out=out,
-                options=_options(option or []),
+                options=options_of(option or []),
             )
-        print_result(result, chosen != 1)
+        print_result(result, as_json=as_json, out=out, shown=shows_panel(progress))
 
 
-def _start(text: str) -> list[float]:
+def start_of(text: str) -> list[float]:
+    """Return the point that `--x0` says."""
     value, times, count = text.partition("x")
     try:
         return [float(value)] * int(count) if times else [float(part) for part in text.split(",")]
@@ -114,17 +196,24 @@ def _start(text: str) -> list[float]:
         raise ValueError(f"`--x0` must be numbers separated by commas, or VALUExDIM, got {text!r}.") from None
 
 
-def _bounds(text: str) -> list[tuple[float, float]]:
+def bounds_of(text: str) -> list[tuple[float, float]]:
+    """Return the pairs that `--bounds` says."""
+    single, times, count = text.partition("x")
     try:
-        pairs = [part.split(":") for part in text.split(",")]
-        return [(float(lower), float(upper)) for lower, upper in pairs]
+        pairs = [part.split(":") for part in single.split(",")]
+        found = [(float(lower), float(upper)) for lower, upper in pairs]
+        if times and len(found) > 1:
+            raise ValueError
+        return found * int(count) if times else found
     except ValueError:
         raise ValueError(
-            f"`--bounds` must be LOWER:UPPER pairs separated by commas (inf for no limit), got {text!r}."
+            "`--bounds` must be LOWER:UPPER pairs separated by commas, or LOWER:UPPERxDIM (inf for no "
+            f"limit), got {text!r}."
         ) from None
 
 
-def _options(given: list[str]) -> dict[str, Any]:
+def options_of(given: list[str]) -> dict[str, Any]:
+    """Return the options that several `--option` say."""
     options = {}
     for entry in given:
         name, equals, text = entry.partition("=")

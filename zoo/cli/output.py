@@ -109,3 +109,14 @@ def remark(text: str) -> None:
     """Print a line that is for people only: not where something else reads."""
     if is_terminal():
         say(text, "dim")
+
+
+def print_code(text: str, language: str) -> None:
+    """Print text of some language, in colours on a terminal."""
+    if not is_terminal():
+        typer.echo(text.rstrip())
+        return
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    Console().print(Syntax(text.rstrip(), language, background_color="default", word_wrap=True))

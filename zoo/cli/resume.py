@@ -7,37 +7,57 @@ from typing import Annotated
 
 import typer
 
+from zoo.cli import completion
 from zoo.cli.common import (
     Address,
     Gpus,
+    Json,
+    Log,
+    Progress,
     Ray,
     Timeout,
     Workers,
     chosen_workers,
     explained,
-    print_result,
     results_alone,
+    resuming,
+    shows_panel,
+    watchers,
 )
+from zoo.cli.results import print_result
 
 
 def resume(
-    directory: Annotated[Path, typer.Argument(help="Directory of the run.")],
+    directory: Annotated[
+        Path, typer.Argument(help="Directory of the run.", autocompletion=completion.runs, show_default=False)
+    ],
     workers: Workers = 1,
     ray: Ray = False,
     address: Address = None,
     gpus_per_worker: Gpus = 0,
     timeout: Timeout = None,
     seconds: Annotated[float | None, typer.Option(help="Stop again after this time.")] = None,
+    progress: Progress = "auto",
+    log: Log = None,
+    as_json: Json = False,
 ) -> None:
     """Go on with a run that was stopped or killed.
 
+    It ends with the result that it would have had, to the last bit, whatever the number of workers. One
+    that is finished is not touched: its result is printed again.
+
     \b
+    # go on, and print the result
     zoo resume runs/first
+    # on two processes, a minute at most
+    zoo resume runs/first --workers 2 --seconds 60
     """  # noqa: D301 - \b is for the help page
     import zoo
 
-    with explained():
+    who = (workers, ray, address, gpus_per_worker, timeout)
+    with explained(resuming(directory, *who)):
+        chosen = chosen_workers(*who)
+        watching = watchers(progress, log or [], directory)
         with results_alone():
-            chosen = chosen_workers(workers, ray, address, gpus_per_worker, timeout)
-            result = zoo.resume(directory, workers=chosen, seconds=seconds)
-        print_result(result, chosen != 1)
+            result = zoo.resume(directory, workers=chosen, seconds=seconds, callback=watching)
+        print_result(result, as_json=as_json, out=directory, shown=shows_panel(progress))
