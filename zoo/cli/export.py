@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -41,8 +42,9 @@ def export(
             with tempfile.TemporaryDirectory() as beside:
                 path = Path(beside) / "steps.csv"
                 zoo.loggers.make(to, path).replay(directory)
-                with open(path) as file:
+                with open(path) as file, contextlib.suppress(BrokenPipeError):  # as of `head`
                     shutil.copyfileobj(file, sys.stdout)
+                    sys.stdout.flush()
             return
         place = out or _PLACES[to]
         zoo.loggers.make(to, place).replay(directory)

@@ -7,7 +7,7 @@ import csv
 import itertools
 import json
 import os
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from zoo.loggers.base import Line, Logger, Outcome, Subject
 
@@ -58,7 +58,7 @@ class CSV(Logger):
     def close(self, outcome: Outcome | None) -> None:
         self._rows.close()
 
-    def _opened(self, mode: str) -> TextIO:
+    def _opened(self, mode: Literal["a", "w"]) -> TextIO:
         # A line is handed over as soon as it is whole; `close` closes the file.
         return open(self.path, mode, newline="", buffering=1)
 

@@ -26,6 +26,8 @@ class WandB(Logger):
         self, path: str | os.PathLike[str], name: str | None = None, *, project: str = "gradfree"
     ) -> None:
         super().__init__(path, name)
+        # Offline is to be offline: with its reports on, the package looks up its server even then.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._wandb, self._project = required("wandb", "wandb"), project
 
     def open(self, subject: Subject) -> int:

@@ -27,6 +27,7 @@ def away(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
 
 
