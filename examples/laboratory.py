@@ -21,6 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+
 import zoo
 
 SEARCH: dict[str, Any] = {
@@ -64,7 +66,13 @@ class Bench:
         return values
 
 
-def work(directory: Path, budget: int, benches: list[Bench], morning: float, evening: float) -> zoo.Session:
+# %%
+# One day. The session is opened in the morning, with what is still on the benches, and closed in the evening.
+
+
+def work(
+    directory: Path, budget: int, benches: list[Bench], morning: float, evening: float, log: list[Any]
+) -> zoo.Session:
     """Do one day's work: what the program does from its start to its end."""
     now = morning
     with zoo.Session(**SEARCH, budget=budget, out=directory) as session:
@@ -80,29 +88,61 @@ def work(directory: Path, budget: int, benches: list[Bench], morning: float, eve
                 del values[SPILT]
                 session.abandon(SPILT, "spilt")
             session.tell(values)
+            log += [(now, benches.index(first), value) for value in values.values()]
     return session
 
 
 def main(budget: int = 120) -> dict[str, Any]:
     """Look for the recipe day by day, and compare with a simulator that answers at once."""
-    benches = [Bench(2, 1.5), Bench(3, 4.0), Bench(4, 2.5)]
+    benches, log = [Bench(2, 1.5), Bench(3, 4.0), Bench(4, 2.5)], []
     with tempfile.TemporaryDirectory() as folder:
         for day in itertools.count(1):
-            session = work(Path(folder), budget, benches, 24.0 * day + 9, 24.0 * day + 17)
+            session = work(Path(folder), budget, benches, 24.0 * day + 9, 24.0 * day + 17, log)
             if session.done:
                 break
     calls = itertools.count()
     at_once = zoo.minimize(
         lambda recipe: math.nan if next(calls) == SPILT else fading(recipe), **SEARCH, budget=budget
     )
-    return {"days": day, "result": session.result, "equal": session.result.x == at_once.x}
+    return {"days": day, "result": session.result, "equal": session.result.x == at_once.x, "log": log}
+
+
+# %%
+# When which bench had its values.
+
+
+def draw(shown: dict[str, Any]) -> plt.Figure:
+    """Draw the values as they came in, and the best of them."""
+    figure, axes = plt.subplots(figsize=(8.4, 3.8))
+    log = sorted(shown["log"])
+    for day in range(1, shown["days"] + 1):
+        axes.axvspan(day + 9 / 24, day + 17 / 24, color="#f1f1f1", linewidth=0)
+    for bench in range(3):
+        times, values = zip(*((now / 24, value) for now, which, value in log if which == bench), strict=True)
+        axes.plot(times, values, ".", color=f"C{bench}", markersize=8, alpha=0.75, label=f"bench {bench + 1}")
+    best = list(itertools.accumulate((value for _, _, value in log), min))
+    axes.step(
+        [now / 24 for now, _, _ in log], best, "#555555", where="post", linewidth=1.2, label="best so far"
+    )
+    axes.set(title="samples as they came in; working hours are grey", xlabel="day", ylabel="fading, percent")
+    axes.set(yscale="log", xlim=(1.3, shown["days"] + 0.8))
+    axes.set_xticks([day + 0.54 for day in range(1, shown["days"] + 1)], range(1, shown["days"] + 1))
+    axes.set_yticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
+    axes.grid(axis="x", visible=False)
+    axes.legend(ncols=2)
+    return figure
+
+
+# %%
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--budget", type=int, default=120, help="samples")
     shown = main(parser.parse_args().budget)
+    draw(shown)
     result = shown["result"]
     print(f"after {shown['days']} days and {result.nfev} samples, {result.num_failed} of them lost:")
     print(", ".join(f"{name} {value:.3g}" for name, value in result.x.items()), f"fades {result.fun:.2f} %")
     print("the same as without benches, days and spilling:", shown["equal"])
+    plt.show()

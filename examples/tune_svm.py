@@ -135,8 +135,39 @@ def main(budget: int = 600, use_ray: bool = True, out: Path | None = None) -> di
     print(f"digest, killed twice  {disturbed.total}")
     print(f"digest, undisturbed   {undisturbed.total}")
     print("the bytes are the same" if equal else "THE BYTES DIFFER")
-    return {"fun": result["fun"], "random": float(chance.fun), "before": before, "lost": lost, "equal": equal}
+    return {
+        "fun": result["fun"],
+        "random": float(chance.fun),
+        "before": before,
+        "lost": lost,
+        "equal": equal,
+        "recorded": recorded,
+        "out": out,
+    }
 
+
+# %%
+# The runs, from what is in their directories.
+
+
+def draw(shown: dict[str, Any]) -> Any:
+    """Draw the best values of both methods, and where the run was killed."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.2, 3.8))
+    for name, label, colour in (("cma", "CMA-ES", "C0"), ("random", "random search", "C5")):
+        lines = (shown["out"] / name / "metrics.jsonl").read_text().splitlines()
+        steps = [json.loads(line) for line in lines]
+        axes.step([s["nfev"] for s in steps], [s["best"] for s in steps], colour, where="post", label=label)
+    axes.axvline(shown["recorded"], color="C4", linewidth=1, linestyle="--")
+    top = axes.get_ylim()[1]
+    axes.annotate(" killed, and resumed", (shown["recorded"], top), va="top", color="C4")
+    axes.set(title="tuning a support-vector machine", xlabel="evaluations", ylabel="log-loss, best so far")
+    axes.legend(loc="upper right")
+    return figure
+
+
+# %%
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -149,4 +180,6 @@ if __name__ == "__main__":
         tune_on_workers(given.budget, given.child, not given.processes, given.lose_worker)
     else:
         shown = main(given.budget, not given.processes)
-        sys.exit(0 if shown["equal"] and not shown["lost"] and shown["fun"] < shown["random"] else 1)
+        draw(shown).savefig(shown["out"] / "tuning.png")
+        if not shown["equal"] or shown["lost"] or shown["fun"] >= shown["random"]:
+            sys.exit("this is not what was to be shown")

@@ -9,16 +9,49 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import sklearn.svm  # noqa: F401 - here, since importing it moves the generator of `random`
 
 from tests.architecture.test_imports import ROOT
 
+
+def best_of(curves: dict[str, np.ndarray]) -> str:
+    """Return the method that found the least value, in the median of its seeds."""
+    return min(curves, key=lambda method: float(np.median(curves[method][:, -1])))
+
+
+def gain(shown: dict[str, np.ndarray]) -> float:
+    """Return by how much less beams of the front bend than plain ones of their mass, as a logarithm."""
+    mass, deflection = np.log(shown["plain"]).T
+    front = np.log(shown["front"])
+    inside = (front[:, 0] > mass.min()) & (front[:, 0] < mass.max())
+    return float((np.interp(front[inside, 0], mass, deflection) - front[inside, 1]).min())
+
+
 # For each example, what its `main` is called with, and what has to be true of what it returns.
 OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
+    "cma_in_a_valley": ({}, lambda shown: abs(shown["x"] - 1).max() < 1e-4),
     "laboratory": (
         {"budget": 60},
         lambda shown: shown["equal"] and shown["days"] > 1 and shown["result"].num_failed == 1,
+    ),
+    "light_and_stiff": (
+        {},
+        lambda shown: len(shown["front"]) > 100 and gain(shown) > 0,
+    ),
+    "methods_compared": (
+        {"budget": 1500, "seeds": 3},
+        lambda shown: (
+            best_of(shown["one curved valley"]) == "lbfgs" and best_of(shown["thousands of valleys"]) == "de"
+        ),
+    ),
+    "mixed_variables": (
+        {"budget": 1000},
+        lambda shown: (
+            shown["found"].x["seasons"] == "multiplied" and shown["found"].fun < shown["chance"].fun
+        ),
     ),
     "tune_svm": (
         {"budget": 60, "use_ray": False},
@@ -56,3 +89,6 @@ def test_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert module.__doc__, "the example does not say what it shows"
     shown = module.main(**arguments)
     assert reached(shown), shown
+    figure = module.draw(shown)
+    assert all(axes.has_data() for axes in figure.axes)
+    plt.close(figure)
