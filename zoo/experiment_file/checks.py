@@ -16,10 +16,18 @@ from zoo.core.space import Space, Variable
 from zoo.experiment_file import lines, values
 from zoo.experiment_file.imports import found
 from zoo.experiment_file.problems import near, quoted, shown
+from zoo.experiment_file.sentences import Finding
 from zoo.experiment_file.tables import Execution, Method, Objective, Tables
 from zoo.registry import find, list_methods
 
-_KEYS = {"fun": "function", "argv": "command", "num_workers": "workers", "option": "options"}
+_KEYS = {
+    "fun": "function",
+    "argv": "command",
+    "variables": "space",
+    "num_workers": "workers",
+    "method": "name",
+    "rng": "seed",
+}
 
 
 class Checks:
@@ -28,52 +36,62 @@ class Checks:
     Args:
         tables: What is looked at.
         folders: Where modules are looked for first.
-        broken: Paths of what was found wrong before, and is missing here.
+        lost: Paths of what was found wrong before, and is missing here.
 
     Attributes:
-        problems: A path and a sentence for each thing that is wrong.
+        findings: All that is wrong.
     """
 
-    def __init__(self, tables: Tables, folders: Sequence[Path], broken: Sequence[lines.Path] = ()) -> None:
-        self.problems: list[tuple[lines.Path, str]] = []
-        self._folders, self._broken = folders, broken
-        self._objective(tables.objective, tables.job.noise)
+    def __init__(self, tables: Tables, folders: Sequence[Path], lost: Sequence[lines.Path] = ()) -> None:
+        self.findings: list[Finding] = []
+        self._folders, self._lost = folders, lost
         space = self._space(tables.objective)
+        self._objective(tables.objective, space)
         self._region(tables.objective, space)
         self._method(tables.method, space)
         self._execution(tables.execution)
 
     def _say(self, path: lines.Path, message: str) -> None:
-        self.problems.append((path, message))
+        self.findings.append(Finding(path, message))
 
-    def _is_sound(self, *path: str) -> bool:
-        """Whether nothing was found wrong in something, nor in what is around it."""
-        return not any(one[: len(path)] == path[: len(one)] for one in self._broken)
+    def _is_known(self, table: str, *keys: str) -> bool:
+        """Whether nothing was found wrong with any of some keys, nor with their table as a whole."""
+        paths = [*self._lost, *(finding.path for finding in self.findings)]
+        return not any((table, key)[: len(path)] == path[:2] for path in paths for key in keys)
 
-    def _objective(self, said: Objective, noise: bool) -> None:
-        if not (self._is_sound("objective", "function") and self._is_sound("objective", "command")):
-            pass
+    def _objective(self, said: Objective, space: Space | None) -> None:
+        for number, name in enumerate(said.path or ()):
+            if not self._folders[number].is_dir():
+                self._say(
+                    ("objective", "path", number),
+                    f"`path[{number}]` must be a folder, got {shown(name)}: there is no "
+                    f"{self._folders[number]}.",
+                )
+        if self._is_known("objective", "path"):
+            if said.function is not None:
+                self._import(("objective", "function"), said.function, said.vectorized)
+            for number, name in enumerate(said.constraints):
+                if name != RETURNED:
+                    self._import(("objective", "constraints", number), name)
+        if not self._is_known("objective", "function", "command"):
+            return
+        if said.function is not None and said.command is not None:
+            self._say(("objective", "command"), "`command` cannot be given along with `function`: drop one.")
         elif said.function is None and said.command is None:
             self._say(
-                ("objective",), '[objective] must have `function = "module:name"` or `command = [...]`.'
+                ("objective",),
+                '[objective] must have `function` or `command`, as in function = "module:name".',
             )
-        elif said.function is not None and said.command is not None:
-            self._say(("objective", "command"), "`command` cannot be given along with `function`: drop one.")
         elif said.command is not None:
             try:
-                as_objective(said.command)
-            except (TypeError, ValueError) as error:
+                as_objective(said.command, space=space)
+            except ValueError as error:
                 self._say(("objective", "command"), f"`command`: {error}")
             if said.vectorized:
                 self._say(
                     ("objective", "vectorized"),
                     "`vectorized` is for functions, and a `command` is given one point a line: drop it.",
                 )
-        if said.function is not None:
-            self._import(("objective", "function"), said.function, said.vectorized)
-        for number, name in enumerate(said.constraints):
-            if name != RETURNED:
-                self._import(("objective", "constraints", number), name)
 
     def _import(self, path: lines.Path, spec: str, vectorized: bool | None = None) -> None:
         try:
@@ -85,7 +103,7 @@ class Checks:
             elif not callable(thing):
                 raise TypeError(f"`function` must name something to call, got {shown(spec)}, a {thing!r}.")
         except (TypeError, ValueError) as error:
-            self._say(path, _in_our_words(str(error)))
+            self._say(path, in_our_words(error))
 
     def _space(self, said: Objective) -> Space | None:
         if said.space is None:
@@ -100,28 +118,24 @@ class Checks:
             try:
                 variables[name] = values.variable(table)
             except (TypeError, ValueError) as error:
-                self._say_of(("objective", "space", name), error)
-        if len(variables) < len(said.space) or not self._is_sound("objective", "space"):
+                self._say(("objective", "space", name, *re.findall(r"^`(\w+)", str(error))), str(error))
+        if not self._is_known("objective", "space"):
             return None
         try:
             return Space(variables)
         except ValueError as error:
-            self._say(("objective", "space"), str(error).replace("`variables`", "`space`"))
+            self._say(("objective", "space"), in_our_words(error))
         return None
 
     def _region(self, said: Objective, space: Space | None) -> None:
-        parts = ("x0", "bounds", "scale", "known", "space")
-        if any(not self._is_sound("objective", part) for part in parts):
-            return
-        if any(path[:2] == ("objective", part) for path, _ in self.problems for part in parts):
-            return
-        try:
-            as_region(**values.region(said, space))
-        except (TypeError, ValueError) as error:
-            self._say_of(("objective",), error)
+        if self._is_known("objective", "x0", "bounds", "scale", "known", "space"):
+            try:
+                as_region(**values.region(said, space))
+            except (TypeError, ValueError) as error:
+                self.findings.append(finding_of(error))
 
     def _method(self, said: Method, space: Space | None) -> None:
-        if not self._is_sound("method"):
+        if not self._is_known("method", "name"):
             return
         try:
             method = find(said.name, mixed=space is not None and space.grid is not None)
@@ -130,24 +144,19 @@ class Checks:
             hint = near(said.name, names, '"') or f" Valid: {', '.join(names)}."
             self._say(("method", "name"), f"`name` must be a method, got {shown(said.name)}.{hint}")
             return
-        try:
-            valid = method.options()
-        except ImportError as error:
-            self._say(("method", "name"), str(error))
-            return
+        valid = method.options()
         for name in said.options:
             if name not in valid:
                 hint = near(name, valid) or f" Valid: {quoted(valid) or 'none'}."
-                self._say(
-                    ("method", "options", name), f"unknown option `{name}` of method {method.name!r}.{hint}"
-                )
+                message = f"unknown option `{name}` of method {method.name!r}.{hint}"
+                self._say(("method", "options", name), message)
         options = {name: value for name, value in said.options.items() if name in valid}
         while True:  # with one option less each time, until what is left is right
             try:
                 method.build(options)
                 return
             except (TypeError, ValueError, ImportError) as error:
-                named = [name for name in re.findall(r"`(\w+)`", str(error)) if name in options]
+                named = [name for name in re.findall(r"`(\w+)", str(error)) if name in options]
                 if not named:
                     self._say(("method", "options" if options else "name"), str(error))
                     return
@@ -155,39 +164,40 @@ class Checks:
                 del options[named[0]]
 
     def _execution(self, said: Execution) -> None:
-        if not self._is_sound("execution"):
+        if not self._is_known("execution", "backend"):
             return
         backend = values.backend(said)
         if backend == "serial":
             if said.workers != 1:
-                self._say(
-                    ("execution", "workers"),
-                    f'`workers` must be 1 where `backend` is "serial", got {said.workers}: drop the backend.',
-                )
-            for key in said.model_fields_set & values.SETTINGS:
+                message = f'`workers` must be 1 where `backend` is "serial", got {said.workers}: drop one.'
+                self._say(("execution", "workers"), message)
+            for key in values.settings(said):
                 self._say(
                     ("execution", key),
                     f'`{key}` is a setting of workers, and `backend` is "serial": say backend = "processes".',
                 )
-            return
-        if backend != "ray" and said.address is not None:
+        elif backend != "ray" and said.address is not None:
             self._say(
                 ("execution", "address"),
                 f'`address` is that of a Ray cluster, and `backend` is "{backend}": say backend = "ray".',
             )
-            return
-        try:
-            values.executor(said)
-        except (TypeError, ValueError, ImportError) as error:
-            self._say_of(("execution",), error)
-
-    def _say_of(self, table: lines.Path, error: Exception) -> None:
-        """Report an error of an argument where that argument is said."""
-        message = _in_our_words(str(error))
-        key = re.search(r"`(\w+)", message)
-        self._say(table if key is None else (*table, key[1]), message)
+        else:
+            try:
+                values.executor(said)
+            except (TypeError, ValueError, ImportError) as error:
+                self.findings.append(finding_of(error, ("execution", "backend")))
 
 
-def _in_our_words(message: str) -> str:
-    """Return a message about arguments with the names of our keys in it."""
-    return re.sub(r"`(\w+)", lambda name: f"`{_KEYS.get(name[1], name[1])}", message)
+def finding_of(error: Exception, path: lines.Path = ("objective",)) -> Finding:
+    """Return an error of an argument as one of the key that says it, or of `path` if it names none."""
+    message = in_our_words(error)
+    for key in re.findall(r"`(\w+)", message):
+        for table, model in Tables.model_fields.items():
+            if key in model.annotation.model_fields:  # type: ignore[union-attr]
+                return Finding((table, key), message)
+    return Finding(path, message)
+
+
+def in_our_words(error: Exception) -> str:
+    """Return what an error says about arguments, with the names of our keys."""
+    return re.sub(r"`(\w+)", lambda name: f"`{_KEYS.get(name[1], name[1])}", str(error))

@@ -11,15 +11,16 @@ from typing import Any
 import tomlkit
 from pydantic import ValidationError
 
-from zoo.arguments import as_region
+from zoo.arguments import as_executor
+from zoo.core.objective import as_objective
+from zoo.experiment import Experiment, experiment_of
 from zoo.experiment_file import lines, values
-from zoo.experiment_file.checks import Checks
+from zoo.experiment_file.checks import Checks, finding_of
 from zoo.experiment_file.imports import make_importable
 from zoo.experiment_file.problems import ExperimentFileError, Problem
 from zoo.experiment_file.reading import Document, read_document
-from zoo.experiment_file.sentences import sentences
+from zoo.experiment_file.sentences import Finding, findings
 from zoo.experiment_file.tables import Tables
-from zoo.registry import find
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ExperimentFile:
 
     Attributes:
         path: The file.
-        tables: Its tables, those of included files and overrides among them.
+        tables: Its tables, with what included files and overrides say.
         folders: Where its modules are looked for first.
     """
 
@@ -48,58 +49,49 @@ class ExperimentFile:
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `zoo.minimize`."""
-        job, objective, method, execution, stop = (
-            self.tables.job,
-            self.tables.objective,
-            self.tables.method,
-            self.tables.execution,
-            self.tables.stop,
-        )
+        said = self.tables
         return {
-            "fun": objective.function or objective.command,
-            **values.region(objective, values.space(objective)),
-            "method": method.name,
-            "constraints": list(objective.constraints),
-            "budget": stop.budget,
-            "target": stop.target,
-            "seconds": stop.seconds,
-            "rng": job.seed,
-            "noise": job.noise,
-            "vectorized": objective.vectorized,
-            "workers": values.executor(execution),
-            "on_error": execution.on_error,
+            "fun": said.objective.function or said.objective.command,
+            **values.region(said.objective, values.space(said.objective)),
+            "method": said.method.name,
+            "options": dict(said.method.options),
+            "constraints": list(said.objective.constraints),
+            "vectorized": said.objective.vectorized,
+            "noise": said.job.noise,
+            "rng": said.job.seed,
+            "budget": said.stop.budget,
+            "target": said.stop.target,
+            "seconds": said.stop.seconds,
+            "workers": values.executor(said.execution),
+            "on_error": said.execution.on_error,
             "out": self.out,
-            "options": dict(method.options),
         }
 
     def resolved(self) -> dict[str, Any]:
-        """Return all tables with the defaults filled in, as another experiment file could say them.
+        """Return all tables with their defaults, as another file of the same experiment could say them.
 
-        What has no value is left out: TOML has no word for that.
+        What has no value is left out, since TOML has no word for that.
         """
-        said = self.tables
-        space = values.space(said.objective)
-        region = as_region(**values.region(said.objective, space))
-        found = said.model_dump(exclude_none=True)
-        found["job"]["out"] = self.out
-        found["objective"]["path"] = [str(folder) for folder in self.folders]
-        found["method"]["name"] = find(
-            said.method.name, mixed=space is not None and space.grid is not None
-        ).name
-        found["execution"]["backend"] = values.backend(said.execution)
-        if said.stop.budget is None and said.stop.seconds is None:
-            found["stop"]["budget"] = 1000 * len(region["start"] if space is None else space)
-        return found
+        said, experiment = self.tables, _experiment(self.arguments())
+        updates: dict[str, dict[str, Any]] = {
+            "job": {"out": self.out},
+            "objective": {"path": [str(folder) for folder in self.folders]},
+            "method": {"name": experiment.method},
+            "execution": {"backend": values.backend(said.execution)},
+            "stop": {"budget": experiment.budget},
+        }
+        tables = {name: getattr(said, name).model_copy(update=update) for name, update in updates.items()}
+        return Tables(**tables).model_dump(exclude_none=True)
 
     def toml(self) -> str:
-        """Return what `resolved` does as a text: an experiment file of the same experiment."""
+        """Return `resolved` as the text of an experiment file."""
         return tomlkit.dumps(self.resolved())
 
 
 def read_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ExperimentFile:
     """Read an experiment file, and find out whether it can be run.
 
-    The folder of the file, and those of the files it includes, are put in front of `sys.path`, and the
+    The folder of the file and those of the files it includes are put in front of `sys.path`, and the
     modules that it names are imported.
 
     Args:
@@ -109,30 +101,59 @@ def read_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ())
 
     Raises:
         ExperimentFileError: Something is wrong with it: all that is found is said at once.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "first.toml")
+        ...     _ = path.write_text('objective = {function = "zoo.problems:sphere", x0 = "0x5"}')
+        ...     experiment = read_experiment(path, ["stop.budget=500"])
+        >>> experiment.arguments()["budget"], experiment.resolved()["method"]
+        (500, {'name': 'cma', 'options': {}})
     """
     document = read_document(path, overrides)
+    wrong: list[Finding] = []
     try:
-        tables, wrong = Tables.model_validate(document.data), []
+        tables = Tables.model_validate(document.data)
     except ValidationError as error:
-        wrong = list(sentences(error))
-        tables = _without(document, wrong)
+        wrong += findings(error)
+        tables = _without(wrong, document.data)
     folders = _folders(document, tables)
     make_importable(folders)
-    wrong += Checks(tables, folders, [where for where, _ in wrong]).problems
+    wrong += Checks(tables, folders, [finding.path for finding in wrong if finding.lost]).findings
+    experiment = ExperimentFile(Path(path), tables, tuple(folders))
+    if not wrong:
+        try:
+            _experiment(experiment.arguments()).written()
+        except (TypeError, ValueError) as error:
+            wrong.append(finding_of(error))
     if wrong:
-        raise ExperimentFileError(
-            sorted((Problem(document.place(where), message) for where, message in wrong), key=_order)
-        )
-    return ExperimentFile(Path(path), tables, tuple(folders))
+        found = [Problem(document.place(finding.path), finding.message) for finding in wrong]
+        raise ExperimentFileError(sorted(found, key=_order))
+    return experiment
 
 
-def _without(document: Document, wrong: Sequence[tuple[lines.Path, str]]) -> Tables:
-    """Return the tables with nothing in them of what is wrong, so that the rest can be looked at."""
-    data = document.data
-    for path, _ in wrong:
-        # Of an array that has a wrong element nothing is left, and of a variable that lacks a key.
+def _experiment(arguments: dict[str, Any]) -> Experiment:
+    """Return what `zoo.minimize` makes of arguments before it begins."""
+    given = {**arguments}
+    fun, executor, seconds, _ = (given.pop(name) for name in ("fun", "workers", "seconds", "out"))
+    vectorized, noise = given["vectorized"], given["noise"]
+    return experiment_of(
+        lambda space, several: as_objective(
+            fun, vectorized=vectorized, noise=noise, space=space, several=several
+        ),
+        threads=as_executor(executor).threads,
+        is_endless=seconds is not None,
+        **given,
+    )
+
+
+def _without(wrong: Sequence[Finding], data: dict[str, Any]) -> Tables:
+    """Return the tables without what is wrong in them, so that the rest can be looked at."""
+    for path, _, lost in wrong:
+        # An array with a wrong element goes as a whole, as does a variable with a wrong key.
         depth = 3 if path[:2] == ("objective", "space") else 2
-        data = _dropped(data, path[:depth])
+        data = _dropped(data, path[:depth] if lost else path)
     return Tables.model_validate(data)
 
 
@@ -146,14 +167,17 @@ def _dropped(data: dict[str, Any], path: lines.Path) -> dict[str, Any]:
 
 
 def _folders(document: Document, tables: Tables) -> list[Path]:
-    """Return where modules are looked for: where `path` says, and beside the files."""
-    said = []
-    for number, name in enumerate(tables.objective.path or ()):
+    """Return where modules are looked for: where `path` says, or else beside the files."""
+    if not tables.objective.path:
+        return document.folders
+    found = []
+    for number, name in enumerate(tables.objective.path):
         source = Path(document.place(("objective", "path", number)).source)
         base = source.resolve().parent if source.exists() else Path.cwd()
-        said.append((base / name).resolve())
-    return list(dict.fromkeys([*said, *document.folders]))
+        found.append((base / name).resolve())
+    return found
 
 
-def _order(problem: Problem) -> tuple[bool, int]:
-    return problem.place.line is None, problem.place.line or 0
+def _order(problem: Problem) -> tuple[bool, str, int]:
+    place = problem.place
+    return (True, "", 0) if place.line is None else (False, place.source, place.line)

@@ -14,9 +14,8 @@ from zoo.experiment_file.problems import near
 
 def make_importable(folders: Iterable[Path]) -> None:
     """Have modules in some folders found before all others, here and by workers, who take over `sys.path`."""
-    for folder in reversed([str(folder) for folder in folders]):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
+    first = [str(folder) for folder in folders]
+    sys.path[:] = [*first, *(entry for entry in sys.path if entry not in first)]
 
 
 def found(key: str, spec: str, folders: Iterable[Path]) -> Any:
@@ -44,17 +43,20 @@ def _imported(key: str, spec: str, module: str, folders: list[Path]) -> Any:
     _check_origin(key, spec, module, folders)
     importlib.invalidate_caches()  # the file may be younger than the last look at its folder
     try:
-        return importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             names = (path.stem for folder in folders for path in folder.glob("*.py"))
-            hint = near(module, names, "'")
+            hint = near(module, names, "'", cutoff=0.7)
             raise ValueError(
-                f"`{key}` is {spec!r}, and no module {error.name!r} is beside the file or installed.{hint}"
+                f"`{key}` is {spec!r}, and no module {error.name!r} is installed or in "
+                f"{', '.join(map(str, folders))}.{hint}"
             ) from error
         raise ValueError(_raised(key, spec, module, error)) from error
     except (Exception, SystemExit) as error:
         raise ValueError(_raised(key, spec, module, error)) from error
+    _check_origin(key, spec, module, folders)  # again: Python has modules that no folder comes before
+    return imported
 
 
 def _check_origin(key: str, spec: str, module: str, folders: list[Path]) -> None:
@@ -74,7 +76,7 @@ def _check_origin(key: str, spec: str, module: str, folders: list[Path]) -> None
 
 def _raised(key: str, spec: str, module: str, error: BaseException) -> str:
     """Return what an import raised, and where."""
-    said = traceback.format_exception_only(error)[-1].strip()
+    said = traceback.format_exception_only(error)[-1].strip().removesuffix(".")
     where = ""
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}, line {error.lineno})"
@@ -86,4 +88,4 @@ def _raised(key: str, spec: str, module: str, error: BaseException) -> str:
         ]
         if frames:
             where = f" ({frames[-1].filename}, line {frames[-1].lineno})"
-    return f"`{key}` is {spec!r}, and importing {module!r} raised {said}{where}"
+    return f"`{key}` is {spec!r}, and importing {module!r} raised {said}{where}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,9 +55,9 @@ class ExperimentFileError(ValueError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def near(word: str, valid: Iterable[str], quote: str = "`") -> str:
+def near(word: str, valid: Iterable[str], quote: str = "`", cutoff: float = 0.5) -> str:
     """Return " Did you mean ...?" when something in `valid` is near, else nothing."""
-    found = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word, list(valid), n=1, cutoff=cutoff)
     return f" Did you mean {quote}{found[0]}{quote}?" if found else ""
 
 
@@ -79,4 +80,4 @@ def _written(value: Any) -> str:
         return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

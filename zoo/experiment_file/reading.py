@@ -13,10 +13,6 @@ from typing import Any
 from zoo.experiment_file import lines
 from zoo.experiment_file.problems import ExperimentFileError, Place, Problem, near, shown
 
-_ADVICE = {
-    "Invalid value": "text has to be in quotes",
-    "Cannot overwrite a value": "this key is given a second time",
-}
 _TIMES = re.compile(r"[-+]?[\d.]+x\d+")  # as in 0x10, ten zeros; TOML would read a hexadecimal number
 
 
@@ -72,14 +68,14 @@ def _read(path: Path, chain: tuple[Path, ...], asked: Place, problems: list[Prob
     try:
         text = _text(path, asked, problems)
         own = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         problems.append(_syntax(path, text, str(error)))
         return whole
     except _Unreadable:
         return whole
     places = {where: Place(str(path), line) for where, line in lines.lines_of(text).items()}
     for name, where in _included(own, places, problems):
-        whole.take(_read(path.parent / name, (*chain, path), where, problems))
+        whole.take(_read(Path(os.path.normpath(path.parent / name)), (*chain, path), where, problems))
     own.pop("include", None)
     whole.take(Document(own, places, [path.resolve().parent]))
     return whole
@@ -96,8 +92,8 @@ def _text(path: Path, asked: Place, problems: list[Problem]) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        nearby = near(path.name, (one.name for one in path.parent.glob("*.toml")), "'")
-        message = f"there is no such file.{nearby}"
+        hint = near(path.stem, (one.stem for one in path.parent.glob("*.toml")), "'", cutoff=0.6)
+        message = f"there is no such file.{hint[:-2]}.toml'?" if hint else "there is no such file."
     except IsADirectoryError:
         message = "it is a directory, and must be an experiment file."
         if (path / "config.json").exists():
@@ -114,15 +110,19 @@ def _text(path: Path, asked: Place, problems: list[Problem]) -> str:
 def _syntax(path: Path, text: str, said: str) -> Problem:
     """Return what a parser said, as a problem."""
     found = re.fullmatch(r"(.*) \((?:at line (\d+), column (\d+)|at end of document)\)", said, re.DOTALL)
-    assert found is not None
+    if found is None:
+        return Problem(Place(str(path)), f"no valid TOML: {said}.")
     what, line, column = found.groups()
     number = int(line) if line else max(1, text.rstrip("\n").count("\n") + 1)
     where = f"at column {column}" if column else "at the end"
-    advice = f"; {_ADVICE[what]}" if what in _ADVICE else ""
-    source = text.split("\n")[number - 1].strip() if text else ""
-    here = f", in {source!r}" if source else ""
+    source, advice = text.split("\n")[number - 1], ""
+    if what == "Invalid value" and column and source[int(column) - 1 :][:1].isalpha():
+        advice = "; text has to be in quotes"
+    elif what == "Cannot overwrite a value":
+        advice = "; this key is given a second time"
     return Problem(
-        Place(str(path), number), f"no valid TOML: {what[0].lower()}{what[1:]} {where}{here}{advice}."
+        Place(str(path), number),
+        f"no valid TOML: {what[0].lower()}{what[1:]} {where}, in {source.strip()!r}{advice}.",
     )
 
 

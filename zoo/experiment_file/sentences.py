@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -26,10 +26,25 @@ _VARIABLES: dict[Any, type[tables.Table]] = {
 }
 
 
-def sentences(error: ValidationError) -> Iterator[tuple[Path, str]]:
-    """Yield the path and the sentence of each thing that is wrong."""
+class Finding(NamedTuple):
+    """Something that is wrong.
+
+    Attributes:
+        path: Where in the tables.
+        message: What, by which rule, and what to do instead.
+        lost: Whether what was to be said there is not known now; nothing is where a key means nothing.
+    """
+
+    path: Path
+    message: str
+    lost: bool = True
+
+
+def findings(error: ValidationError) -> Iterator[Finding]:
+    """Yield all that pydantic found wrong."""
     for one in error.errors():
-        yield _sentence(one["type"], one["loc"], one["input"], one.get("ctx", {}))
+        path, message = _sentence(one["type"], one["loc"], one["input"], one.get("ctx", {}))
+        yield Finding(path, message, one["type"] != "extra_forbidden")
 
 
 def _sentence(kind: str, loc: Path, value: Any, context: dict[str, Any]) -> tuple[Path, str]:
@@ -64,13 +79,15 @@ def unknown(path: Path, model: type[tables.Table]) -> str:
         valid.append("include")
     where = f" in {table_name(tuple(table))}" if table else " at the top"
     said = f"unknown key `{key}`{where}."
+    if table and key == "include":
+        return f"{said} It belongs at the top, before all tables."
     if hint := near(str(key), valid):
         return said + hint
     for name, other in _TABLES.items():
         if key in other.model_fields:
             return f"{said} It belongs in {table_name(name)}."
     for name, other in _TABLES.items():
-        if hint := near(str(key), other.model_fields):
+        if hint := near(str(key), other.model_fields, cutoff=0.75):
             return f"{said}{hint[:-1]} in {table_name(name)}?"
     return f"{said} Valid: {quoted(valid)}."
 

@@ -67,7 +67,10 @@ class Wrong(Exception):
 def _number(value: Any, *at: int) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Wrong(*at, words="a number" if at else "")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        raise Wrong(*at, words="a number" if at else "") from None
 
 
 def _list(value: Any, *at: int) -> list[Any]:
@@ -142,9 +145,8 @@ class Table(BaseModel):
 Flag = Annotated[bool, Must("true or false")]
 Count = Annotated[int, Field(ge=1), Must("a whole number of at least 1")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Must("a number of seconds above 0")]
-Text = Annotated[str, Field(min_length=1), Must("text")]
+Text = Annotated[str, Field(min_length=1), Must("text in quotes")]
 Finite = Annotated[float, Field(allow_inf_nan=False), Must("a finite number")]
-Named = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$"), Must('of the form "module:name"')]
 Function = Annotated[
     str, Field(pattern=r"^[\w.]+:[\w.]+(\(\))?$"), Must('of the form "module:name" or "module:name()"')
 ]
@@ -152,7 +154,8 @@ Texts = Annotated[list[Text], Field(min_length=1), Must("a list of texts")]
 
 
 def _choice(*names: str) -> Any:
-    return Must("one of " + ", ".join(f'"{name}"' for name in names), choices=names)
+    listed = ", ".join(f'"{name}"' for name in names)
+    return Must(f"one of {listed}" if len(names) > 1 else listed, choices=names)
 
 
 class Job(Table):
@@ -237,8 +240,8 @@ class Objective(Table):
     )
     path: Texts | None = Field(
         default=None,
-        description="Further folders of modules, relative to the file.",
-        json_schema_extra={"absent": "the file's own folder"},
+        description="Folders in which modules are looked for first, relative to the file.",
+        json_schema_extra={"absent": "those of the file and of what it includes"},
     )
     vectorized: Flag = Field(default=False, description="Whether the function takes many points at once.")
     x0: (

@@ -9,8 +9,7 @@ import zoo.core.space as spaces
 from zoo.execution.executor import Executor
 from zoo.experiment_file.tables import Execution, Float, Integer, Objective, Variable, spread
 
-SETTINGS = frozenset({"gpus_per_worker", "timeout", "max_attempts", "threads", "address"})
-"""Keys of [execution] that the process of the run itself has no use for."""
+_SETTINGS = ("gpus_per_worker", "timeout", "max_attempts", "threads")
 
 
 def variable(said: Variable) -> spaces.Variable:
@@ -59,11 +58,17 @@ def _dim(x0: Any, points: Any) -> int:
     )
 
 
+def settings(said: Execution) -> list[str]:
+    """Return the keys that ask for something that only workers can do."""
+    fields = Execution.model_fields
+    return [key for key in (*_SETTINGS, "address") if getattr(said, key) != fields[key].default]
+
+
 def backend(said: Execution) -> str:
     """Return who evaluates, chosen by what else is said where nobody says it."""
     if said.backend is not None:
         return str(said.backend)
-    return "serial" if said.workers == 1 and not said.model_fields_set & SETTINGS else "processes"
+    return "serial" if said.workers == 1 and not settings(said) else "processes"
 
 
 def executor(said: Execution) -> int | Executor:
@@ -76,12 +81,12 @@ def executor(said: Execution) -> int | Executor:
     chosen = backend(said)
     if chosen == "serial":
         return 1
-    settings = said.model_dump(include={"gpus_per_worker", "timeout", "max_attempts", "threads"})
+    asked = {key: getattr(said, key) for key in _SETTINGS}
     number = (os.cpu_count() or 1) if said.workers == -1 else said.workers
     if chosen == "ray":
         from zoo.execution.ray import Ray
 
-        return Ray(number, address=said.address, **settings)
+        return Ray(number, address=said.address, **asked)
     from zoo.execution.processes import Processes
 
-    return Processes(number, **settings)
+    return Processes(number, **asked)
