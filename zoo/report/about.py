@@ -18,7 +18,7 @@ from zoo.run.reading import Recording
 Row = tuple[str, str]
 
 _MOST_VARIABLES = 60
-_MOST_EVENTS = 60
+_MOST_EVENTS = 40
 _MOST_LETTERS = 300
 
 
@@ -164,6 +164,8 @@ def _point(recording: Recording) -> tuple[str, list[Row]]:
     """Return the point that a run found: what there is to call it, and its variables."""
     result, space = recording.result, recording.space
     heading, x = "The point found", None if result is None else result.get("x")
+    if result is not None and result.get("fun") is None:
+        heading = "Where the search ended, without a value"
     if x is None and recording.points:
         heading = "The best point so far"
         x = recording.points[-1].x.tolist() if space is None else space.decode(recording.points[-1].x)
@@ -232,7 +234,7 @@ def _experiment(recording: Recording) -> list[Row]:
         "target": "Target",
         "noise": "Random",
         "vectorized": "Many points at once",
-        "on_error": "An exception",
+        "on_error": "On an exception",
         "key": "Key",
         "unit": "Points a call",
         "threads": "Threads",
@@ -320,6 +322,8 @@ def _events(recording: Recording) -> tuple[list[tuple[str, str, str]], str]:
         )
     kinds = ", ".join(f"{count} x {text_of(kind)}" for kind, count in counts(recording).most_common(12))
     left_out = len(recording.events) - len(found)
+    if [event.get("event") for event in found] == ["ended"]:
+        return [], ""  # which the top of the page says
     return rows, f"{kinds}." + (
         f" The last {len(found)}; {left_out:,} before them are in events.jsonl." if left_out else ""
     )

@@ -67,7 +67,7 @@ def time_line(recording: Recording) -> Picture | None:
     end = max([span.stop for span in worked] + [max(times) for times in found.values()])
     size, unit = in_words(end)
     with style.styled():
-        figure, axes = canvas(height=1.25 + 0.3 * len(kinds), left=1.75)
+        figure, axes = canvas(height=1.4 + 0.3 * len(kinds), left=1.75)
         for span in worked:
             axes.barh(
                 0,
@@ -89,6 +89,8 @@ def time_line(recording: Recording) -> Picture | None:
         axes.set_xlabel(f"{unit} since it was started")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_title("What happened when", x=0)
     counts = ", ".join(f"{len(found[kind])} x {kind}" for kind in kinds)
     caption = (
         "By the clock on the wall, pauses between processes included. Evaluations that failed by returning "
@@ -106,7 +108,7 @@ def failures(recording: Recording) -> Picture | None:
         figure, axes = canvas(height=2.4)
         at, line = style.thinned(x, failed)
         axes.plot(at, line, color=style.ALARM, marker="." if len(x) < 40 else "")
-        axes.set_title("failed evaluations so far")
+        axes.set_title("Failed evaluations so far")
         axes.set_xlabel("evaluations")
         count_axis(axes.xaxis)
         count_axis(axes.yaxis)
@@ -127,12 +129,13 @@ def workers(recording: Recording) -> Picture | None:
         return None
     shares = np.array(busy[-1][:_MOST_BARS], float)
     with style.styled():
-        figure, axes = canvas(height=max(1.5, 0.95 + 0.2 * len(shares)), left=0.9)
+        figure, axes = canvas(height=1.05 + 0.25 * len(shares), left=0.9)
         axes.barh(np.arange(len(shares)), 100 * shares, height=0.6, color=style.PALETTE[0])
         axes.set_yticks(np.arange(len(shares)), [f"worker {place}" for place in range(len(shares))])
         axes.set(xlim=(0, 100), ylim=(len(shares) - 0.4, -0.6))
         axes.set_xlabel("% of its time spent evaluating")
         axes.grid(False, axis="y")
+        axes.set_title("How busy workers were")
         axes.tick_params(axis="y", length=0)
     caption = "Share of its time that each place among the workers evaluated, replacements included"
     caption += ", in the last process that ended." if len(accounts) > 1 else "."

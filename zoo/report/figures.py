@@ -60,8 +60,8 @@ def _progress(recording: Recording) -> Iterator[Picture]:
             figure, axes = canvas(top=style.LEGEND)
             known = np.isfinite(x)
             for series, colour, width, what in (
-                (median, "#c2c2c2", 0.9, "median of a step"),
-                (value, style.PALETTE[4], 0.9, "lowest of a step"),
+                (median, "#c2c2c2", 0.8, "median of a step"),
+                (value, style.PALETTE[4], 0.8, "lowest of a step"),
                 (best if violation is not None else None, style.PALETTE[0], 1.0, "best, not allowed yet"),
                 (allowed, style.PALETTE[0], 1.8, "best so far"),
             ):
@@ -94,10 +94,12 @@ def _progress(recording: Recording) -> Iterator[Picture]:
             if name == "value_time":
                 for at in np.cumsum(recording.worked)[:-1] / _unit_size(unit):
                     axes.axvline(at, color=style.FAINT, lw=0.8, ls=":")
-            _finish(axes, scale, "value", across, x)
+            _finish(axes, scale, "Value", across, x, ending=f" against {across.partition(' ')[0]}")
         words = [f"The best value so far, and the lowest and the median one of each step; {scale.words}"]
         if scale.offset:
             words.append(f", of what they are above the best one, {scale.offset:.9g}")
+        if (recording.result or {}).get("front"):
+            words.append(". A value is the mean of the objectives")
         if noisy:
             words.append(
                 ". The function is random: the lowest value is a lucky one, not what its point is worth"
@@ -116,9 +118,9 @@ def _diagnostics(recording: Recording) -> Iterator[Picture]:
         words = "Step size" if len(sizes) == 1 else "Step size and standard deviations of the search"
         yield _lines(recording, "step_size", "Step size", sizes, words)
     for name, column in columns.items():
-        if name == "constant" or not np.isfinite(column).any():
+        if not np.isfinite(column).any():
             continue
-        yield _lines(recording, f"diagnostic_{name}", _readable(name), {name: column}, name)
+        yield _lines(recording, f"diagnostic_{name}", _readable(name), {name: column}, "")
     for name, arrays in recording.arrays.items():
         picture = _array_picture(recording, name, arrays)
         if picture is not None:
@@ -136,9 +138,9 @@ def _lines(recording: Recording, name: str, heading: str, lines: dict[str, Array
                     style.PALETTE[index % len(style.PALETTE)],
                     "-" if index == 0 else style.DASHES[index % 4],
                 )
-                _line(axes, x, scale.shifted(line), colour, label(_readable(what)), 1.3, dash)
+                _line(axes, x, scale.shifted(line), colour, label(what.replace("_", " ")), 1.3, dash)
         _finish(axes, scale, label(_readable(heading)), "evaluations", x, legend=len(lines) > 1)
-    caption = f"{words}; {scale.words}."
+    caption = f"{words}; {scale.words}." if words else f"{scale.words.capitalize()}."
     return Picture(_slug(name), heading, caption, _summary(heading, *lines.values()), figure)
 
 
@@ -164,7 +166,7 @@ def _array_picture(recording: Recording, name: str, arrays: list[Array | None]) 
         words = f"{name}: lowest, median and highest of up to {longest} entries"
     scale = scale_of(*lines.values())
     with style.styled():
-        rows = -(-len(lines) // 5) if longest <= _MOST_LINES else 1
+        rows = -(-len(lines) // 5) if 1 < longest <= _MOST_LINES else int(longest > 1)
         figure, axes = canvas(height=2.2 + 0.2 * rows, top=style.TOP + 0.2 * rows)
         if longest <= _MOST_LINES:
             for index, (what, line) in enumerate(lines.items()):
@@ -177,7 +179,7 @@ def _array_picture(recording: Recording, name: str, arrays: list[Array | None]) 
             at, low, middle, high = thinned(x, *(scale.shifted(line) for line in lines.values()))
             axes.fill_between(at, low, high, color=style.PALETTE[0], alpha=0.22, lw=0, label="all entries")
             _line(axes, at, middle, style.PALETTE[0], "median", 1.4)
-        _finish(axes, scale, label(_readable(name)), "evaluations", x, columns=5)
+        _finish(axes, scale, label(_readable(name)), "evaluations", x, legend=len(lines) > 1, columns=5)
     return Picture(
         _slug(f"diagnostic_{name}"),
         _readable(name),
@@ -210,15 +212,27 @@ def _mark_failed(axes: Axes, x: Array, value: Array) -> None:
 
 
 def _finish(
-    axes: Axes, scale: Any, quantity: str, across: str, x: Array, legend: bool = True, columns: int = 4
+    axes: Axes,
+    scale: Any,
+    quantity: str,
+    across: str,
+    x: Array,
+    legend: bool = True,
+    columns: int = 4,
+    ending: str = "",
 ) -> None:
     scale.apply(axes)
-    axes.set_title(scale.name(quantity))
+    axes.set_title(scale.name(quantity) + ending)
     axes.set_xlabel(across)
     if across == "evaluations":
         count_axis(axes.xaxis)
+    else:
+        axes.locator_params(axis="x", nbins=6)
     last = float(np.nanmax(x))
     axes.set_xlim(0, last * 1.02 if last > 0 else 1)
+    if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines if line.get_marker() != "|"):
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no value", ha="center", transform=axes.transAxes, color=style.FAINT)
     if legend:
         style.legend(axes, columns)
 
@@ -256,7 +270,8 @@ def _summary(heading: str, *lines: Array) -> str:
 
 
 def _readable(name: str) -> str:
-    return name.replace("_", " ")
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]
 
 
 def _slug(name: str) -> str:

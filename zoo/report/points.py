@@ -8,7 +8,6 @@ import numpy as np
 
 from zoo.core.space import Categorical, Space, Variable
 from zoo.report import style
-from zoo.report.scales import scale_of
 from zoo.report.style import Picture, canvas, label, short
 from zoo.run.reading import Improvement, Recording
 
@@ -17,10 +16,13 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
+_Column = tuple[str, Variable | None, list[Any]]
+
 _MOST_POINTS = 100
 _MOST_AXES = 30
 _MOST_CHOICES = 8  # of a category that are written out
-_PER_AXIS = 0.62  # inches
+_A_ROW = 12  # axes beside each other
+_WIDE = 9.2  # inches, of more than half a row
 
 
 def parallel_coordinates(recording: Recording) -> Picture | None:
@@ -31,39 +33,19 @@ def parallel_coordinates(recording: Recording) -> Picture | None:
     columns = _columns(recording.space, points)
     total, columns = len(columns), columns[:_MOST_AXES]
     ranks = np.linspace(0.0, 1.0, len(points)) if len(points) > 1 else np.ones(1)
-    width = max(style.WIDTH, 1.2 + _PER_AXIS * len(columns))
+    rows = -(-len(columns) // _A_ROW)
     with style.styled():
         import matplotlib
+        from matplotlib.figure import Figure
 
-        figure, axes = canvas(width, 3.3, left=0.45)
         colours = matplotlib.colormaps[style.COLOURS](0.05 + 0.87 * (1 - ranks))
-        heights = np.array(
-            [_draw_axis(axes, at, variable, values) for at, (_, variable, values) in enumerate(columns)]
-        )
-        across = np.arange(len(columns))
-        for index, colour in enumerate(colours):
-            last = index == len(points) - 1
-            axes.plot(
-                across,
-                heights[:, index],
-                color=style.INK if last else colour,
-                lw=2.0 if last else 0.8,
-                alpha=1.0 if last else 0.75,
-                marker="o" if last or len(columns) == 1 else "",
-                ms=3.5,
-                zorder=3 if last else 2,
-                label="the best one" if last else None,
-            )
-        axes.plot([], [], color=colours[0], label="the oldest one")
-        axes.set(xlim=(-0.35, max(len(columns) - 0.4, 0.6)), ylim=(-0.13, 1.13), yticks=[])
-        axes.set_xticks(
-            across, [label(name)[:12] for name, *_ in columns], rotation=30 if len(columns) > 4 else 0
-        )
-        axes.grid(False)
-        axes.spines[["left", "bottom"]].set_visible(False)
-        axes.tick_params(length=0)
-        axes.set_title(f"the last {len(points)} best points" if len(points) > 1 else "the best point")
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, borderaxespad=0)
+        width, height = style.WIDTH if len(columns) <= _A_ROW // 2 else _WIDE, 0.35 + 2.5 * rows
+        figure = Figure(figsize=(width, height))
+        figure.text(0.2 / width, 1 - 0.12 / height, _title(len(points)), va="top", size=9.5)
+        for row, part in enumerate(np.array_split(np.arange(len(columns)), rows)):
+            bottom = (height - 0.35 - 2.5 * (row + 1) + 0.35) / height
+            axes = figure.add_axes((0.1 / width, bottom, 1 - 0.2 / width, 2.15 / height))
+            _draw(axes, [columns[at] for at in part], colours)
     caption = (
         f"Each line is a point that was the best one for a while, values {short(points[0].fun)} to "
         f"{short(points[-1].fun)}, from light (old) to dark (new); the best one is black. Each "
@@ -72,10 +54,32 @@ def parallel_coordinates(recording: Recording) -> Picture | None:
     if total > len(columns):
         caption += f" The first {len(columns)} of {total} variables."
     alt = f"Parallel coordinates of {len(points)} points in {len(columns)} variables."
-    return Picture("best_points", "The best points", caption, alt, figure, wide=width > style.WIDTH + 0.5)
+    return Picture("best_points", "The best points", caption, alt, figure, wide=width > style.WIDTH)
 
 
-def _columns(space: Space | None, points: list[Improvement]) -> list[tuple[str, Variable | None, list[Any]]]:
+def _title(count: int) -> str:
+    return f"The last {count} best points" if count > 1 else "The best point"
+
+
+def _draw(axes: Axes, columns: list[_Column], colours: Array) -> None:
+    """Draw all points in some variables."""
+    heights = np.array(
+        [_draw_axis(axes, at, variable, values) for at, (_, variable, values) in enumerate(columns)]
+    )
+    across = np.arange(len(columns))
+    last = len(colours) - 1
+    for index, colour in enumerate(colours[:-1]):
+        axes.plot(across, heights[:, index], color=colour, lw=0.8, alpha=0.75)
+    axes.plot(across, heights[:, last], "o-", color=style.INK, lw=2.0, ms=3.5, zorder=3)
+    names = [label(name, 14 if len(columns) <= 6 else 11) for name, *_ in columns]
+    axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.13, 1.13), yticks=[])
+    axes.set_xticks(across, names)
+    axes.grid(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _columns(space: Space | None, points: list[Improvement]) -> list[_Column]:
     """Return name, variable and values of each variable."""
     rows = np.stack([point.x for point in points])
     if space is None:
@@ -96,7 +100,7 @@ def _draw_axis(axes: Axes, at: int, variable: Variable | None, values: list[Any]
         heights = np.array([choices.index(value) for value in values]) / max(len(choices) - 1, 1)
         if len(choices) <= _MOST_CHOICES:
             for index, choice in enumerate(choices):
-                _write(axes, at + 0.05, index / max(len(choices) - 1, 1), label(choice)[:10], ha="left")
+                _write(axes, at + 0.05, index / max(len(choices) - 1, 1), label(choice, 10), ha="left")
         return heights
     numbers = np.array(values, float)
     log = bool(getattr(variable, "log", False))
@@ -133,10 +137,8 @@ def front(recording: Recording) -> Picture | None:
     with style.styled():
         if count == 2:
             figure, axes = canvas(height=3.3)
-            scale = scale_of(objectives[:, 1])
-            axes.plot(objectives[:, 0], scale.shifted(objectives[:, 1]), ".", color=style.PALETTE[0], ms=5)
-            scale.apply(axes)
-            axes.set_title("second objective")
+            axes.plot(objectives[:, 0], objectives[:, 1], ".", color=style.PALETTE[0], ms=5)
+            axes.set_title("The front: second objective against first")
             axes.set_xlabel("first objective")
             words = "Each point is a compromise that no other one found is better than in both objectives"
         else:
@@ -149,7 +151,7 @@ def front(recording: Recording) -> Picture | None:
                 _write(axes, at, 1.06, short(high[at]))
             axes.set(ylim=(-0.12, 1.12), yticks=[])
             axes.set_xticks(np.arange(count), [f"f[{at}]" for at in range(count)])
-            axes.set_title("objectives, each from its lowest to its highest value")
+            axes.set_title("The front: objectives, each from its lowest to its highest")
             words = "Each line is a compromise that no other one found is better than in all objectives"
     alt = f"The front of {count} objectives, {len(objectives)} points."
     return Picture("front", "The front", f"{words}; {len(objectives)} of them.", alt, figure)

@@ -13,9 +13,11 @@ from zoo.report.style import short
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Array = np.ndarray[Any, Any]
+
 _DECADES = 100.0  # ratio from which on numbers are drawn on a logarithmic scale
 _GAPS = 1e3  # the same for distances to the lowest value
-_FLOOR = 1e-15  # of the largest number: what is smaller is rounding
+_FLAT = 1e-3  # share of numbers by which they differ, below which that is what the axis shows
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,17 @@ class Scale:
         """Return what the axis is called."""
         return f"{quantity} - {self.offset:.6g}" if self.offset else quantity
 
-    def shifted(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def shifted(self, values: Array) -> Array:
         """Return what is drawn: what a logarithm has no place for is left out."""
         values = np.asarray(values, float) - self.offset
         return np.where(values > 0, values, np.nan) if self.kind == "log" else values
 
     def apply(self, axes: Axes) -> None:
-        """Use it for the y axis."""
+        """Use it for the y axis, on which everything is drawn already."""
         from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
 
         if self.kind == "linear":
+            _apply_linear(axes)
             return
         if self.kind == "log":
             axes.set_yscale("log")
@@ -68,7 +71,26 @@ class Scale:
         axes.yaxis.set_major_formatter(FuncFormatter(short))
 
 
-def scale_of(*series: np.ndarray[Any, Any]) -> Scale:
+def _apply_linear(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    drawn = [np.asarray(line.get_ydata(), float) for line in axes.lines if len(line.get_ydata())]
+    values = np.concatenate([np.empty(0), *drawn])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        axes.set_yticks([low], [short(low)])
+        axes.set_ylim(low - (abs(low) or 1), high + (abs(high) or 1))
+    elif high - low > _FLAT * max(abs(low), abs(high)):
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=bool((values % 1 == 0).all())))
+        axes.yaxis.set_major_formatter(FuncFormatter(short))
+    else:
+        axes.yaxis.get_offset_text().set(x=1, ha="right")  # what is common to all numbers
+
+
+def scale_of(*series: Array) -> Scale:
     """Return the scale for numbers that may be anything.
 
     Example:
@@ -92,31 +114,45 @@ def scale_of(*series: np.ndarray[Any, Any]) -> Scale:
     return Scale("symlog", linear=_power(max(spread, sizes.max() * 1e-12)))
 
 
-def scale_of_values(best: np.ndarray[Any, Any], others: np.ndarray[Any, Any], *, is_noisy: bool) -> Scale:
+def scale_of_values(best: Array, others: Array, *, is_noisy: bool) -> Scale:
     """Return the scale for the values of a run.
 
     Args:
         best: The lowest ones so far, where they may be drawn at all.
         others: More that are to be drawn.
-        is_noisy: Whether equal points have different values; the distance to the lowest means little then.
+        is_noisy: Whether equal points have different values.
 
     Example:
-        >>> scale_of_values(2 + 10.0 ** -np.arange(6), np.empty(0), is_noisy=False)
-        Scale(kind='log', offset=2.00001, linear=0.0)
+        >>> scale_of_values(2 + 10.0 ** -np.arange(20), np.empty(0), is_noisy=False)
+        Scale(kind='log', offset=2.0, linear=0.0)
     """
     values = np.concatenate([best, others])
     values = values[np.isfinite(values)]
+    best = best[np.isfinite(best)]
     if not len(values):
         return Scale()
-    if values.min() > 0 and values.max() > _DECADES * values.min():
+    if is_noisy:
+        return _scale_of_noisy(values, others[np.isfinite(others)])
+    if len(best) and best.min() > 0 and values.min() > 0 and best.max() > _DECADES * best.min():
         return Scale("log")
-    best = best[np.isfinite(best)]
-    if len(best) > 2 and not is_noisy:
+    if len(best) > 2 and values.min() >= best.min():
+        # What a search that closes in on something gains is lost on every other scale. One that was still on
+        # its way as it ended would seem to fall off a cliff.
         gaps = best - best.min()
-        gaps = gaps[gaps > _FLOOR * max(np.abs(best).max(), math.ulp(0.0))]
-        if len(gaps) and gaps.max() > _GAPS * gaps.min():
+        if gaps[int(0.8 * len(gaps))] < gaps[0] / _GAPS:
             return Scale("log", offset=float(best.min()))
     return scale_of(values)
+
+
+def _scale_of_noisy(values: Array, others: Array) -> Scale:
+    """Return a scale on which noise around 0 stays what it is."""
+    late = np.abs(others[len(others) // 2 :])
+    level = late.max() if len(late) else 0.0
+    if values.min() > 0:
+        return Scale("log") if values.max() > _DECADES * values.min() else Scale()
+    if not level or np.abs(values).max() <= _DECADES * level:
+        return Scale()
+    return Scale("symlog", linear=10 * _power(level))
 
 
 def _power(value: float) -> float:

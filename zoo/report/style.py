@@ -28,7 +28,6 @@ WIDTH, HEIGHT, DPI = 4.6, 2.9, 150  # inches; the width of a telephone, where le
 TOP, LEGEND = 0.32, 0.56
 _LEFT, _RIGHT, _BOTTOM = 0.62, 0.16, 0.5
 _MOST = 1200  # points of a line
-_MOST_LETTERS = 28
 
 _RC: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -173,8 +172,8 @@ def short(value: float, _: Any = None) -> str:
     return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].strip('+')}{found[2]}", f"{value:.3g}")
 
 
-def label(text: object) -> str:
-    """Return a name as it may stand in a figure: on one line, printable, and not too long.
+def label(text: object, most: int = 28) -> str:
+    """Return a name as it may stand in a figure: on one line, printable, of so many letters at most.
 
     Example:
         >>> label("learning" + chr(10) + "rate")
@@ -183,7 +182,7 @@ def label(text: object) -> str:
     line = "".join(
         c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(text)
     )
-    return line if len(line) <= _MOST_LETTERS else line[: _MOST_LETTERS - 1] + "…"
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def thinned(x: np.ndarray[Any, Any], *lines: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
