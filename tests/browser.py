@@ -144,14 +144,17 @@ class Page:
         return answer["result"].get("value")
 
     def wait_for(self, expression: str, seconds: float = 30.0) -> Any:
-        """Return the first value of an expression that is true; asked again while a page is loading."""
+        """Return the first value of an expression that is true in JavaScript; asked again and again."""
         until, last = time.monotonic() + seconds, "nothing"
         while time.monotonic() < until:
             try:
-                value = self.evaluate(f"Boolean({expression}) && ({expression})")
-                if value:
-                    return value
-                last = repr(value)
+                found = self.evaluate(
+                    f"(async () => {{ const found = await ({expression}); "
+                    "return [Boolean(found), found instanceof Node ? found.nodeName : found]; })()"
+                )
+                if found[0]:
+                    return found[1]
+                last = repr(found[1])
             except RuntimeError as error:  # the document is being replaced, or has not got there
                 last = str(error)
             time.sleep(0.05)
