@@ -89,7 +89,7 @@ def draw(shown: dict[str, Any]) -> plt.Figure:
 # %%
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--generations", type=int, default=75)
     shown = main(parser.parse_args().generations)
     draw(shown)

@@ -137,7 +137,7 @@ def draw(shown: dict[str, Any]) -> plt.Figure:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--budget", type=int, default=120, help="samples")
     shown = main(parser.parse_args().budget)
     draw(shown)

@@ -103,7 +103,7 @@ def draw(shown: dict[str, np.ndarray]) -> plt.Figure:
 # %%
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--budget", type=int, default=30_000, help="beams")
     shown = main(parser.parse_args().budget)
     draw(shown)

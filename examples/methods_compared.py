@@ -79,7 +79,7 @@ def draw(shown: dict[str, dict[str, np.ndarray]]) -> plt.Figure:
 # %%
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--budget", type=int, default=4000, help="evaluations of each run")
     shown = main(parser.parse_args().budget)
     draw(shown)

@@ -122,7 +122,7 @@ def draw(shown: dict[str, Any]) -> plt.Figure:
 # %%
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--budget", type=int, default=2000, help="models")
     shown = main(parser.parse_args().budget)
     draw(shown)

@@ -82,7 +82,7 @@ def num_recorded(out: Path) -> int:
 
 def in_a_process(out: Path, budget: int, use_ray: bool, until: Callable[[], bool] | None) -> int:
     """Tune in a process of its own, killed as soon as `until` says so; return its exit status."""
-    command = [sys.executable, __file__, "--child", str(out), "--budget", str(budget)]
+    command = [sys.executable, main.__code__.co_filename, "--child", str(out), "--budget", str(budget)]
     command += [] if use_ray else ["--processes"]
     command += ["--lose-worker"] if until else []
     child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
@@ -170,16 +170,17 @@ def draw(shown: dict[str, Any]) -> Any:
 # %%
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--budget", type=int, default=600, help="evaluations of each method")
     parser.add_argument("--processes", action="store_true", help="use local processes instead of Ray")
+    parser.add_argument("--out", type=Path, help="directory of the runs; a new one in runs/ if left out")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--lose-worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         tune_on_workers(given.budget, given.child, not given.processes, given.lose_worker)
     else:
-        shown = main(given.budget, not given.processes)
+        shown = main(given.budget, not given.processes, given.out)
         draw(shown).savefig(shown["out"] / "tuning.png")
         if not shown["equal"] or shown["lost"] or shown["fun"] >= shown["random"]:
             sys.exit("this is not what was to be shown")

@@ -94,7 +94,7 @@ def draw(result: Any) -> plt.Figure:
 # %%
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--budget", type=int, default=300, help="simulations")
     result = main(parser.parse_args().budget)
     draw(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ STYLE = Path(__file__).with_name("gallery.mplstyle")
 
 def arguments(gallery: dict[str, Any], script: dict[str, Any]) -> list[str]:  # noqa: ARG001 - as prescribed
     """Return the command line of an example."""
-    return ARGUMENTS.get(Path(script["src_file"]).stem, [])
+    found = ARGUMENTS.get(Path(script["src_file"]).stem, [])
+    return [*found, "--out", tempfile.mkdtemp()] if found else []
 
 
 def set_style(gallery: dict[str, Any], name: str) -> None:  # noqa: ARG001 - as prescribed
