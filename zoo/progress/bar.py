@@ -23,6 +23,7 @@ class BarDisplay:
         self._tally, self._stream = tally, stream
         self._in_notebook = in_notebook
         self._bar: Any = None
+        self._width = 0
 
     def begin(self) -> None:
         tally = self._tally
@@ -32,7 +33,7 @@ class BarDisplay:
                 total=tally.budget,
                 initial=tally.nfev,
                 desc=tally.method,
-                unit="evaluation",
+                unit=" evaluations",
                 file=self._stream,
             )
 

@@ -25,10 +25,11 @@ class Dock:
     Args:
         descriptor: The terminal. Where it is none, there is a screen of 80 times 24 or of what COLUMNS
             and LINES say.
+        encoding: Of text on it.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, encoding: str = "utf-8") -> None:
+        self._descriptor, self._encoding = descriptor, encoding
         self._docked: tuple[os.terminal_size, int] | None = None  # the screen, and lines held of it
 
     @property
@@ -82,7 +83,7 @@ class Dock:
 
     def write(self, text: str) -> None:
         """Write all of a text; where the terminal is gone, nobody is left to read it."""
-        data = text.encode(errors="replace")
+        data = text.encode(self._encoding, errors="replace")
         with contextlib.suppress(OSError):
             while data:
                 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import NamedTuple
 
 from rich.cells import cell_len
@@ -17,7 +18,8 @@ _LABEL, _SHORT_LABEL = 13, 7  # columns of the labels
 _NARROW = 60  # columns of a panel below which the short ones are used
 _WIDEST = 100  # a panel: on a wider terminal eyes would have far to go
 _CURVE, _BAR = 32, 30  # columns at most
-_GAP = 3  # columns between parts of a row
+_REASON = 4  # lines of why it ended, at most
+_GAP, _SHORT_GAP = 3, 2  # columns between parts of a row
 _COLOURS = {"failed": "red", "interrupted": "yellow"}
 
 Part = tuple[str, str]  # a text and its style
@@ -49,7 +51,8 @@ def drawn(tally: Tally, now: float, options: ConsoleOptions, height: int | None 
         height: How many lines there may be, those of the border among them.
     """
     width = min(options.max_width, _WIDEST)
-    label = _LABEL if width >= _NARROW else _SHORT_LABEL
+    is_narrow = width < _NARROW
+    label = _SHORT_LABEL if is_narrow else _LABEL
     room = width - 4 - label
     rows = _ended(tally, now, room) if tally.outcome else _running(tally, now, room)
     if options.ascii_only:
@@ -57,7 +60,7 @@ def drawn(tally: Tally, now: float, options: ConsoleOptions, height: int | None 
     if height is not None:
         while len(rows) > max(1, height - 2):
             rows.remove(max(rows, key=lambda row: row.rank))
-    lines = [_line(row.name if label == _LABEL else row.short, label, row.parts, room) for row in rows]
+    lines = [_line(row, label, room, is_narrow) for row in rows]
     title, style = _title(tally, width - 6)
     return Panel(
         Text("\n").join(lines),
@@ -70,18 +73,18 @@ def drawn(tally: Tally, now: float, options: ConsoleOptions, height: int | None 
 
 
 def _title(tally: Tally, room: int) -> tuple[Text, str]:
-    title, style = Text(tally.method, "bold"), "cyan"
+    title, style = Text().append(tally.method, "bold"), "cyan"
     if tally.outcome is not None:
         style = _COLOURS.get(tally.outcome.status, "green")
     if tally.dim is not None:
         variables = tally.dim if tally.space is None else len(tally.space)
-        title.append(f" · {variables:,} variable{'s' * (variables != 1)}", "default not bold")
+        title.append(f" · {variables:,} variable{'s' * (variables != 1)}", "default")
     if tally.path is not None:
         path = str(tally.path)
         left = room - title.cell_len - 3
         if left >= 8:
             shown = path if cell_len(path) <= left else "…" + path[1 - left :]
-            title.append(f" · {shown}", "default not bold")
+            title.append(f" · {shown}", "default")
     title.truncate(room, overflow="ellipsis")
     return title, style
 
@@ -89,55 +92,63 @@ def _title(tally: Tally, room: int) -> tuple[Text, str]:
 def _running(tally: Tally, now: float, room: int) -> list[Row]:
     size, others = tally.diagnostics()
     details = [(f"{name} {value}", "") for name, value in others]
-    method = Row("method", "method", 5, details or [("nothing to tell of itself", "dim")])
-    if size is not None:
-        method = Row("step size", "size", 5, [(size, "bold"), *details])
+    method = [Row("method", "method", 5, details)] if details else []
+    if size is not None or not tally.metrics:
+        method = [Row("step size", "size", 5, [(size or "none yet", "bold" if size else "dim"), *details])]
     return [
         Row("best", "best", 0, _best(tally, now)),
         Row("recommended", "x", 4, [(_point(tally, room), "")]),
-        Row("evaluations", "evals", 1, _evaluations(tally, now, room)),
+        Row("evaluations", "evals", 1, _evaluations(tally, room)),
         Row("time", "time", 2, _time(tally, now)),
-        method,
+        *method,
         Row("workers", "work", 3, _workers(tally)),
-        Row("", "past", 6, _past(tally, now, room)),
+        Row("history", "past", 6, _past(tally, now, room)),
     ]
 
 
 def _ended(tally: Tally, now: float, room: int) -> list[Row]:
     outcome = tally.outcome
     assert outcome is not None
-    reason = Text(outcome.reason)
-    reason.truncate(room, overflow="ellipsis")
     spent = [(f"{tally.count:,}", "bold")]
-    spent += [(f"in {duration(outcome.seconds)}", "")] if outcome.seconds >= 1 else [("in under 1 s", "")]
+    spent.append((f"in {duration(outcome.seconds)}" if outcome.seconds >= 1 else "in less than 1 s", ""))
     pace = tally.rate(now)
-    spent += [(rate(pace), "dim")] if pace is not None and outcome.seconds >= 1 else []
+    if pace is not None and outcome.seconds >= 1:
+        spent.append((rate(pace), "dim"))
     rows = [
         Row("best", "best", 0, _best(tally, None)),
         Row("at", "x", 3, [(_point(tally, room), "")]),
         Row("evaluations", "evals", 2, spent),
-        Row("", "past", 5, _past(tally, now, room)),
-        Row("ended", "ended", 1, [(reason.plain.split("\n")[0], _COLOURS.get(outcome.status, ""))]),
     ]
     if tally.troubles():
-        rows.insert(3, Row("workers", "work", 4, _workers(tally)))
-    return rows
+        rows.append(Row("workers", "work", 4, _workers(tally)))
+    rows.append(Row("history", "past", 5, _past(tally, now, room)))
+    reason = wrap(outcome.reason, room, max_lines=_REASON, placeholder=" …") or [""]
+    style = _COLOURS.get(outcome.status, "")
+    rows += [
+        Row("" if i else "ended", "" if i else "ended", 1, [(part, style)]) for i, part in enumerate(reason)
+    ]
+    return [row for row in rows if row.parts]
 
 
 def _best(tally: Tally, now: float | None) -> list[Part]:
     if not tally.has_value:
         return [("no value yet" if now is not None else "no evaluation had a value", "yellow")]
     parts = [(number(tally.best, 7), "bold green")]
+    if tally.error is not None:
+        parts.append((f"± {number(tally.error, 2)}", "green"))
     if tally.violation > 0:
         parts.append((f"violates constraints by {number(tally.violation, 3)}", "yellow"))
     if tally.front is not None:
         parts.append((f"{tally.front:,} best compromises", ""))
-    if tally.found is None:
-        parts.append(("found before this process went on", "dim"))
-    else:
+    if tally.noise:
+        parts.append(("a lucky value, under noise" if now is not None else "mean of fresh values", "dim"))
+    if tally.found is not None and (now is not None or not tally.noise):
         parts.append((f"found at {tally.found:,}", ""))
         if now is not None:
-            parts.append((f"{duration(now - tally.found_at)} ago", "dim"))
+            ago = now - tally.found_at
+            parts.append((f"{duration(ago)} ago" if ago >= 1 else "just now", "dim"))
+    elif now is not None:
+        parts.append(("found earlier", "dim"))
     if tally.target is not None:
         parts.append((f"target {number(tally.target, 4)}", "dim"))
     return parts
@@ -149,7 +160,7 @@ def _point(tally: Tally, room: int) -> str:
     return abridged(words, count or len(words), room) if words else "nothing yet"
 
 
-def _evaluations(tally: Tally, now: float, room: int) -> list[Part]:
+def _evaluations(tally: Tally, room: int) -> list[Part]:
     made = f"{tally.count:,}"
     parts: list[Part] = [(made, "bold")]
     if tally.budget is not None:
@@ -161,18 +172,20 @@ def _evaluations(tally: Tally, now: float, room: int) -> list[Part]:
             full = int(share * width)
             parts.insert(0, ("━" * full, "cyan"))
             parts.insert(1, ("─" * (width - full), "dim"))
-    pace = tally.rate(now)
-    return parts if pace is None else [*parts, (rate(pace), "")]
+    return parts
 
 
 def _time(tally: Tally, now: float) -> list[Part]:
     parts = [(duration(tally.elapsed(now)), "bold")]
-    left = tally.left(now)
+    left, pace = tally.left(now), tally.rate(now)
     if left is not None:
         parts.append((f"at most {duration(left)} left", ""))
-    parts.append((f"step {tally.steps:,}", "dim"))
-    if tally.pending:
-        parts.append((f"{tally.pending:,} of the next one in", "dim"))
+    if (there := tally.to_target(now)) is not None:
+        parts.append((f"target in about {duration(there)}", ""))
+    if pace is not None:
+        parts.append((rate(pace), ""))
+    pending = f", {tally.pending:,} in since" if tally.pending else ""
+    parts.append((f"step {tally.steps:,}{pending}", "dim"))
     return parts
 
 
@@ -190,17 +203,18 @@ def _past(tally: Tally, now: float, room: int) -> list[Part]:
     known = [value for value in values if value is not None]
     text, logarithmic = curve(values)
     if len(set(known)) < 2:
-        return [("", "")]
+        return [] if tally.outcome else [("nothing yet", "dim")]
     ends = f"{number(known[0], 3)} to {number(known[-1], 3)}"
-    return [(text, "cyan"), (f"{ends}{', logarithmic' if logarithmic else ''}", "dim")]
+    return [(text, "cyan"), (f"{ends}{' (log)' if logarithmic else ''}", "dim")]
 
 
-def _line(label: str, width: int, parts: Sequence[Part], room: int) -> Text:
-    line = Text(f"{label:<{width}}", "dim", no_wrap=True, overflow="ellipsis")
+def _line(row: Row, width: int, room: int, is_narrow: bool) -> Text:
+    name = row.short if is_narrow else row.name
+    line = Text(no_wrap=True, overflow="ellipsis").append(f"{name:<{width}}", "dim")
     used = 0
-    for index, (text, style) in enumerate(parts):
+    for text, style in row.parts:
         # The empty part of a bar follows its full part at once.
-        gap = 0 if not index or text.startswith("─") or not used else _GAP
+        gap = 0 if not used or text.startswith("─") else _SHORT_GAP if is_narrow else _GAP
         if used and used + gap + cell_len(text) > room:
             continue
         line.append(" " * gap).append(text, style or "default")

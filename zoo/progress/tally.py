@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from zoo.core.space import Space
@@ -15,6 +16,8 @@ from zoo.run.watching import Beginning
 _SAMPLES = 256  # of the past, at most
 _RECENT = 0.25  # of the time so far: what the present rate is taken from
 _SHORTEST, _LONGEST = 5.0, 900.0  # seconds of it
+_PARTS, _STEADY = 8, 4  # of the time so far; the last ones, in which logarithms of values fell alike
+_UNSTEADY = 3.0  # ratio of the largest fall to the smallest one from which on they did not
 _STEP_SIZES = ("sigma", "step_size", "learning_rate")
 _NOT_DIAGNOSTICS = ("step", "nfev", "best", "value", "median", "failed", "violation", "x")
 _MOST_WORDS = 40  # of a point: more fit into no line
@@ -37,6 +40,7 @@ class Tally:
         best: Lowest value, infinite before there is one.
         found: Evaluations told when it was found; None before, or if another process found it.
         found_at: The time then.
+        error: With noise, the standard error of `best` at the end, which then is no luck.
         recommended: The point the method recommends, abridged, as words; empty before it was asked.
         outcome: How the run ended, None before.
     """
@@ -47,6 +51,8 @@ class Tally:
         self.dim: int | None = config.get("dim")
         self.space = None if config.get("space") is None else Space.read(config["space"])
         self.budget: int | None = config.get("budget")
+        self.noise = bool(config.get("noise"))
+        self.error: float | None = None
         self.target, self.limit = run.stop.target, run.stop.seconds
         self.path, self.job = run.path, run.job
         self.num_workers: int | None = run.execution.get("num_workers")
@@ -84,6 +90,8 @@ class Tally:
         state = self._state = outcome.state
         self.outcome, self.best, self.nfev = outcome, state.fun_best, state.nfev + state.num_final
         self.pending, self.num_steps = 0, state.step
+        if self.noise and state.x is not None:
+            self.best, self.error = state.fun, state.fun_error
         self.failed = getattr(state, "num_failed", 0)
         point = state.x if state.x is not None else getattr(state, "x_best", None)
         self.recommended = [] if point is None else self._words_of(point)
@@ -126,7 +134,8 @@ class Tally:
     @property
     def violation(self) -> float:
         """By how much the best point violates the constraints."""
-        violation = getattr(self._state, "violation_best", 0.0)
+        name = "violation_best" if self._state.x is None else "violation"
+        violation = getattr(self._state, name, 0.0)
         return float(violation) if self.has_value else 0.0
 
     @property
@@ -163,6 +172,19 @@ class Tally:
             ends.append(max(0.0, self.limit - self.elapsed(now)))
         return min(ends, default=None)
 
+    def to_target(self, now: float) -> float | None:
+        """Return in how many seconds the target is reached, None unless the search has long been steady."""
+        past = self.past(now, _PARTS)[-_STEADY - 1 :]
+        lowest = min((value for value in past if value is not None), default=0.0)
+        if self.target is None or self.target <= 0 or lowest < self.target or None in past:
+            return None
+        logarithms = [math.log(value) for value in past if value is not None]
+        falls = [before - after for before, after in pairwise(logarithms)]
+        if min(falls) <= 0 or max(falls) > _UNSTEADY * min(falls):
+            return None
+        seconds = (now - self.began) / _PARTS
+        return (logarithms[-1] - math.log(self.target)) / (sum(falls) / len(falls)) * seconds
+
     def past(self, now: float, width: int) -> list[float | None]:
         """Return the best value at evenly spaced times until now, None before the first."""
         found: list[float | None] = []
@@ -191,10 +213,10 @@ class Tally:
         account = self.job.account
         found = {
             "failed": self.num_failures,
-            "retried": account.retries,
-            "restarted": account.restarts,
-            "lost": account.lost,
             "quarantined": account.quarantined,
+            "lost": account.lost,
+            "restarted": account.restarts,
+            "retried": account.retries,
         }
         return [(name, times) for name, times in found.items() if times]
 

@@ -16,6 +16,7 @@ from zoo.progress.tally import Tally
 _PERIOD = 0.2  # seconds between pictures
 _SHARE = 0.01  # of one core that pictures may take
 _LOWEST, _NARROWEST = 8, 20  # lines and columns that a terminal must have for a panel
+_ASCII = str.maketrans("━─·…±", "=--~~")
 
 _panel_is_up = threading.Lock()
 
@@ -33,7 +34,7 @@ class PanelDisplay:
 
         self._tally, self._stream = tally, stream
         self._console = Console(file=stream, highlight=False, emoji=False)
-        self._dock = Dock(stream.fileno())
+        self._dock = Dock(stream.fileno(), stream.encoding or "utf-8")
         self._refresher = Refresher(self._tick, delay=_PERIOD)
         self._has_terminal = False
 
@@ -71,7 +72,7 @@ class PanelDisplay:
     def _tick(self) -> float | None:
         if interrupts.pending():
             # From here on a second signal may end the process at once, with the terminal as it is.
-            self._dock.leave("zoo: stopping; Ctrl-C again leaves at once\n")
+            self._dock.leave("zoo: asked to stop; asked again, it ends at once\n")
             return None
         if self._dock.in_background:
             self._dock.remove()
@@ -93,4 +94,5 @@ class PanelDisplay:
         panel = drawn(self._tally, time.monotonic(), self._console.options, height)
         with self._console.capture() as capture:
             self._console.print(panel)
-        return capture.get().splitlines()
+        text = capture.get()
+        return (text.translate(_ASCII) if self._console.options.ascii_only else text).splitlines()
