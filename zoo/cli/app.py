@@ -33,9 +33,11 @@ COMMANDS = {
         "run": "zoo.cli.run:run",
         "minimize": "zoo.cli.minimize:minimize",
         "resume": "zoo.cli.resume:resume",
+        "bench": "zoo.cli.bench:bench",
     },
     "Look": {
         "report": "zoo.cli.report:report",
+        "serve": "zoo.cli.serve:serve",
         "export": "zoo.cli.export:export",
     },
     "Learn": {
@@ -67,10 +69,12 @@ class Commands(TyperGroup):
     """The commands above and those of other distributions, each imported when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all, those of other distributions last."""
         del ctx
         return [*_own(), *(name for name in _others() if name not in _own())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command by name, None where there is none."""
         del ctx
         if cmd_name in _own():
             panel, target = _own()[cmd_name]
@@ -81,6 +85,7 @@ class Commands(TyperGroup):
         return None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the first of `args` names, or say which one was probably meant."""
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
             ctx.fail(f"There is no command {args[0]!r}.{hint(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)

@@ -76,11 +76,12 @@ def count(text: str) -> int:
 
 
 @contextlib.contextmanager
-def explained(resume: str | None = None) -> Iterator[None]:
+def explained(resume: str | None = None, *, is_one_run: bool = True) -> Iterator[None]:
     """Turn errors into one message and an exit code.
 
     Args:
         resume: The command that goes on with what is being done, or None if nothing is kept.
+        is_one_run: Whether what a run had found is all that was found.
     """
     from zoo.core.errors import RunDirectoryError, ZooError
     from zoo.facade import Interrupted
@@ -89,12 +90,14 @@ def explained(resume: str | None = None) -> Iterator[None]:
         yield
     except Interrupted as error:
         result, reason = error.result, str(error).partition(";")[0]
-        best = f", the best value being {result.fun_best:.6g}" if result.fun_best == result.fun_best else ""
-        _complain(f"{reason} after {result.nfev} evaluations{best}")
+        found = f" after {result.nfev} evaluations" if is_one_run else ""
+        if is_one_run and result.fun_best == result.fun_best:
+            found += f", the best value being {result.fun_best:.6g}"
+        _complain(f"{reason}{found}")
         _complain(f"`{resume}` goes on" if resume else "nothing is kept; --out DIRECTORY keeps a run")
         raise typer.Exit(128 + error.signal) from None
     except KeyboardInterrupt:
-        _complain("stopped by Ctrl-C")
+        _complain(f"stopped by Ctrl-C{f'; `{resume}` goes on' if resume else ''}")
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise

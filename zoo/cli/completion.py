@@ -23,13 +23,24 @@ def problems(incomplete: str) -> list[str]:
     return [name for name in PROBLEMS if name.startswith(incomplete)]
 
 
+def bench(incomplete: str) -> list[str]:
+    """Return what `zoo bench` can be given."""
+    from zoo.cli.problems import PROBLEMS
+
+    names = [*_modules(), *(name for name, problem in PROBLEMS.items() if not problem.several)]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def objectives(incomplete: str) -> list[str]:
     """Return objectives that come along, and the modules in the working directory."""
     from zoo.cli.problems import PROBLEMS
 
-    modules = [f"{path.stem}:" for path in sorted(Path.cwd().glob("*.py"))]
-    known = [problem.spec for problem in PROBLEMS.values()]
-    return [name for name in [*modules, *known] if name.startswith(incomplete)]
+    names = [*_modules(), *(problem.spec for problem in PROBLEMS.values())]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _modules() -> list[str]:
+    return [f"{path.stem}:" for path in sorted(Path.cwd().glob("*.py"))]
 
 
 def progress(incomplete: str) -> list[str]:

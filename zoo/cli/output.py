@@ -56,7 +56,7 @@ def print_table(
 
     console = Console()
     room = {
-        name: min(_WIDEST, max(map(len, column))) + 4
+        name: min(_WIDEST, max(map(len, column))) + 3
         for name, *column in zip(columns, *([columns, *rows]), strict=True)
     }
     for name in spare:

@@ -25,6 +25,7 @@ class Problem:
         at: Where that is, as text.
         space: What it is a function of, if that is not rows.
         constraints: What `constraints` is given.
+        vectorized: Whether its function takes many points at once.
         several: Whether it has several objectives.
         movable: Whether it may be looked at in another box, with the same minimum.
     """
@@ -38,13 +39,9 @@ class Problem:
     at: str = ""
     space: Any = None
     constraints: Any = ()
+    vectorized: bool = False
     several: bool = False
     movable: bool = False
-
-    @property
-    def vectorized(self) -> bool:
-        """Whether its function takes many points at once."""
-        return self.spec.startswith("zoo.problems:")
 
 
 _BOXES = {  # half the width, or both ends, and where the minimum is
@@ -87,6 +84,7 @@ def _all() -> dict[str, Problem]:
                 ((-half, half),),
                 minimum=0.0,
                 at=f"all {at}",
+                vectorized=True,
                 movable=name != "schwefel",  # which is lower outside its box
             )
         )
