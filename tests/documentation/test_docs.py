@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+FILE = re.compile(r"# (\w+\.(?:py|toml))\n")  # in the first line of a block that is a file of that name
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -22,6 +23,10 @@ def blocks(page: Path, language: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for block in [*blocks(page, "python"), *blocks(page, "toml")]:
+        if named := FILE.match(block):
+            (tmp_path / named[1]).write_text(block)
     names: dict[str, object] = {"__name__": page.stem}
     for number, block in enumerate(blocks(page, "python")):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)

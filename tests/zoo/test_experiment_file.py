@@ -201,9 +201,9 @@ def test_command() -> None:
             {"executor": "Ray", "num_workers": 1, "address": "auto"},
         ),
         (
-            'backend = "processes"\ngpus_per_worker = 0.5\nmax_attempts = 2\nthreads = 2',
+            "replicated = true\ngpus_per_worker = 0.5\nmax_attempts = 2\nthreads = 2",
             "processes",
-            {"gpus_per_worker": 0.5, "max_attempts": 2, "threads": 2},
+            {"replicated": True, "gpus_per_worker": 0.5, "max_attempts": 2, "threads": 2},
         ),
     ],
 )

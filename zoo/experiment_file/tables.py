@@ -1,19 +1,18 @@
 """The tables of an experiment file and their keys: what each may be, and what it means.
 
-The descriptions are also those of `docs/experiment_files.md`.
+The tables in `docs/experiment_files.md` are made of what is said here.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-Logger: TypeAlias = Literal["csv", "tensorboard", "mlflow", "wandb"]
-Backend: TypeAlias = Literal["serial", "processes", "ray"]
+from zoo.loggers import NAMES
 
 _TIMES = re.compile(r"([-+]?[\d.]+(?:e[-+]?\d+)?)x(\d+)", re.IGNORECASE)
 
@@ -37,6 +36,8 @@ class Must:
 
     def _checked(self, value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
+            if self.choices and value not in self.choices:
+                raise Wrong
             return handler(value) if self.check is None else self.check(value)
         except ValidationError as error:
             if any(one["loc"] for one in error.errors()):
@@ -161,7 +162,7 @@ def _choice(*names: str) -> Any:
 class Job(Table):
     """What kind of run it is, and where it is kept."""
 
-    kind: Annotated[Literal["minimize"], _choice("minimize")] = Field(
+    kind: Annotated[str, _choice("minimize")] = Field(
         default="minimize", description="What is done. There is one kind so far."
     )
     seed: Annotated[int, Field(ge=0), Must("a whole number of at least 0")] | None = Field(
@@ -176,7 +177,7 @@ class Job(Table):
         json_schema_extra={"absent": "`runs/` and the file's name"},
     )
     noise: Flag = Field(default=False, description="Whether the function is random.")
-    log: list[Annotated[Logger, _choice(*get_args(Logger))]] = Field(
+    log: list[Annotated[str, _choice(*NAMES)]] = Field(
         default=[], description="Where values go besides the directory of the run."
     )
 
@@ -290,12 +291,12 @@ class Method(Table):
 
 
 class Execution(Table):
-    """Who evaluates. Nothing here changes the result but `threads` and `on_error`."""
+    """Who evaluates: neither where that is nor by how many workers changes a result."""
 
     workers: Annotated[int, Must("a whole number of at least 1, or -1 for one a core", _workers)] = Field(
         default=1, description="How many workers evaluate; -1 is one a core."
     )
-    backend: Annotated[Backend, _choice(*get_args(Backend))] | None = Field(
+    backend: Annotated[str, _choice("serial", "processes", "ray")] | None = Field(
         default=None,
         description="Where workers are: in this process, in processes beside it, or on Ray.",
         json_schema_extra={"absent": '"serial" for one worker without settings, else "processes"'},
@@ -317,7 +318,11 @@ class Execution(Table):
         default=3, description="Deaths of a worker under one evaluation alone, after which it has failed."
     )
     threads: Count = Field(default=1, description="Threads of numerical libraries in each worker.")
-    on_error: Annotated[Literal["raise", "nan"], _choice("raise", "nan")] = Field(
+    replicated: Flag = Field(
+        default=False,
+        description="Whether workers run the method themselves, for candidates that are large.",
+    )
+    on_error: Annotated[str, _choice("raise", "nan")] = Field(
         default="raise",
         description='What an exception does after one retry: end the run, or be a failed evaluation ("nan").',
     )

@@ -9,7 +9,7 @@ import zoo.core.space as spaces
 from zoo.execution.executor import Executor
 from zoo.experiment_file.tables import Execution, Float, Integer, Objective, Variable, spread
 
-_SETTINGS = ("gpus_per_worker", "timeout", "max_attempts", "threads")
+_SETTINGS = ("gpus_per_worker", "timeout", "max_attempts", "threads", "replicated")
 
 
 def variable(said: Variable) -> spaces.Variable:
@@ -67,7 +67,7 @@ def settings(said: Execution) -> list[str]:
 def backend(said: Execution) -> str:
     """Return who evaluates, chosen by what else is said where nobody says it."""
     if said.backend is not None:
-        return str(said.backend)
+        return said.backend
     return "serial" if said.workers == 1 and not settings(said) else "processes"
 
 
