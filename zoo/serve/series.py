@@ -1,0 +1,165 @@
+"""The curves of a run, thinned as they grow: what is kept of a million steps is what a picture can show."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.serve.tail import Tail
+
+MOST = 2000  # points of a curve
+_MOST_COLUMNS = 120
+_SECONDS = re.compile(rb'"seconds": *([0-9.eE+-]+)')
+_HAS_POINT = b'"x": ['
+_CURSOR = re.compile(r"(\d{1,12})\.(\d{1,12})\.(\d{1,12})")
+
+
+class Series:
+    """Every scalar of `metrics.jsonl` and the times of `timings.jsonl`, at every `stride`-th step.
+
+    Only the lines that are kept are parsed, and the last one. As soon as there are more than `MOST`, every
+    other one is dropped: the same steps are kept however often somebody looks.
+
+    Attributes:
+        generation: Another number as soon as what was kept before is void.
+        stride: Steps from one that is kept to the next.
+        columns: A number, or None, for each of the steps that are kept, by name.
+        seconds: When each of them was done, without the time between a stop and a resume. May be shorter, or
+            longer, than the columns: the two logs are written one after the other.
+        last: The last step of all, with its "seconds" where they are known.
+        row: The best point so far, None where it is not logged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.generation = path, -1
+        self._begin()
+
+    def _begin(self) -> None:
+        self._metrics, self._timings = Tail(self._path / "metrics.jsonl"), Tail(self._path / "timings.jsonl")
+        self.generation += 1
+        self.stride = 1
+        self.columns: dict[str, list[float | None]] = {}
+        self.seconds: list[float | None] = []
+        self.last: dict[str, float | None] = {}
+        self.row: list[Any] | None = None
+        self._steps = self._times = 0  # lines of the two logs so far
+        self._kept = 0
+        self._clock, self._offset = 0.0, 0.0  # of the process at work, and of all before it
+
+    @property
+    def more(self) -> bool:
+        """Whether there is more to read at once."""
+        return self._metrics.more or self._timings.more
+
+    @property
+    def cursor(self) -> str:
+        """What stands for all that there is by now."""
+        return f"{self.generation}.{self._kept}.{len(self.seconds)}"
+
+    def read(self) -> bool:
+        """Read some of what is new; return whether there was anything."""
+        metrics, timings = self._metrics.read(), self._timings.read()
+        if self._metrics.began_anew or self._timings.began_anew:
+            self._begin()
+            self.read()
+            return True
+        if metrics:
+            self._add_steps(metrics.split(b"\n"))
+            if (place := metrics.rfind(_HAS_POINT)) >= 0:
+                start, stop = metrics.rfind(b"\n", 0, place) + 1, metrics.index(b"\n", place)
+                row = json_object(metrics[start:stop]).get("x")
+                self.row = row if isinstance(row, list) else self.row
+        if timings:
+            self._add_times(timings)
+        if self._steps == self._times and (metrics or timings):
+            self.last["seconds"] = round(self._offset + self._clock, 3)
+        return bool(metrics or timings)
+
+    def since(self, cursor: str) -> dict[str, Any]:
+        """Return what somebody lacks who has what `cursor` stands for; of another generation, all."""
+        points = times = 0
+        if (match := _CURSOR.fullmatch(cursor)) and int(match[1]) == self.generation:
+            points, times = int(match[2]), int(match[3])
+        return {
+            "cursor": self.cursor,
+            "start": [points, times],
+            "columns": {name: column[points:] for name, column in self.columns.items()},
+            "seconds": self.seconds[times:],
+            "last": self.last,
+            "stride": self.stride,
+        }
+
+    def _add_steps(self, lines: list[bytes]) -> None:
+        count = len(lines) - 1  # what is behind the last line break is empty
+        for index in range(-self._steps % self.stride, count, self.stride):
+            self._keep(_numbers(lines[index]))
+        self._steps += count
+        self.last = _numbers(lines[-2])
+        while self._kept > MOST:
+            self._thin()
+
+    def _keep(self, entry: dict[str, float | None]) -> None:
+        if not entry.keys() <= self.columns.keys():
+            for name in entry:
+                if name not in self.columns and len(self.columns) < _MOST_COLUMNS:
+                    self.columns[name] = [None] * self._kept
+            self.generation += self._kept > 0
+        for name, column in self.columns.items():
+            column.append(entry.get(name))
+        self._kept += 1
+
+    def _add_times(self, data: bytes) -> None:
+        count, found = data.count(b"\n"), _SECONDS.findall(data)
+        if len(found) != count:  # of damage, which is no reason to lose track of the others
+            matches = map(_SECONDS.search, data.split(b"\n")[:-1])
+            found = [match[1] if match else b"nan" for match in matches]
+        clock = np.full(count, np.nan)
+        with contextlib.suppress(ValueError):
+            clock = np.array(found).astype(float)
+        # Every process counts from 0.
+        before = np.concatenate([[self._clock], clock[:-1]])
+        elapsed = self._offset + clock + np.cumsum(np.where(clock < before, before, 0.0))
+        first = -self._times % self.stride
+        self.seconds += [finite(round(value, 3)) for value in elapsed[first :: self.stride].tolist()]
+        self._times += count
+        if np.isfinite(elapsed[-1]):
+            self._clock, self._offset = float(clock[-1]), float(elapsed[-1] - clock[-1])
+
+    def _thin(self) -> None:
+        self.stride *= 2
+        self.generation += 1
+        self.columns = {name: column[::2] for name, column in self.columns.items()}
+        self.seconds = self.seconds[::2]
+        self._kept = (self._kept + 1) // 2
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """Return what a line or a file holds, empty if it is damaged."""
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(data)
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def finite(value: Any) -> float | None:
+    """Return a number as JSON can hold it, None for all else: NaN, infinity, an integer beyond floats."""
+    with contextlib.suppress(OverflowError):
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            return int(value) if isinstance(value, bool) else value
+    return None
+
+
+def _numbers(line: bytes) -> dict[str, float | None]:
+    """Return the scalars of a line; the best point is none, nor are lists."""
+    return {
+        name[:200]: finite(value)
+        for name, value in json_object(line).items()
+        if value is None or isinstance(value, (int, float))
+    }
