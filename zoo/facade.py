@@ -30,7 +30,7 @@ from zoo.experiment import (
     named_objective,
 )
 from zoo.registry import find
-from zoo.run.directory import RunDirectory
+from zoo.run.directory import RunDirectory, holds_run
 from zoo.run.job import Report, SearchJob, SearchState
 from zoo.run.loop import Run, Stop, run
 from zoo.run.watching import Watcher
@@ -186,7 +186,7 @@ def minimize(
     if out is None:
         return _run(experiment, executor, *limits, None)
     path, (config, arrays) = Path(out), experiment.written()
-    if not (path / "config.json").exists():
+    if not holds_run(path):
         directory = RunDirectory.create(path, config, arrays, executor.describe())
         return _run(experiment, executor, *limits, directory, fresh=True)
     directory = RunDirectory.open(path)

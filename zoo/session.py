@@ -37,7 +37,7 @@ from zoo.experiment import (
 )
 from zoo.facade import result_of
 from zoo.registry import find
-from zoo.run.directory import RunDirectory
+from zoo.run.directory import RunDirectory, holds_run
 from zoo.run.handout import Handout
 from zoo.run.job import SearchJob, SearchState
 from zoo.run.journal import FINAL, SEARCH, values_by_id
@@ -595,11 +595,11 @@ class Session:
 def _directory(path: Path, experiment: Experiment, any_key: bool, wait: float) -> tuple[RunDirectory, bool]:
     """Return the directory of a session, and whether it was made just now."""
     config, arrays = experiment.written()
-    if not (path / "config.json").exists():
+    if not holds_run(path):
         try:
             return RunDirectory.create(path, config, arrays, {"executor": "Session"}, wait), True
         except RunDirectoryError:
-            if not (path / "config.json").exists():
+            if not holds_run(path):
                 raise
     directory = RunDirectory.open(path, wait)
     # Who evaluates, and how, is no matter here.

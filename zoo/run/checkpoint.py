@@ -7,9 +7,11 @@ files are checked by sha256 on loading; the newest sound one is taken. Nothing i
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -25,6 +27,8 @@ from zoo.core.errors import CheckpointError, RunDirectoryError, ZooWarning
 
 SCHEMA = 1
 KEPT = 2
+_NAME = re.compile(r"step_\d+")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def save(
@@ -76,7 +80,7 @@ def save(
             shutil.rmtree(beside, ignore_errors=True)
             raise
     shutil.rmtree(aside, ignore_errors=True)
-    for old in sorted(directory.glob("step_*"))[:-KEPT]:
+    for old in _all(directory)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -85,10 +89,11 @@ def sweep(directory: Path, newest: int | None) -> None:
     """Remove what kills left unfinished; call what is newer than the checkpoint that was loaded damaged."""
     for stray in directory.glob(".step_*"):
         shutil.rmtree(stray, ignore_errors=True)
-    for path in sorted(directory.glob("step_*")):
-        if newest is not None and int(path.name.removeprefix("step_")) > newest:
+    for path in _all(directory):
+        if newest is not None and _step(path) > newest:
             shutil.rmtree(path.with_name(f"damaged_{path.name}"), ignore_errors=True)
-            os.rename(path, path.with_name(f"damaged_{path.name}"))
+            with writing(path):
+                os.rename(path, path.with_name(f"damaged_{path.name}"))
 
 
 def load(directory: Path, run: str = "") -> tuple[int, Any, dict[str, np.ndarray[Any, Any]]] | None:
@@ -99,20 +104,35 @@ def load(directory: Path, run: str = "") -> tuple[int, Any, dict[str, np.ndarray
     Raises:
         CheckpointError: All are damaged, or the newest belongs to another run or a newer version.
     """
-    found = sorted(directory.glob("step_*"), reverse=True)
-    for path in found:
+    found, damage = _all(directory), []
+    for path in reversed(found):
         try:
             loaded = _load(path, run)
         except _DamagedError as error:
-            warnings.warn(f"{path} is damaged ({error}); taking the one before.", ZooWarning, stacklevel=3)
+            damage.append(f"{path.name}: {error}")
             continue
+        if damage:
+            warnings.warn(
+                f"a checkpoint in {directory} is damaged ({'; '.join(damage)}); taking the one before.",
+                ZooWarning,
+                stacklevel=3,
+            )
         return loaded
     if found:
         raise CheckpointError(
-            f"every checkpoint in {directory} is damaged. Remove that directory and resume: the run is "
-            "then replayed from evaluations.bin, which holds everything evaluated."
+            f"every checkpoint in {directory} is damaged ({'; '.join(damage)}). Remove that directory and "
+            "resume: the run is then replayed from evaluations.bin, and evaluates only what is not there."
         )
     return None
+
+
+def _all(directory: Path) -> list[Path]:
+    """Return the checkpoints there are, the newest last; what else lies there is nobody's business here."""
+    return sorted((path for path in directory.glob("step_*") if _NAME.fullmatch(path.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))
 
 
 def metrics_of(directory: Path, step: int) -> str:
@@ -129,8 +149,10 @@ def _load(path: Path, run: str) -> tuple[int, Any, dict[str, np.ndarray[Any, Any
     try:
         content = json.loads((path / "state.json").read_text())
         data = (path / "arrays.safetensors").read_bytes()
-    except (OSError, ValueError, RecursionError) as error:
-        raise _DamagedError(str(error)) from error
+    except OSError as error:
+        raise _DamagedError(f"{Path(error.filename or path).name}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise _DamagedError(f"state.json: {error}") from error
     if not isinstance(content, dict):
         raise _DamagedError("state.json holds no object")
     schema = content.get("schema")
@@ -165,10 +187,18 @@ def checksum(content: dict[str, Any]) -> str:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file and wait until it is on the disk."""
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        write_all(file, data)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def write_all(file: int, data: bytes) -> None:
+    """Write to a descriptor until nothing is left."""
+    while data:
+        data = data[os.write(file, data) :]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -183,10 +213,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def writing(
-    path: Path,
-    advice: str = "What was evaluated before is on record: make room and resume the run.",
-) -> Iterator[None]:
+def writing(path: Path, advice: str = "") -> Iterator[None]:
     """Say which file it was that could not be written, and what to do.
 
     Raises:
@@ -195,7 +222,24 @@ def writing(
     try:
         yield
     except OSError as error:
+        remedy = "make room" if error.errno in _FULL else "mend that"
+        advice = advice or f"What was evaluated before is on record: {remedy} and resume the run."
         raise RunDirectoryError(f"{path} cannot be written: {error.strerror}. {advice}") from error
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say which file it was that could not be read.
+
+    Raises:
+        RunDirectoryError: Instead of any `OSError` of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(
+            f"{path} cannot be read: {error.strerror}. Put it back as it was and resume the run."
+        ) from error
 
 
 def _sync_directory(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import functools
 import hashlib
@@ -14,6 +15,7 @@ import math
 import os
 import platform
 import shutil
+import stat
 import sys
 import time
 import warnings
@@ -28,6 +30,7 @@ from safetensors.numpy import save as save_arrays
 
 from zoo.core.device import is_torch, to_numpy
 from zoo.core.errors import RunDirectoryError, ZooWarning
+from zoo.core.validation import hint
 from zoo.execution.ledger import Account
 from zoo.run import checkpoint
 from zoo.run.checkpoint import checksum, write_atomically, writing
@@ -88,6 +91,12 @@ class RunDirectory:
             try:
                 if (path / "config.json").exists():
                     raise RunDirectoryError(f"{path} was made by another process just now.")
+                if any((path / name).exists() for name in ("evaluations.bin", "checkpoints")):
+                    # They may be those of another experiment, whose values would pass for this one's.
+                    raise RunDirectoryError(
+                        f"{path} holds evaluations, but its config.json, which says of what, is missing. "
+                        "Put that back, or choose another directory."
+                    )
                 arrays = save_arrays(start)
                 content = json.loads(dump({"schema": SCHEMA, **config, "start": _sha256(arrays)}))
                 for name, data in (
@@ -105,7 +114,9 @@ class RunDirectory:
                 f"{path} cannot be a run directory: there is a file in its place."
             ) from None
         except OSError as error:
-            raise RunDirectoryError(f"{path} cannot be written: {error.strerror}.") from error
+            raise RunDirectoryError(
+                f"{path} cannot be written: {error.strerror}. Choose another directory."
+            ) from error
         return RunDirectory.open(path, wait)
 
     @staticmethod
@@ -119,7 +130,7 @@ class RunDirectory:
         Raises:
             RunDirectoryError: It is missing, damaged, newer than this version, or held by another process.
         """
-        if not (path / "config.json").exists():
+        if not holds_run(path):
             read_config(path)  # says what is wrong, before a lock is left where no run is
         return RunDirectory(path, wait)
 
@@ -140,7 +151,10 @@ class RunDirectory:
     def discard(self) -> None:
         """Remove the directory, in which nothing has happened yet."""
         self.close()
-        shutil.rmtree(self.path)
+        real = self.path.resolve()
+        shutil.rmtree(real)
+        if self.path.is_symlink():
+            real.mkdir()  # or the link would lead nowhere
 
     def note_resumption(self) -> None:
         """Put it on record that another process goes on, and warn if the same bytes cannot be promised."""
@@ -158,7 +172,8 @@ class RunDirectory:
         changed = [
             f"{name} {before[name]} then, {value} now" for name, value in now.items() if before[name] != value
         ]
-        (self.path / "result.json").unlink(missing_ok=True)
+        with writing(self.path / "result.json"):
+            (self.path / "result.json").unlink(missing_ok=True)
         if changed:
             warnings.warn(
                 f"{self.path} was started elsewhere ({'; '.join(changed)}): it can go on, but the last bits "
@@ -172,6 +187,7 @@ class RunDirectory:
         checkpoints = self.path / "checkpoints"
         loaded = checkpoint.load(checkpoints, self._run)
         step = loaded[0] if loaded else 0
+        self._compare_journal(loaded[1] if loaded else None)
         checkpoint.sweep(checkpoints, step if loaded else None)
         _cut(self.path / "timings.jsonl", step)
         found = functools.reduce(_folded, _cut(self.path / "metrics.jsonl", step), "")
@@ -186,6 +202,23 @@ class RunDirectory:
             )
         self.journal.forget_before(step)
         return loaded
+
+    def _compare_journal(self, tree: Any) -> None:
+        """Warn if the journal holds less than the checkpoint, or the logs, were made of."""
+        journal, logged = self.path / "evaluations.bin", self.path / "metrics.jsonl"
+        if tree is not None and not self.journal.holds(tree["state"]["fields"]["nfev"]):
+            warnings.warn(
+                f"{journal} does not hold all that was evaluated before the newest checkpoint. The search is "
+                "not concerned. To have it evaluated again, remove the directory `checkpoints` and resume.",
+                ZooWarning,
+                stacklevel=6,
+            )
+        elif tree is None and not self.journal.size and logged.exists() and logged.stat().st_size:
+            warnings.warn(
+                f"{self.path} has neither evaluations nor checkpoints any more: the run begins anew.",
+                ZooWarning,
+                stacklevel=6,
+            )
 
     def save(self, step: int, tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> None:
         """Write a checkpoint, the logs first."""
@@ -274,8 +307,8 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
     Raises:
         RunDirectoryError: There is no run at `path`, it is damaged, or of a newer version.
     """
-    if not path.is_dir():
-        raise RunDirectoryError(f"there is no directory {path}.")
+    if not _is_directory(path):
+        raise RunDirectoryError(f"there is no directory {path}.{_nearest(path)}")
     try:
         config = json.loads((path / "config.json").read_text())
         schema, arrays = int(config["schema"]), (path / "start.safetensors").read_bytes()
@@ -285,9 +318,9 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
             del config["schema"]
             start = load_arrays(arrays)
     except FileNotFoundError as error:
-        raise RunDirectoryError(
-            f"{path} is no run directory: it has no {Path(error.filename).name}."
-        ) from None
+        name = Path(error.filename).name
+        advice = "" if name == "config.json" else " Put it back: nothing else says where the run began."
+        raise RunDirectoryError(f"{path} is no run directory: it has no {name}.{advice}") from None
     except Exception as error:
         raise RunDirectoryError(f"{path} is damaged: its configuration cannot be read ({error}).") from error
     if schema > SCHEMA:
@@ -298,7 +331,38 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
     return config, start
 
 
+def holds_run(path: Path) -> bool:
+    """Return whether there is a run in a directory, of whatever kind and in whatever condition.
+
+    Raises:
+        RunDirectoryError: There can be none, as of a name that is too long.
+    """
+    return _is_directory(path) and (path / "config.json").exists()
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            os.stat(path / "config.json")
+            return True
+    except FileNotFoundError:
+        return path.is_dir()
+    except NotADirectoryError:
+        pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunDirectoryError(f"{str(path)!r} cannot be a run directory: {reason}.") from None
+    raise RunDirectoryError(f"{path} cannot be a run directory: there is a file in its place.")
+
+
+def _nearest(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return hint(path.name, (other.name for other in path.parent.iterdir() if other.is_dir()))
+    return ""
+
+
 _PAUSE = 0.002  # seconds between two looks whether a lock is free
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _locks: dict[int, tuple[int, int]] = {}  # by descriptor, which file it is
 
 
@@ -306,7 +370,10 @@ def _locked(path: Path, wait: float) -> int:
     try:
         handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise RunDirectoryError(f"{path} cannot be written: {error.strerror}.") from error
+        raise RunDirectoryError(
+            f"{path} cannot be written: {error.strerror}. A run needs a directory that it may write to: copy "
+            "this one, or choose another; `zoo report` only reads."
+        ) from error
     status, until = os.fstat(handle), time.monotonic() + wait
     file = status.st_dev, status.st_ino
     while True:
@@ -321,7 +388,20 @@ def _locked(path: Path, wait: float) -> int:
             who = "by another process"
             if file in _locks.values():
                 who = "in this process, by a session or run that was not closed"
-            raise RunDirectoryError(f"{path} is in use {who}.") from None
+            raise RunDirectoryError(
+                f"{path} is in use {who}. Wait until that has ended, or end it; the dead hold nothing."
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(handle)
+                raise RunDirectoryError(f"{path} cannot be locked: {error.strerror}.") from error
+            # To refuse would leave nothing to run on where whole clusters share such a file system.
+            warnings.warn(
+                f"{path} cannot be locked, as its file system has no locks ({error.strerror}): make sure "
+                "that no other process uses it.",
+                ZooWarning,
+                stacklevel=5,
+            )
         _locks[handle] = file
         return handle
 
@@ -329,7 +409,8 @@ def _locked(path: Path, wait: float) -> int:
 def _unlock(handle: int) -> None:
     if handle in _locks:  # which a forked child's are not
         del _locks[handle]
-        fcntl.flock(handle, fcntl.LOCK_UN)  # also where such a child has not closed its copy yet
+        with contextlib.suppress(OSError):  # of a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_UN)  # also where such a child has not closed its copy yet
         os.close(handle)
 
 
@@ -347,7 +428,7 @@ def _cut(path: Path, step: int) -> list[bytes]:
     """Keep the first `step` whole lines of a log, and return them."""
     if not path.exists():
         return []
-    with open(path, "r+b") as file:
+    with writing(path), open(path, "r+b") as file:
         lines = [line for line in itertools.islice(file, step) if line.endswith(b"\n")]
         file.truncate(sum(map(len, lines)))
     return lines

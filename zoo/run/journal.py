@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -34,9 +35,10 @@ from safetensors.numpy import save as save_arrays
 
 from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.core.types import Failure, Reply
-from zoo.run.checkpoint import writing
+from zoo.run.checkpoint import reading, write_all, writing
 
 _HEADER = b"gradfree evaluations 2\n"
+_VERSION = re.compile(rb"gradfree evaluations (\d+)\n")
 _MARK = b"\xabGF\x01"
 _FRAME = struct.Struct("<4sII")
 _CHECK = struct.Struct("<I")
@@ -67,19 +69,23 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[tuple[int, int], list[Reply]] = {}
+        self._first_ids: dict[int, int] = {}  # of steps of the search
         end = 0
         if path.exists():
-            end = len(_HEADER) if path.stat().st_size >= len(_HEADER) else 0
-            for record, behind in _scan(path):
-                self._known.setdefault((record.kind, record.step), []).append(record.reply)
-                end = behind
+            with reading(path):
+                end = len(_HEADER) if path.stat().st_size >= len(_HEADER) else 0
+                for record, behind in _scan(path):
+                    self._known.setdefault((record.kind, record.step), []).append(record.reply)
+                    if record.kind == SEARCH:
+                        self._first_ids[record.step] = record.first_id
+                    end = behind
         with writing(path), contextlib.ExitStack() as stack:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             stack.callback(os.close, self._file)
             os.ftruncate(self._file, end)
             os.lseek(self._file, end, os.SEEK_SET)
             if not end:
-                _write(self._file, _HEADER)
+                write_all(self._file, _HEADER)
             stack.pop_all()
 
     @property
@@ -90,6 +96,15 @@ class Journal:
     def known(self, kind: int, step: int) -> list[Reply]:
         """Hand out what an earlier process evaluated of a step; each step is asked for once."""
         return self._known.pop((kind, step), []) if self._known else []
+
+    def holds(self, num_evaluations: int) -> bool:
+        """Return whether all evaluations of the search are on record, up to this one."""
+        have = np.zeros(num_evaluations, bool)
+        for step, first_id in self._first_ids.items():
+            for reply in self._known.get((SEARCH, step), ()):
+                first = first_id + reply.start
+                have[first : first + len(reply.values)] = True
+        return bool(have.all())
 
     def forget_before(self, step: int) -> None:
         """Drop what is known of steps that the checkpoint has behind it."""
@@ -106,7 +121,7 @@ class Journal:
         body = head + np.ascontiguousarray(reply.values, "<f8").tobytes() + failures + extras
         frame = _FRAME.pack(_MARK, len(body), zlib.crc32(body))
         with writing(self._path):
-            _write(self._file, frame + _CHECK.pack(zlib.crc32(frame)) + body)
+            write_all(self._file, frame + _CHECK.pack(zlib.crc32(frame)) + body)
 
     def sync(self) -> None:
         """Wait until the disk has everything, which not even a power failure can then lose."""
@@ -132,7 +147,7 @@ def values_by_id(path: Path, num_evaluations: int) -> np.ndarray[Any, Any]:
         RunDirectoryError: One of them is not on record.
     """
     values, have = np.full(num_evaluations, np.nan), np.zeros(num_evaluations, bool)
-    for record in read(path):
+    for record in read(path) if path.exists() else ():
         if record.kind != SEARCH:
             continue
         first = record.first_id + record.reply.start
@@ -151,11 +166,20 @@ def values_by_id(path: Path, num_evaluations: int) -> np.ndarray[Any, Any]:
 
 def _scan(path: Path) -> Iterator[tuple[Record, int]]:
     """Yield (record, position behind it)."""
-    data = path.read_bytes()
+    with reading(path):
+        data = path.read_bytes()
     if not data.startswith(_HEADER):
         if _HEADER.startswith(data):
             return  # killed while the first line was written
-        raise RunDirectoryError(f"{path} is not a journal of this version of gradfree.")
+        found = _VERSION.match(data)
+        if found and int(found[1]) > int(_HEADER.split()[-1]):
+            raise RunDirectoryError(
+                f"{path} was written by a newer version of gradfree. Update gradfree to use it."
+            )
+        raise RunDirectoryError(
+            f"{path} is not a journal of this version of gradfree. Put it back as it was; without it, "
+            "everything is evaluated again."
+        )
     position, damaged = len(_HEADER), 0
     while position < len(data):
         body = _body(data, position)
@@ -195,8 +219,3 @@ def _body(data: bytes, position: int) -> bytes | None:
         return None
     body = data[behind : behind + length]
     return body if len(body) == length and zlib.crc32(body) == checksum else None
-
-
-def _write(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]

@@ -59,7 +59,7 @@ def test_damage_anywhere_is_noticed_and_the_one_before_taken(tmp_path, name, pla
 
 def test_all_damaged_is_an_error_that_says_what_to_do(tmp_path):
     (save(tmp_path, 1) / "state.json").write_text("{")
-    with pytest.warns(ZooWarning), pytest.raises(CheckpointError, match=r"evaluations\.bin"):
+    with pytest.raises(CheckpointError, match=r"step_000000001: state.json.*evaluations\.bin"):
         checkpoint.load(tmp_path)
 
 
@@ -123,6 +123,6 @@ def test_a_full_disk_leaves_the_one_before_and_no_litter(tmp_path, monkeypatch):
 def test_a_pickle_in_the_place_of_arrays_is_refused_unread(tmp_path):
     path = save(tmp_path, 1) / "arrays.safetensors"
     path.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "pwned").encode() + b"'\ntR.")
-    with pytest.warns(ZooWarning), pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError):
         checkpoint.load(tmp_path)
     assert not (tmp_path / "pwned").exists()
