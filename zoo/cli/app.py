@@ -37,6 +37,7 @@ COMMANDS = {
     },
     "Look": {
         "report": "zoo.cli.report:report",
+        "compare": "zoo.cli.compare:compare",
         "serve": "zoo.cli.serve:serve",
         "export": "zoo.cli.export:export",
     },
@@ -98,7 +99,7 @@ def command(name: str, found: Callable[..., Any] | typer.Typer, panel: str) -> A
     """
     if not isinstance(found, typer.Typer):
         text, examples = help_of(inspect.getdoc(found) or "")
-        single = _application()
+        single = _application(add_completion=False)
         single.command(name, help=text, epilog=examples)(found)
         found = single
     made: Any = typer.main.get_command(found)

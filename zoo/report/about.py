@@ -208,9 +208,8 @@ def _counters(recording: Recording, result: Mapping[str, Any]) -> list[Row]:
         "sent": "Bytes sent to workers",
         "received": "Bytes received from workers",
     }
-    return rows + [
-        (words.get(name, name), number(value)) for name, value in account.items() if name != "busy"
-    ]
+    noted = {name: value for name, value in account.items() if value and name != "busy"}
+    return rows + [(words.get(name, name), number(value)) for name, value in noted.items()]
 
 
 def _experiment(recording: Recording) -> list[Row]:

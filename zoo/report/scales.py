@@ -45,7 +45,9 @@ class Scale:
 
     def name(self, quantity: str) -> str:
         """Return what the axis is called."""
-        return f"{quantity} - {self.offset:.6g}" if self.offset else quantity
+        if not self.offset:
+            return quantity
+        return f"{quantity} {'-' if self.offset > 0 else '+'} {abs(self.offset):.6g}"
 
     def shifted(self, values: Array) -> Array:
         """Return what is drawn: what a logarithm has no place for is left out."""
@@ -74,7 +76,7 @@ class Scale:
 def _apply_linear(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    drawn = [np.asarray(line.get_ydata(), float) for line in axes.lines if len(line.get_ydata())]
+    drawn = [np.asarray(line.get_ydata(), float) for line in axes.lines]
     values = np.concatenate([np.empty(0), *drawn])
     values = values[np.isfinite(values)]
     if not len(values):
@@ -139,7 +141,8 @@ def scale_of_values(best: Array, others: Array, *, is_noisy: bool) -> Scale:
         # What a search that closes in on something gains is lost on every other scale. One that was still on
         # its way as it ended would seem to fall off a cliff.
         gaps = best - best.min()
-        if gaps[int(0.8 * len(gaps))] < gaps[0] / _GAPS:
+        small = gaps[0] / _GAPS
+        if gaps[int(0.8 * len(gaps))] < small and (gaps[gaps > 0] < small).any():
             return Scale("log", offset=float(best.min()))
     return scale_of(values)
 

@@ -43,7 +43,10 @@ def write_report(path: str | Path, out: str | Path | None = None) -> list[Path]:
 def draw_report(recording: Recording, folder: Path) -> list[Path]:
     """Write the report of a run that was read already."""
     said = about(recording)
-    return write_page(folder, "report", _sections(recording), {"title": said.title, "about": said})
+    sections = _sections(recording)
+    pictures = [picture for _, shown in sections for picture in shown]
+    content = {"title": said.title, "about": said, "sections": sections}
+    return write_page(folder, "report", pictures, folder / "report", content)
 
 
 def _sections(recording: Recording) -> list[tuple[str, list[Picture]]]:

@@ -14,15 +14,16 @@ _ADVICE = "What was there before is untouched. Make room, or choose another dire
 
 
 def write_page(
-    folder: Path, name: str, sections: Sequence[tuple[str, list[Picture]]], content: Mapping[str, Any]
+    folder: Path, name: str, pictures: Sequence[Picture], beside: Path, content: Mapping[str, Any]
 ) -> list[Path]:
-    """Write a page and the pictures on it, those as PNG files in a folder of the same name.
+    """Write a page, and the pictures on it as PNG files, too.
 
     Args:
         folder: Where to.
-        name: Of the template, without its ending, and of what is written.
-        sections: Headings and the pictures below them.
-        content: What else the template needs.
+        name: Of the template, without its ending, and of the page.
+        pictures: What is on it.
+        beside: Where their files go.
+        content: What the template needs.
 
     Returns:
         The page, then the pictures.
@@ -30,22 +31,17 @@ def write_page(
     Raises:
         RunDirectoryError: It cannot be written.
     """
-    page, pictures = folder / f"{name}.html", folder / name
-    written = [page]
+    page = folder / f"{name}.html"
+    written, taken = [page], set[str]()
     with writing(page, _ADVICE):
         folder.mkdir(parents=True, exist_ok=True)
-        pictures.mkdir(exist_ok=True)
-    taken: set[str] = set()
-    for _, shown in sections:
-        for picture in shown:
-            file = pictures / f"{_unused(picture.name, taken)}.png"
-            with writing(file, _ADVICE):
-                write_atomically(file, picture.png())
-            written.append(file)
-    text = render(
-        f"{name}.html",
-        {"sections": sections, "version": machine()["versions"].get("gradfree", ""), **content},
-    )
+        beside.mkdir(exist_ok=True)
+    for picture in pictures:
+        file = beside / f"{_unused(picture.name, taken)}.png"
+        with writing(file, _ADVICE):
+            write_atomically(file, picture.png())
+        written.append(file)
+    text = render(f"{name}.html", {"version": machine()["versions"].get("gradfree", ""), **content})
     with writing(page, _ADVICE):
         write_atomically(page, text.encode("utf-8", "replace"))
     return written

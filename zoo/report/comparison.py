@@ -1,0 +1,237 @@
+"""The comparison of many runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.core.validation import check_number
+from zoo.report import comparison_figures as draw
+from zoo.report.entries import Section, find_runs, read_entries, sections_of
+from zoo.report.statistics import (
+    FEWEST,
+    LEVEL,
+    Pair,
+    Summary,
+    pairs_of,
+    runs_needed,
+    summary,
+    targets_of,
+)
+from zoo.report.style import Picture, short
+from zoo.report.writing import write_page
+
+COLUMNS = ("Group", "Runs", "Median", "Quartiles", "Best", "Evaluations", "To the target", "Reached it")
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What there is to say of the runs with one objective.
+
+    Attributes:
+        section: The runs.
+        target: The value that `Summary.ert` is about; infinite where no run had a value.
+        targets: The values that the distributions are about.
+        summaries: A row for each group, the lowest median first.
+        pairs: All pairs of groups with enough runs.
+        remark: What the pairs can say, and how they are to be read.
+    """
+
+    section: Section
+    target: float
+    targets: np.ndarray[Any, Any]
+    summaries: list[Summary]
+    pairs: list[Pair]
+    remark: str
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """It in dictionaries and lists."""
+        pairs = [{**pair._asdict(), "significant": pair.adjusted <= LEVEL} for pair in self.pairs]
+        groups = [one._asdict() for one in self.summaries]
+        return {
+            "objective": self.section.title,
+            "target": self.target,
+            "groups": groups,
+            "pairs": pairs,
+            "remark": self.remark,
+        }
+
+
+def compare(
+    paths: Sequence[str | Path],
+    out: str | Path = "compare",
+    by: str = "options",
+    targets: Sequence[float] | None = None,
+) -> list[Path]:
+    """Compare runs: write a page, `compare.html`, that holds all it needs, and PNGs beside it.
+
+    Runs with different objectives are not compared with each other, but have a section each.
+
+    Args:
+        paths: Run directories, or directories that have some below them.
+        out: Where to put it.
+        by: What groups of runs differ in: "options" (method and options), "method", "objective",
+            "folder" (the one they are in), "budget" or "workers".
+        targets: Values to be reached; the last one is what expected evaluations are about. By default, 51
+            between the worst and the best value seen, and the target of the runs, or where they have none
+            the median of what they ended with.
+
+    Returns:
+        The page, then the pictures.
+
+    Raises:
+        RunDirectoryError: There is no run, or the page cannot be written.
+        ValueError: `by` is none of these, or `targets` holds no number.
+
+    Example:
+        >>> import tempfile, zoo
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for method in ("cma", "random"):
+        ...         for seed in range(2):
+        ...             out = f"{folder}/{method}/{seed}"
+        ...             how = dict(method=method, budget=60, rng=seed, out=out)
+        ...             result = zoo.minimize(lambda x: (x**2).sum(), [1.0, 2.0], **how)
+        ...     page, *pictures = compare([folder], f"{folder}/compared")
+        ...     print(page.name, pictures[0].name)
+        compare.html evaluations.png
+    """
+    return write_comparison(comparisons(paths, by, targets), Path(out))
+
+
+def comparisons(
+    paths: Sequence[str | Path], by: str = "options", targets: Sequence[float] | None = None
+) -> list[Comparison]:
+    """Return what `compare` writes, without writing it."""
+    chosen = None
+    if targets is not None:
+        chosen = np.array(sorted({check_number("targets", value) for value in targets}, reverse=True))
+        if not len(chosen) or not np.isfinite(chosen).all():
+            raise ValueError(f"`targets` must be finite numbers, at least one, got {list(targets)!r}.")
+    sections = sections_of(read_entries(find_runs(paths)), by)
+    return [_comparison(section, chosen) for section in sections]
+
+
+def _comparison(section: Section, chosen: np.ndarray[Any, Any] | None) -> Comparison:
+    targets = targets_of(section) if chosen is None else chosen
+    finals = np.array([entry.final for entry in section.entries])
+    finals = finals[np.isfinite(finals)]
+    asked = {entry.target for entry in section.entries}
+    if chosen is not None:
+        target = float(chosen[-1])
+    elif len(asked) == 1 and None not in asked:
+        target = float(asked.pop() or 0.0)
+    else:
+        target = float(np.median(finals)) if len(finals) else np.inf
+    summaries = sorted((summary(group, target) for group in section.groups), key=lambda one: one.median)
+    pairs = pairs_of(section) if len(section.groups) > 1 else []
+    return Comparison(section, target, targets, summaries, pairs, _remark(section, pairs))
+
+
+def _remark(section: Section, pairs: Sequence[Pair]) -> str:
+    """Return what the tests can say, and how to read them."""
+    groups = section.groups
+    if len(groups) < 2:
+        return "There is one group only, so there is nothing to hold it against."
+    counts = {group.name: len(group.independent) for group in groups}
+    needed = runs_needed(len(groups) * (len(groups) - 1) // 2)
+    sentences = []
+    copies = [group.name for group in groups if len(group.entries) > counts[group.name]]
+    if copies:
+        sentences.append(
+            f"Some runs of {', '.join(copies)} did exactly the same: with equal seeds, or by a method that "
+            "draws no random numbers. They count as one here."
+        )
+    if any(entry.target is not None and entry.final <= entry.target for entry in section.entries):
+        sentences.append(
+            "Runs that reached their target ended there: here they are draws, whoever was faster."
+        )
+    few = [f"{name} has {count}" for name, count in counts.items() if count < FEWEST]
+    if few:
+        sentences.append(
+            f"Nothing is claimed of groups with fewer than {FEWEST} runs: {', '.join(few)}. With "
+            f"{len(groups)} groups, {needed} runs of each are the fewest that can show a difference between "
+            "any two; 10 to 20 are usual."
+        )
+    tested = [count for count in counts.values() if count >= FEWEST]
+    if pairs and min(tested) < runs_needed(len(pairs)):
+        sentences.append(
+            f"With so few runs hardly any difference can be significant: it takes {needed} of each group."
+        )
+    if pairs:
+        sentences.append(
+            "A12 is how often a run of the first group ends lower than one of the second, 0.5 for no "
+            "difference. p is that of the two-sided Mann-Whitney test of final values, adjusted by Holm's "
+            f"method for all pairs: below {LEVEL}, luck alone hardly explains the difference."
+        )
+    return " ".join(sentences)
+
+
+def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
+    """Write the page of comparisons and the pictures on it."""
+    names = list(dict.fromkeys(group.name for one in found for group in one.section.groups))
+    styles = draw.styles(names)
+    parts = []
+    pictures: list[Picture] = []
+    for number, one in enumerate(found):
+        ending = f"_{number + 1}" if len(found) > 1 else ""
+        shown = draw.pictures(one.section, one.targets, styles, ending)
+        pictures += shown
+        parts.append({"comparison": one, "pictures": shown, "rows": rows_of(one), "pairs": _pair_rows(one)})
+    together = []
+    if len(found) > 1 and len(names) > 1:
+        together = draw.together([(one.section, one.targets) for one in found], styles)
+        pictures = together + pictures
+    runs = sum(len(one.section.entries) for one in found)
+    unended = sum(not entry.has_ended for one in found for entry in one.section.entries)
+    about = f"{runs} runs in {len(names)} group{'s' if len(names) != 1 else ''}"
+    about += f", on {len(found)} objectives" if len(found) > 1 else ""
+    about += f"; {unended} of them have not ended" if unended else ""
+    content = {
+        "title": "Runs compared",
+        "columns": COLUMNS,
+        "summary": f"{about}.",
+        "parts": parts,
+        "together": together,
+    }
+    return write_page(out, "compare", pictures, out, content)
+
+
+def rows_of(one: Comparison) -> list[tuple[str, ...]]:
+    """Return the table of a section."""
+    return [
+        (
+            row.name,
+            str(row.runs),
+            value(row.median),
+            f"{value(row.lower)} to {value(row.upper)}",
+            value(row.best),
+            f"{row.evaluations:,.0f}",
+            f"{row.ert:,.0f}" if np.isfinite(row.ert) else "never",
+            f"{row.successes} of {row.runs}",
+        )
+        for row in one.summaries
+    ]
+
+
+def _pair_rows(one: Comparison) -> list[tuple[str, ...]]:
+    return [
+        (pair.first, pair.second, f"{pair.effect:.2f}", short(pair.adjusted), verdict(pair))
+        for pair in one.pairs
+    ]
+
+
+def verdict(pair: Pair) -> str:
+    """Return what a test says, in words."""
+    if pair.adjusted > LEVEL:
+        return "no difference shown"
+    return f"{pair.first if pair.effect > 0.5 else pair.second} is lower"
+
+
+def value(number: float) -> str:
+    """Return a value for a table."""
+    return f"{number:.5g}" if np.isfinite(number) else "none"

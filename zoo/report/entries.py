@@ -1,0 +1,268 @@
+"""Runs to be compared: where they are, how far each came when, and which of them belong together."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.core.errors import CheckpointError, RunDirectoryError, ZooWarning
+from zoo.core.validation import check_choice
+from zoo.report.about import objective_name, plain_options
+from zoo.run.reading import Recording, read_recording
+
+Array = np.ndarray[Any, Any]
+
+_STEPS = 2000  # of a run that are read
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A run as far as it is compared with others.
+
+    Attributes:
+        path: Its directory.
+        config: What it is.
+        workers: How many evaluated it.
+        evaluations: Numbers of evaluations, ascending.
+        best: The lowest value by then; inf where there was none, or none that is allowed.
+        seconds: Seconds of work by then.
+        final: The value it ended with: by fresh evaluations where the function is random.
+        has_ended: Whether its end is on record.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    workers: int
+    evaluations: Array
+    best: Array
+    seconds: Array
+    final: float
+    has_ended: bool
+
+    @property
+    def length(self) -> int:
+        """How many evaluations it made."""
+        return int(self.evaluations[-1]) if len(self.evaluations) else 0
+
+    @property
+    def target(self) -> float | None:
+        """The value at which it was to end, or None."""
+        return self.config.get("target")
+
+    @property
+    def score(self) -> float:
+        """The value it ended with; the target for all that reached theirs, since they did not go on."""
+        return self.final if self.target is None else max(self.final, self.target)
+
+    @property
+    def objective(self) -> str:
+        """What tells its objective from another one."""
+        identity = dict(self.config.get("objective") or {})
+        identity.pop("attributes", None)
+        return json.dumps([identity, self.config.get("dim"), self.config.get("noise")], sort_keys=True)
+
+    @property
+    def title(self) -> str:
+        """What its objective is called."""
+        dim = self.config.get("dim")
+        return f"{objective_name(self.config)}, {dim} variable{'s' if dim != 1 else ''}"
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Runs that differ in their seeds alone, or in what is not asked about."""
+
+    name: str
+    entries: list[Entry]
+
+    @property
+    def finals(self) -> Array:
+        """The values that they ended with."""
+        return np.array([entry.final for entry in self.entries])
+
+    @property
+    def independent(self) -> Array:
+        """What is tested: a score for each run, but for those that did the very same as another one."""
+        seen = {(entry.score, entry.evaluations.tobytes(), entry.best.tobytes()) for entry in self.entries}
+        return np.array(sorted(score for score, *_ in seen))
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """What is compared with each other: groups of runs with one objective."""
+
+    title: str
+    groups: list[Group]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All runs in it."""
+        return [entry for group in self.groups for entry in group.entries]
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether equal points have different values."""
+        return any(entry.config.get("noise") for entry in self.entries)
+
+
+def find_runs(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the run directories among paths, and below them.
+
+    Raises:
+        RunDirectoryError: There is none at or below one of the paths.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise RunDirectoryError(f"there is no directory {path}.")
+        before = len(found)
+        known = 0
+        for folder, inside, files in os.walk(path):
+            inside.sort()
+            if "config.json" in files:
+                known += 1
+                found.setdefault(Path(folder).resolve(), Path(folder))
+                inside.clear()
+        if len(found) == before and not known:
+            raise RunDirectoryError(
+                f"there is no run in {path}: neither it nor a directory below it has a config.json. Give the "
+                "directories that `out` (--out) named, or one above them."
+            )
+    return list(found.values())
+
+
+def read_entries(paths: Sequence[Path]) -> list[Entry]:
+    """Read runs; one that cannot be read is warned of and left out.
+
+    Raises:
+        RunDirectoryError: None can be read.
+    """
+    entries, problems = [], []
+    for path in paths:
+        try:
+            entries.append(entry_of(read_recording(path, _STEPS)))
+        except (RunDirectoryError, CheckpointError) as error:
+            problems.append(str(error))
+    if not entries:
+        raise RunDirectoryError(problems[0] if problems else "there is no run to compare.")
+    for problem in problems:
+        warnings.warn(f"left out: {problem}", ZooWarning, stacklevel=3)
+    return entries
+
+
+def entry_of(recording: Recording) -> Entry:
+    """Return what of a run is compared."""
+    columns, result = recording.columns, recording.result or {}
+    nothing = np.full(len(recording.seconds), np.nan)
+    x, seconds = columns.get("nfev", nothing), recording.seconds
+    best = columns.get("best", nothing)
+    if "violation" in columns:
+        best = np.where(columns["violation"] <= 0, best, np.nan)
+    elif recording.points:  # exact, where the steps are a selection
+        at = np.array([point.nfev for point in recording.points], float)
+        best = np.concatenate([best, [point.fun for point in recording.points]])
+        seconds = np.concatenate([seconds, np.interp(at, x, seconds) if len(x) else np.full(len(at), np.nan)])
+        x = np.concatenate([x, at])
+    noisy, allowed = recording.config.get("noise"), not (result.get("maxcv") or 0) > 0
+    fun = result.get("fun")
+    if fun is not None and allowed and not noisy:
+        x = np.append(x, result.get("nfev", 0))
+        best, seconds = np.append(best, fun), np.append(seconds, sum(recording.worked))
+    order = np.argsort(x, kind="stable")
+    best = np.minimum.accumulate(np.where(np.isfinite(best), best, np.inf)[order])
+    final = (
+        float(fun) if fun is not None and allowed else float(best[-1]) if len(best) and not noisy else np.inf
+    )
+    if noisy and fun is None and len(best):
+        final = recording.last("median")
+    return Entry(
+        recording.path,
+        recording.config,
+        int(recording.meta.get("num_workers") or 1),
+        x[order],
+        best,
+        seconds[order],
+        final if np.isfinite(final) else np.inf,
+        recording.result is not None,
+    )
+
+
+def sections_of(entries: Sequence[Entry], by: str = "options") -> list[Section]:
+    """Return runs in groups, and those in sections of one objective each.
+
+    Args:
+        entries: The runs.
+        by: What groups differ in: one of `WAYS`.
+
+    Raises:
+        ValueError: There is no such way.
+    """
+    name = WAYS[check_choice("by", by, WAYS)](entries)
+    parts: dict[str, dict[str, list[Entry]]] = {}
+    titles: dict[str, str] = {}
+    for entry in entries:
+        part = "" if by == "objective" else entry.objective
+        titles.setdefault(part, "All objectives" if by == "objective" else entry.title)
+        parts.setdefault(part, {}).setdefault(name(entry), []).append(entry)
+    sections, taken = [], set[str]()
+    for part, groups in parts.items():
+        title, number = titles[part], 2
+        while title in taken:
+            title, number = f"{titles[part]} ({number})", number + 1
+        taken.add(title)
+        sections.append(Section(title, [Group(name, groups[name]) for name in sorted(groups)]))
+    return sections
+
+
+def _by_options(entries: Sequence[Entry]) -> Callable[[Entry], str]:
+    """Name the method, and those of its options that are not the same in all its runs."""
+    seen: dict[str, dict[str, set[str]]] = {}
+    for entry in entries:
+        for option, value in plain_options(entry.config).items():
+            seen.setdefault(str(entry.config.get("method")), {}).setdefault(option, set()).add(_short(value))
+    counts: dict[str, int] = {}
+    given: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        method = str(entry.config.get("method"))
+        counts[method] = counts.get(method, 0) + 1
+        for option in plain_options(entry.config):
+            given[method, option] = given.get((method, option), 0) + 1
+
+    def name(entry: Entry) -> str:
+        method = str(entry.config.get("method"))
+        options = plain_options(entry.config)
+        told = [
+            f"{option}={_short(options[option])}"
+            for option, values in sorted(seen.get(method, {}).items())
+            if option in options and (len(values) > 1 or given[method, option] < counts[method])
+        ]
+        return f"{method} ({', '.join(told)})" if told else method
+
+    return name
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else str(value)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _by_entry(name: str) -> Callable[[Sequence[Entry]], Callable[[Entry], str]]:
+    return lambda _: lambda entry: f"{name} {entry.config.get(name)}"
+
+
+WAYS: dict[str, Callable[[Sequence[Entry]], Callable[[Entry], str]]] = {
+    "options": _by_options,
+    "method": lambda _: lambda entry: str(entry.config.get("method")),
+    "objective": lambda _: lambda entry: entry.title,
+    "folder": lambda _: lambda entry: entry.path.resolve().parent.name,
+    "budget": _by_entry("budget"),
+    "workers": lambda _: lambda entry: f"{entry.workers} worker{'s' if entry.workers != 1 else ''}",
+}
+"""What groups may differ in: method and options, or one of these alone."""
