@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shlex
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,9 +33,9 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
+            metavar="NAME",
             help="A problem (`zoo list problems`), or module:function of your own.",
             autocompletion=completion.bench,
-            show_default=False,
         ),
     ],
     method: Annotated[
@@ -96,9 +97,9 @@ def bench(
     # three methods on a bent valley of five variables
     zoo bench rosenbrock --method cma,lbfgs,nelder-mead --dim 5
     # many valleys, two runs at a time
-    zoo bench rastrigin --method de,bipop-cma,random --dim 3 --budget 2e3 --workers 2
+    zoo bench rastrigin --method de,random --dim 3 --budget 2e3 --workers 2
     # a function of your own: loss in model.py
-    zoo bench model:loss --bounds=-5:5x4 --method cma,gp --budget 60 --seeds 3
+    zoo bench model:loss --bounds=-5:5x4 --method cma,powell --seeds 3
     """  # noqa: D301 - \b is for the help page
     with explained(shlex.join(["zoo", *sys.argv[1:]]), is_one_run=False):
         from zoo.cli.contest import Race, run_all, standings
@@ -200,8 +201,10 @@ class _Shown:
         from zoo.core.validation import check_choice
 
         check_choice("--progress", mode, completion.progress(""))
-        terminal = is_terminal(sys.stderr)
-        self._mode = ("panel" if terminal else "none") if mode == "auto" else mode
+        if mode == "auto":
+            in_file = stat.S_ISREG(os.fstat(2).st_mode)
+            mode = "panel" if is_terminal(sys.stderr) else "lines" if in_file else "none"
+        self._mode = mode
         self._races, self._stack = races, contextlib.ExitStack()
         self._advance: Any = None
 

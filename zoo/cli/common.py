@@ -48,7 +48,8 @@ Json = Annotated[
 Progress = Annotated[
     str,
     typer.Option(
-        help="auto (a panel on a terminal, else nothing), panel, lines or none; on standard error.",
+        help="auto (a panel on a terminal, lines in a file, nothing in a pipe), panel, lines, bar or none; "
+        "on standard error.",
         rich_help_panel=_OUTPUT,
         autocompletion=completion.progress,
     ),

@@ -37,9 +37,9 @@ def minimize(
     objective: Annotated[
         str,
         typer.Argument(
+            metavar="OBJECTIVE",
             help='module:function, or "module:factory()"; with --command, a program and its arguments.',
             autocompletion=completion.objectives,
-            show_default=False,
         ),
     ],
     x0: Annotated[

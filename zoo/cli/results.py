@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import typer
 
 from zoo.cli.output import is_terminal, print_facts, remark, say
@@ -76,7 +75,7 @@ def _costs(result: Any) -> dict[str, str]:
 def _point(x: Any) -> str:
     if isinstance(x, Mapping):
         return "\n".join(f"{name} = {_entry(value)}" for name, value in x.items())
-    entries = list(x) if isinstance(x, tuple) else np.asarray(x).tolist()
+    entries = list(x) if isinstance(x, tuple) else x.tolist()
     shown = ", ".join(map(_entry, entries[:_MOST]))
     return shown if len(entries) <= _MOST else f"{shown}, ... ({len(entries)} variables)"
 

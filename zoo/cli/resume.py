@@ -29,7 +29,8 @@ from zoo.cli.results import print_result
 
 def resume(
     directory: Annotated[
-        Path, typer.Argument(help="Directory of the run.", autocompletion=completion.runs, show_default=False)
+        Path,
+        typer.Argument(metavar="DIR", help="Directory of the run.", autocompletion=completion.runs),
     ],
     workers: Workers = 1,
     ray: Ray = False,

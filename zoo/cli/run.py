@@ -18,7 +18,7 @@ from zoo.cli.results import print_result
 def run(
     file: Annotated[
         Path,
-        typer.Argument(help="Experiment file, TOML.", autocompletion=completion.files, show_default=False),
+        typer.Argument(metavar="FILE", help="Experiment file, TOML.", autocompletion=completion.files),
     ],
     change: Annotated[
         list[str] | None,
@@ -48,20 +48,23 @@ def run(
     zoo run experiment.toml --dry-run
     zoo run experiment.toml
     # the same with another method, kept elsewhere
-    zoo run experiment.toml --set method.name=de --set stop.budget=500 --out runs/de
+    zoo run experiment.toml --set method.name=de --out runs/de
     """  # noqa: D301 - \b is for the help page
     with explained():
         import zoo
         from zoo.experiment_file import read_experiment
 
-        changes = [*(change or []), *([f"job.out={json.dumps(str(out))}"] if out is not None else [])]
+        changes = list(change or [])
+        again = ["zoo", "run", str(file), *(word for one in changes for word in ("--set", one))]
+        if out is not None:
+            changes.append(f"job.out={json.dumps(str(out))}")
+            again += ["--out", str(out)]
         experiment = read_experiment(file, changes)
         if dry_run:
             print_code(experiment.toml(), "toml")
             return
         arguments = experiment.arguments()
     place = arguments["out"]
-    again = ["zoo", "run", str(file), *(word for one in changes for word in ("--set", one))]
     with explained(shlex.join(again)):
         logs = list(dict.fromkeys([*experiment.log, *(log or [])]))
         with results_alone():

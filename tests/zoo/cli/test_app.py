@@ -1,112 +1,184 @@
-"""The command line, as a process of its own."""
+"""The command line as a whole: what goes where, and what is said where something is wrong."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 
-ZOO = [sys.executable, "-c", "from zoo.cli import main; main()"]
+import zoo as package
+
+ROOT = Path(__file__).parents[3]
+ROSENBROCK = ("zoo.problems:rosenbrock", "--x0", "0x4", "--budget", "400", "--seed", "1")
 
 
-def zoo(*arguments, cwd=None):
-    import pathlib
-
-    root = pathlib.Path(__file__).parents[3]
+def process(*arguments, cwd):
+    """Run a command in a process of its own."""
     return subprocess.run(
-        [*ZOO, *map(str, arguments)],
+        [sys.executable, "-m", "zoo", *map(str, arguments)],
         capture_output=True,
         text=True,
-        cwd=cwd or root,
-        env={**__import__("os").environ, "PYTHONPATH": str(root)},
+        cwd=cwd,
+        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
         timeout=60,
     )
 
 
-def test_minimize_resume_and_digest(tmp_path):
-    out = tmp_path / "run"
-    problem = ("zoo.problems:rosenbrock", "--x0", "0x4", "--budget", "400", "--seed", "1")
-    done = zoo("minimize", *problem, "--out", out)
-    assert done.returncode == 0
-    assert done.stderr == ""
-    result = json.loads(done.stdout)
-    assert result["nfev"] == 400
-    resumed = zoo("resume", out)
-    assert json.loads(resumed.stdout)["x"] == result["x"]
-    first = zoo("report", "--digest", out).stdout
+def test_minimize_resume_and_digest(zoo):
+    done = zoo("minimize", *ROSENBROCK, "--out", "run")
+    assert done.status == 0
+    assert done.json["nfev"] == 400
+    assert zoo("resume", "run").json["x"] == done.json["x"]
+    first = zoo("report", "--digest", "run").out
     assert first.split()[::2][:1] == ["state"]
-    again = tmp_path / "again"
-    on_workers = zoo("minimize", *problem, "--out", again, "--workers", "2")
-    assert on_workers.returncode == 0
-    account = json.loads(on_workers.stdout)["account"]
+    on_workers = zoo("minimize", *ROSENBROCK, "--out", "again", "--workers", 2)
+    account = on_workers.json["account"]
     assert len(account["busy"]) == 2
     assert account["sent"] > account["received"] > 0
-    assert on_workers.stderr.startswith(f"zoo: {account['evaluations']} evaluations, 0 retried, ")
-    ended = json.loads((again / "events.jsonl").read_text().splitlines()[-1])
+    assert f"zoo: {account['evaluations']} evaluations, 0 retried, " in on_workers.err
+    ended = json.loads(Path("again/events.jsonl").read_text().splitlines()[-1])
     assert ended["account"] == account
-    assert zoo("report", "--digest", again).stdout == first
-    assert json.loads(zoo("report", out).stdout)["fun"] == result["fun"]
+    assert zoo("report", "--digest", "again").out == first
 
 
-def test_the_users_own_module_and_a_program(tmp_path):
-    (tmp_path / "mine.py").write_text("def loss(x):\n    return float((x * x).sum())\n")
-    done = zoo("minimize", "mine:loss", "--x0", "1,2", "--bounds", "-3:3", "--budget", "60", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (tmp_path / "loss.py").write_text(
-        "while True: print(sum(float(v) ** 2 for v in input().split()), flush=True)\n"
-    )
-    program = f"{sys.executable} loss.py"
-    done = zoo("minimize", "--command", program, "--bounds", "-3:3,-1:1", "--budget", "30", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["fun"] < 9
+def test_the_users_own_module_and_a_program(zoo, model):
+    done = zoo("minimize", "model:loss", "--x0", "1,2", "--bounds", "-3:3", "--budget", "6e1")
+    assert (done.status, done.json["nfev"]) == (0, 60)
+    program = f"{sys.executable} simulate.py"
+    done = zoo("minimize", "--command", program, "--bounds", "-3:3x2", "--budget", 30)
+    assert done.status == 0, done.err
+    assert done.json["fun"] < 9
+    assert len(done.json["x"]) == 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_the_objective_prints_is_no_result(tmp_path, workers):
     (tmp_path / "loud.py").write_text("def loss(x):\n    print('hello')\n    return float((x * x).sum())\n")
-    done = zoo("minimize", "loud:loss", "--x0", "1,2", "--budget", "30", "--workers", workers, cwd=tmp_path)
+    arguments = ("--x0", "1,2", "--budget", "30", "--workers", workers)
+    done = process("minimize", "loud:loss", *arguments, cwd=tmp_path)
     assert json.loads(done.stdout)["nfev"] == 30
     assert done.stderr.count("hello") == 30
 
 
-def test_an_objective_that_fails_is_shown(tmp_path):
-    (tmp_path / "bad.py").write_text("def loss(x):\n    return 1 / 0\n")
-    done = zoo("minimize", "bad:loss", "--x0", "1,2", "--out", "run", cwd=tmp_path)
-    assert done.returncode == 3
-    assert "evaluation 0 raised" in done.stderr
-    assert "1 / 0" in done.stderr
-    assert "cli/app.py" not in done.stderr
+def test_an_objective_that_fails_is_shown_and_goes_on_once_it_is_mended(zoo, model):
+    Path("broken").touch()
+    done = zoo("minimize", "model:loss", "--x0", "1,2", "--budget", 100, "--out", "a run", "--workers", 2)
+    assert done.status == 3
+    assert "evaluation 0 raised" in done.err
+    assert "raise ArithmeticError('out of paper')" in done.err
+    assert "cli/app.py" not in done.err
+    assert "`zoo resume 'a run' --workers 2` goes on" in done.err
+    Path("broken").unlink()
+    assert zoo("resume", "a run").json["nfev"] == 100
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "said"),
     [
-        (("minimize", "zoo.problems:sphere", "--x0", "0x3", "--method", "cam"), 2, "Did you mean 'cma'"),
-        (("minimize", "zoo.problems:sphere", "--x0", "a,b"), 2, "`--x0` must be numbers"),
-        (("minimize", "zoo.problems:sphere", "--bounds", "1"), 2, "`--bounds` must be LOWER:UPPER"),
-        (("minimize", "zoo.problems:spher", "--x0", "0x3"), 2, "has no 'spher'. Did you mean 'sphere'"),
-        (("minimize", "zoo.problems:sphere", "--x0", "0x3", "--option", "x"), 2, "NAME=VALUE"),
-        (
-            ("minimize", "zoo.problems:sphere", "--x0", "0x3", "--option", "sigme=1"),
-            2,
-            "Did you mean 'sigma'",
-        ),
-        (("resume", "nowhere"), 2, "there is no directory nowhere"),
-        (("report", "--digest", "zoo"), 2, "is no run directory"),
-        (("minimise",), 2, "There is no command 'minimise'. Did you mean 'minimize'"),
+        ("minimize zoo.problems:sphere --x0 0x3 --method cam", "Did you mean 'cma'"),
+        ("minimize zoo.problems:sphere --x0 a,b", "`--x0` must be numbers"),
+        ("minimize zoo.problems:sphere --bounds 1", "`--bounds` must be LOWER:UPPER"),
+        ("minimize zoo.problems:sphere --bounds 0:1,0:1x3", "`--bounds` must be LOWER:UPPER"),
+        ("minimize zoo.problems:sphere --x0 0x3 --option x", "NAME=VALUE"),
+        ("minimize zoo.problems:sphere --x0 0x3 --option sigme=1", "Did you mean 'sigma'"),
+        ("minimize zoo.problems:sphere --x0 0x3 --budget 1.5", "must be a whole number"),
+        ("minimize zoo.problems:sphere --x0 0x3 --progress panle", "Did you mean 'panel'"),
+        ("minimize zoo.problems:sphere --x0 0x3 --log tensorbord", "Did you mean 'tensorboard'"),
+        ("minimize zoo.problems:sphere --x0 0x3 --budgt 10", "no option --budgt. Did you mean --budget?"),
+        ("minimize zoo.problems:sphere", "Give --x0 0x10 for ten zeros"),
+        ("minimize zoo.problems:spher --x0 0x3", "has no 'spher'. Did you mean 'sphere'"),
+        ("minimize model:los --x0 0x3", "has no 'los'. Did you mean 'loss'"),
+        ("minimize model:fitness --x0 0x3", "has no 'fitness'. It has 'loss'."),
+        ("minimize model:number --x0 0x3", "must name something to call, got 'model:number', which is 3"),
+        ("minimize modl:loss --x0 0x3", "Did you mean 'model'"),
+        ("minimize model.loss --x0 0x3", "Did you mean 'model:loss'"),
+        ("minimize model.py:loss --x0 0x3", "Did you mean 'model:loss'"),
+        ("minimize model.py --x0 0x3", "Did you mean 'model:function'"),
+        ("minimize torn:loss --x0 0x3", "SyntaxError: '(' was never closed"),
+        ("minimize needy:loss --x0 0x3", "No module named 'what_nobody_has'"),
+        ("minimize zoo.problems:sphere --x0 0x3 --constraint modl:loss", "Did you mean 'model'"),
+        ("minimize", "Missing argument"),
+        ("minimize --command simulate.py", "Give --x0"),
+        ("run experimen.toml", "Did you mean 'experiment.toml'"),
+        ("run experiment.toml --set stop.budgt=3", "Did you mean `budget`"),
+        ("run experiment.toml --set job.out=here", "here exists and is no run directory"),
+        ("resume nowhere", "there is no directory nowhere"),
+        ("report --digest here", "is no run directory"),
+        ("bench rosenbrok", "Did you mean 'rosenbrock'"),
+        ("bench zdt1", "several objectives"),
+        ("bench g06 --dim 3", "has 2 variables"),
+        ("bench sphere --bounds 0:1", "leave those options out"),
+        ("bench sphere --method cma,dee", "Did you mean 'de'"),
+        ("bench model:loss", "give --bounds"),
+        ("list methds", "Did you mean 'methods'"),
+        ("list methods cmaa", "Did you mean 'cma'"),
+        ("minimise", "There is no command 'minimise'. Did you mean 'minimize'"),
+        ("--versoin", "Did you mean --version"),
     ],
 )
-def test_wrong_arguments_are_explained(arguments, status, said):
-    done = zoo(*arguments)
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr.replace("Traceback of the objective", "")
-    assert done.returncode == status
-    assert done.stdout == ""
+def test_wrong_arguments_are_explained(zoo, model, arguments, said):
+    Path("here").mkdir()
+    Path("here/notes").touch()
+    Path("torn.py").write_text("def loss(x:\n")
+    Path("needy.py").write_text("import what_nobody_has\n")
+    done = zoo(*arguments.split())
+    assert said in done.err
+    assert done.err.startswith("zoo: ") or "experiment.toml" in done.err
+    assert "Traceback" not in done.err
+    assert (done.status, done.out) == (2, "")
 
 
-def test_version():
-    import zoo as package
+def test_where_a_module_was_looked_for(zoo, tmp_path):
+    assert f"in {tmp_path} or among what is installed" in zoo("minimize", "nothing:loss", "--x0", 1).err
 
-    assert zoo("--version").stdout.strip() == package.__version__
+
+def test_version(zoo):
+    assert zoo("--version").out.strip() == package.__version__
+
+
+def test_help_needs_next_to_nothing(tmp_path):
+    heavy = {"numpy", "torch", "scipy", "matplotlib", "pydantic", "jinja2", "ray", "tomlkit"}
+    code = f"""
+import sys
+from zoo.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    print(sorted({heavy!r} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_log_beside_the_run(zoo):
+    arguments = ("--budget", 70, "--seed", 1, "--log", "csv")
+    zoo("minimize", "zoo.problems:sphere", "--x0", "1x3", *arguments, "--out", "run")
+    rows = Path("run/steps.csv").read_text().splitlines()
+    assert rows[0].startswith("step,nfev,best")
+    assert len(rows) == 11
+    zoo("minimize", "zoo.problems:sphere", "--x0", "1x3", *arguments)
+    assert Path("steps.csv").read_text().splitlines() == rows
+
+
+def test_progress_is_shown_on_standard_error(zoo):
+    arguments = ("zoo.problems:sphere", "--x0", "1x3", "--budget", 70, "--progress")
+    assert zoo("minimize", *arguments, "none").err == ""
+    done = zoo("minimize", *arguments, "lines")
+    assert "nfev=70" in done.err
+    assert done.json["nfev"] == 70
+
+
+def test_warnings_are_a_line(zoo, model):
+    zoo("minimize", "model:loss", "--x0", "1x3", "--budget", 50, "--out", "run")
+    meta = Path("run/meta.json")
+    meta.write_text(re.sub(r'"numpy": "[^"]*"', '"numpy": "1.0"', meta.read_text()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = zoo("resume", "run")
+    assert done.status == 0
+    assert re.search(r"^zoo: warning: run was started elsewhere \(numpy 1.0 then.*$", done.err, re.MULTILINE)

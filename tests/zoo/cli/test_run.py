@@ -1,0 +1,50 @@
+"""`zoo run`: experiments from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def test_a_dry_run_prints_what_would_be_run(zoo, model):
+    done = zoo("run", "experiment.toml", "--dry-run", "--set", "method.name=de")
+    assert done.status == 0, done.err
+    assert not Path("runs").exists()
+    Path("whole.toml").write_text(done.out)
+    assert zoo("run", "whole.toml", "--dry-run").out == done.out
+    assert zoo("run", "whole.toml").json["method"] == "de"
+    assert Path("runs/experiment/result.json").exists()
+
+
+def test_a_dry_run_evaluates_nothing_and_imports_all(zoo, model):
+    Path("broken").touch()
+    assert zoo("run", "experiment.toml", "--dry-run").status == 0
+    done = zoo("run", "experiment.toml", "--dry-run", "--set", "objective.function=model:fitness")
+    assert done.status == 2
+    assert "'model' has no 'fitness'" in done.err
+
+
+def test_a_run_is_resumed_and_another_one_refused(zoo, model):
+    first = zoo("run", "experiment.toml", "--progress", "lines")
+    assert first.status == 0
+    assert "directory=runs/experiment" in first.err
+    assert zoo("run", "experiment.toml").json["x"] == first.json["x"]
+    refused = zoo("run", "experiment.toml", "--set", "stop.budget=300")
+    assert refused.status == 2
+    assert "runs/experiment holds another run: 'budget' differ" in refused.err
+    elsewhere = zoo("run", "experiment.toml", "--set", "stop.budget=300", "--out", "runs/longer")
+    assert elsewhere.json["nfev"] == 300
+    assert Path("runs/longer").is_dir()
+
+
+def test_an_objective_that_fails_goes_on_by_the_same_command(zoo, model):
+    Path("broken").touch()
+    done = zoo("run", "experiment.toml", "--set", "stop.budget=90", "--out", "a run")
+    assert done.status == 3
+    assert "`zoo run experiment.toml --set stop.budget=90 --out 'a run'` goes on" in done.err
+    Path("broken").unlink()
+    assert zoo("run", "experiment.toml", "--set", "stop.budget=90", "--out", "a run").json["nfev"] == 90
+
+
+def test_logs_that_the_file_and_the_command_ask_for(zoo, model):
+    zoo("run", "experiment.toml", "--set", "job.log=['csv']", "--log", "csv")
+    assert len(Path("runs/experiment/steps.csv").read_text().splitlines()) > 10
