@@ -29,7 +29,7 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             (tmp_path / named[1]).write_text(block)
     names: dict[str, object] = {"__name__": page.stem}
     for number, block in enumerate(blocks(page, "python")):
-        exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+        exec(compile(block, f"{page.name}, block {number}", "exec", dont_inherit=True), names)
     # What needs a cluster or a GPU is marked "py": it can at least be read.
     for number, block in enumerate(blocks(page, "py")):
         compile(block, f"{page.name}, block {number} of those not run", "exec")
