@@ -143,7 +143,7 @@ def pairs_of(section: Section) -> list[Pair]:
 
 
 def _tested(one: Array, other: Array) -> tuple[float, float]:
-    """Return the statistic of Mann and Whitney and its two-sided p: exact, also of ties, where runs are few."""
+    """Return the statistic of Mann and Whitney and its two-sided p: exact, with ties, too, of few runs."""
     from scipy.stats import PermutationMethod, mannwhitneyu
 
     tied = len(np.unique([*one, *other])) < len(one) + len(other)
