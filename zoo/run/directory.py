@@ -372,7 +372,7 @@ def _locked(path: Path, wait: float) -> int:
     except OSError as error:
         raise RunDirectoryError(
             f"{path} cannot be written: {error.strerror}. A run needs a directory that it may write to: copy "
-            "this one, or choose another; `zoo report` only reads."
+            "this one, or choose another; `zoo report --out ELSEWHERE` shows it as it is."
         ) from error
     status, until = os.fstat(handle), time.monotonic() + wait
     file = status.st_dev, status.st_ino
