@@ -8,6 +8,8 @@ export RAY_worker_niceness = 0
 export RAY_USAGE_STATS_ENABLED = 0
 export MPLBACKEND = Agg
 export HF_HUB_OFFLINE = 1
+# Hundreds of processes are started: what each imports is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -17,8 +19,9 @@ INSTALLED = .venv/.installed
 demo: $(INSTALLED)
 	$(RUN) examples/tune_svm.py
 
+# In the order in which they are found: what needs Ray, and with it both cores, comes last.
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

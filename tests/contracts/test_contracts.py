@@ -14,6 +14,7 @@ import pytest
 
 from tests.cases import CASES, Case
 from tests.conftest import global_generators
+from tests.contracts.functions import Function, bowl, constant
 from zoo.core.bounds import Bounds
 from zoo.core.device import Like, to_numpy
 from zoo.core.rng import Key
@@ -28,19 +29,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:the objective did not change:zoo
 
 DIM, STEPS = 4, 12
 START = np.array([0.75, -1.5, 2.0, 0.25])
-
-Function = Callable[[np.ndarray[Any, Any]], float]
-
-
-def bowl(x: np.ndarray[Any, Any]) -> float:
-    """A smooth function with its minimum, 0, at 1; neither symmetric nor separable."""
-    y = np.asarray(x, np.float64) - 1
-    weights = np.arange(1.0, len(y) + 1)
-    return float((weights * y**2).sum() + 0.5 * y.sum() ** 2 + 0.1 * (y**4).sum())
-
-
-def constant(x: np.ndarray[Any, Any]) -> float:
-    return 3.0
 
 
 def values_of(fun: Function, candidates: Candidates) -> np.ndarray[Any, Any]:

@@ -12,7 +12,8 @@ import pytest
 
 import zoo
 from tests.cases import CASES, Case, Problem
-from tests.contracts.test_contracts import START, all_methods, bowl, constant, may_be_flat
+from tests.contracts.functions import bowl, constant
+from tests.contracts.test_contracts import START, all_methods, may_be_flat
 
 # Methods that take differences say so where the objective is constant, which some tests mean it to be.
 pytestmark = pytest.mark.filterwarnings("ignore:the objective did not change:zoo.core.errors.ZooWarning")

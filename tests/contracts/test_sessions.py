@@ -9,7 +9,8 @@ import pytest
 
 import zoo
 from tests.cases import Case
-from tests.contracts.test_contracts import START, all_methods, bowl, may_be_flat
+from tests.contracts.functions import bowl
+from tests.contracts.test_contracts import START, all_methods, may_be_flat
 from tests.contracts.test_runs import same
 
 

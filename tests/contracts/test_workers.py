@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
+import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import pytest
 
 import zoo
 from tests.cases import CASES, Case
-from tests.contracts.test_contracts import START, bowl
+from tests.contracts.functions import Function, bowl, delayed
+from tests.contracts.test_contracts import START
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
 from zoo.core.types import Candidates, Evaluations
@@ -24,20 +25,14 @@ from zoo.execution.executor import Executor
 from zoo.execution.ledger import Ledger
 from zoo.execution.processes import Processes
 from zoo.registry import find
-from zoo.run.digest import digest_of_run
+from zoo.run.digest import Digest, digest_of_run
 from zoo.run.directory import read_events
 
 
-def delayed(x: np.ndarray[Any, Any]) -> float:
-    """Take as long as chance will have it, in whichever process."""
-    time.sleep(0.0004 * (time.perf_counter_ns() // 1000 % 7))
-    return bowl(x)
-
-
 class Opened(Executor):
-    """Workers that were started before, and serve one run after the other."""
+    """Workers, of one kind or another, that were started before and serve one run after the other."""
 
-    def __init__(self, executor: Processes) -> None:
+    def __init__(self, executor: Any) -> None:
         self.executor, self.threads = executor, executor.threads
 
     @contextlib.contextmanager
@@ -76,6 +71,20 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
         yield Opened(executor)
 
 
+def outcome(fun: Function, case: Case, out: Path, **more: Any) -> tuple[int, Digest, bytes]:
+    """Return what of a run must not depend on workers."""
+    arguments: dict[str, Any] = {"method": case.method, "options": case.options, "budget": 90, "rng": 0}
+    result = zoo.minimize(fun, START, out=out, **arguments, **more)
+    return result.nfev, digest_of_run(out), (out / "metrics.jsonl").read_bytes()
+
+
+@cache
+def without_workers(method: str) -> tuple[int, Digest, bytes]:
+    case = next(case for case in CASES if case.method == method)
+    with tempfile.TemporaryDirectory() as parent:
+        return outcome(bowl, case, Path(parent, "run"))
+
+
 # The shared workers evaluate a plain function; one with several objectives is adapted in another way, and
 # tests/zoo/core/test_front.py does the same with workers of its own.
 @pytest.mark.parametrize(
@@ -84,8 +93,6 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Opened]:
     ids=lambda case: case.method,
 )
 def test_same_directory_with_workers(case: Case, opened: Opened, tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"method": case.method, "options": case.options, "budget": 90, "rng": 0}
-    expected = zoo.minimize(bowl, START, out=tmp_path / "serial", **arguments)
     killed: list[int] = []
 
     def kill_one(x: np.ndarray[Any, Any]) -> None:
@@ -93,9 +100,7 @@ def test_same_directory_with_workers(case: Case, opened: Opened, tmp_path: Path)
             killed.append(opened.kill())
 
     run = tmp_path / "run"
-    result = zoo.minimize(delayed, START, workers=opened, out=run, callback=kill_one, **arguments)
-    assert result.nfev == expected.nfev
-    assert digest_of_run(run) == digest_of_run(tmp_path / "serial")
-    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "serial" / "metrics.jsonl").read_bytes()
+    found = outcome(delayed, case, run, workers=opened, callback=kill_one)
+    assert found == without_workers(case.method)
     lost = [event["reason"] for event in read_events(run) if event["event"] == "worker lost"]
     assert lost == [f"process {pid} was ended by signal 9 (SIGKILL)" for pid in killed]

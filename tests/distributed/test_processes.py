@@ -718,7 +718,8 @@ def run(script, *arguments, **options):
     )
 
 
-def test_script_without_a_guard(tmp_path):
+def test_script_without_a_guard(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # which tears lines of two processes apart
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     with run(path, cwd=tmp_path) as process:
