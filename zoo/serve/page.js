@@ -135,6 +135,7 @@ function choose(id, alone) {
   } else if (places.size < MOST_CHOSEN) {
     place(id);
   }
+  for (const card of cards.values()) card.open = places.size === 1;
   wished = [...places.keys()];
   history.replaceState(null, "", `#${wished.join(",")}`);
   show();
@@ -233,7 +234,7 @@ function showCards() {
       const element = $("#card").content.firstElementChild.cloneNode(true);
       cards.set(id, element);
       $("#cards").append(element);
-      $(".events", element).open = places.size === 1;
+      element.open = places.size === 1;
     }
     showCard(cards.get(id), id, run);
   }
@@ -242,12 +243,12 @@ function showCards() {
 function showCard(card, id, run) {
   const { summary } = run;
   paint($(".swatch", card), id);
-  say($(".name", card), summary.name);
+  say($("h2", card), summary.name);
   showStatus($(".status", card), run);
   say($(".about", card), about(summary));
   const heard = summary.updated ? `, last heard of ${duration(Math.max(0, now - summary.updated))} ago` : "";
   say($(".note", card), run.gone ? "Its directory is gone; this is the last that was seen of it."
-    : sentence(summary.note) + (["waiting", "stopped"].includes(summary.status) ? heard : ""));
+    : summary.note + (["waiting", "stopped"].includes(summary.status) ? heard : ""));
   $(".note", card).hidden = !$(".note", card).textContent;
   showFacts($("dl", card), facts(run));
   const point = $(".point", card);
@@ -384,10 +385,6 @@ function moment(text) {
   if (Number.isNaN(time.getTime())) return text;
   const day = time.toDateString() === new Date().toDateString() ? {} : { day: "numeric", month: "short" };
   return time.toLocaleString("en-GB", { ...day, hour: "2-digit", minute: "2-digit", second: "2-digit" });
-}
-
-function sentence(text) {
-  return text && text[0].toUpperCase() + text.slice(1);
 }
 
 function say(element, text) {

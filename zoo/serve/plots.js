@@ -10,15 +10,18 @@ const canvases = new Map(); // by key: {figure, canvas, drawn}
 let wanted = null;
 let resting = 0;
 let isStale = false;
+let shown = ""; // runs that are drawn
 
 // Draws soon, and the newest only, where this is called again and again; at once what somebody asked for.
 export function draw(chosen, options, isAsked = false) {
   wanted = [chosen, options];
   isStale ||= isAsked;
+  const ids = chosen.map(({ id }) => id).join();
   const section = document.querySelector("#plots");
   section.hidden = !window.Plotly || chosen.length === 0;
-  if (section.hidden || (resting && !isAsked)) return;
+  if (section.hidden || (resting && !isAsked && ids === shown)) return;
   clearTimeout(resting);
+  shown = ids;
   resting = setTimeout(() => {
     const began = performance.now();
     drawAll(...wanted);
@@ -64,9 +67,10 @@ function drawAll(runs, { x, scale }) {
 function values(run, axis, isAlone) {
   const best = trace(run, axis, "best", { shape: "hv", width: 2 });
   if (!isAlone) return [best];
+  const faint = { colour: "--plain", width: 1 };
   const others = ["median", "value"]
     .filter((name) => name in run.curves.columns)
-    .map((name) => trace(run, axis, name, { shape: "hv", colour: "--plain", width: 1, dash: name === "median" ? "dot" : "solid" }));
+    .map((name) => trace(run, axis, name, name === "median" ? { ...faint, dash: "dot" } : { ...faint, shape: "hv" }));
   const labels = { median: "median of a step", value: "lowest of a step" };
   for (const other of others) other.name = labels[other.meta];
   return [...others, { ...best, name: "best so far" }];
@@ -102,18 +106,23 @@ function trace(run, axis, name, { shape = "linear", width = 1.5, colour, dash } 
 function drawOne({ key, title, within, axis, traces }, scale, runs) {
   if (!canvases.has(key)) canvases.set(key, made(within));
   const { figure, canvas, heading, legend } = canvases.get(key);
-  const isLog = scale === "log" || (scale === "auto" && spansMagnitudes(traces));
+  const isWide = within === "#values";
+  const { lowest, highest, least } = magnitudes(traces);
+  const fits = highest > 50 * least && (isWide ? lowest >= 0 : lowest > 0);
+  const isLog = isWide && scale !== "auto" ? scale === "log" : fits;
+  if (isLog && lowest <= 0) {
+    for (const one of traces) one.y = one.y.map((value) => (value > 0 ? value : null));
+  }
   const print = JSON.stringify([traces.map((t) => [t.x.length, t.x.at(-1), t.y.at(-1), t.line, t.name]), isLog, axis,
     runs.map(({ id, curves }) => [id, curves.cursor])]);
   if (figure.dataset.drawn === print && !isStale) return;
   figure.dataset.drawn = print;
   heading.textContent = title;
   const aside = document.createElement("small");
-  aside.textContent = isLog ? " log" : "";
+  aside.textContent = isLog ? ` log${lowest <= 0 ? ", above 0" : ""}` : "";
   heading.append(aside);
   const [unit, label] = unitOf(axis, traces);
   for (const one of traces) one.x = unit === 1 ? one.x : one.x.map((value) => (value === null ? null : value / unit));
-  const isWide = within === "#values";
   if (isWide) legend.replaceChildren(...traces.map((one, i) => entry(one, runs.length === 1 ? one.name : runs[i].name)));
   const line = { gridcolor: colourOf("--line"), zerolinecolor: colourOf("--line"), linecolor: colourOf("--line") };
   const layout = {
@@ -173,17 +182,18 @@ function names(runs) {
   });
 }
 
-function spansMagnitudes(traces) {
-  let [lowest, highest] = [Infinity, 0];
+// Returns the extremes, and the least value that has a logarithm.
+function magnitudes(traces) {
+  let [lowest, highest, least] = [Infinity, -Infinity, Infinity];
   for (const { y } of traces) {
     for (const value of y) {
       if (value === null) continue;
-      if (value <= 0) return false;
       if (value < lowest) lowest = value;
       if (value > highest) highest = value;
+      if (value > 0 && value < least) least = value;
     }
   }
-  return highest > 50 * lowest;
+  return { lowest, highest, least };
 }
 
 function showThinning(runs) {

@@ -13,8 +13,10 @@ import numpy as np
 
 from zoo.serve.tail import Tail
 
-MOST = 2000  # points of a curve
+MOST = 1200  # points of a curve, which is a few hundred pixels wide
 _MOST_COLUMNS = 120
+_LONGEST_NAME = 200
+_LARGEST = 10**300
 _SECONDS = re.compile(rb'"seconds": *([0-9.eE+-]+)')
 _HAS_POINT = b'"x": ['
 _CURSOR = re.compile(r"(\d{1,12})\.(\d{1,12})\.(\d{1,12})")
@@ -141,25 +143,26 @@ class Series:
 
 def json_object(data: bytes) -> dict[str, Any]:
     """Return what a line or a file holds, empty if it is damaged."""
-    with contextlib.suppress(ValueError, RecursionError):
+    try:  # suppressing errors by a context manager takes as long as reading a line
         found = json.loads(data)
-        if isinstance(found, dict):
-            return found
-    return {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def finite(value: Any) -> float | None:
     """Return a number as JSON can hold it, None for all else: NaN, infinity, an integer beyond floats."""
-    with contextlib.suppress(OverflowError):
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            return int(value) if isinstance(value, bool) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int):
+        return int(value) if abs(value) < _LARGEST else None
     return None
 
 
 def _numbers(line: bytes) -> dict[str, float | None]:
     """Return the scalars of a line; the best point is none, nor are lists."""
     return {
-        name[:200]: finite(value)
+        name[:_LONGEST_NAME]: finite(value)
         for name, value in json_object(line).items()
         if value is None or isinstance(value, (int, float))
     }

@@ -33,6 +33,7 @@ _COUNTED = {
     "resumed": "resumed",
 }
 _NOT_SHOWN = ("time", "event", "account", "versions", "processor")
+_FEW = 8  # steps by which one tells how long they take
 _MOST_EVENTS = 12
 _MOST_VARIABLES = 100
 _LONGEST_TEXT = 400
@@ -139,7 +140,7 @@ class Watched:
         lines = last_lines(self.path / "metrics.jsonl")
         last = json_object(lines[-1]) if lines else {}
         step, nfev, best = (finite(last.get(name)) for name in ("step", "nfev", "best"))
-        times = [json_object(line) for line in last_lines(self.path / "timings.jsonl")[-50:]]
+        times = [json_object(line) for line in last_lines(self.path / "timings.jsonl")[-_FEW:]]
         clock = [finite(entry.get("seconds")) or 0.0 for entry in times]
         if times and step and nfev:
             # Either log may be ahead of the other: what waits in the memory of the run is not here yet.
