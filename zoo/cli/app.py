@@ -191,11 +191,16 @@ def _loaded(entry: importlib.metadata.EntryPoint) -> Any:
         lines = str(error).splitlines() or [""]
         reason = f"cannot be loaded from {entry.value}: {type(error).__name__}: {lines[0]}"
 
-    def broken() -> None:
+    broken = _application(add_completion=False)
+
+    @broken.command(
+        help=reason.replace("[", "\\["),
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+    def say() -> None:
         typer.echo(f"zoo: the command {entry.name!r} {reason}", err=True)
         raise typer.Exit(2)
 
-    broken.__doc__ = reason.replace("[", "\\[")
     return broken
 
 

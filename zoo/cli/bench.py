@@ -17,7 +17,7 @@ import typer
 from zoo.cli import completion
 from zoo.cli.common import Json, Progress, count, explained, results_alone
 from zoo.cli.minimize import bounds_of, start_of
-from zoo.cli.output import is_terminal, print_json, print_table, remark, say
+from zoo.cli.output import is_terminal, print_json, print_table, remark
 
 if TYPE_CHECKING:
     from zoo.cli.contest import Race, Standing
@@ -140,7 +140,7 @@ def bench(
             return
         _print(found, target)
         folder = shlex.quote(str(races[0].folder))
-        remark(f"Every run is kept: `zoo report {folder}/{found[0].method}/seed-1` shows how one went.")
+        remark(f"Every run is kept: `zoo compare {folder}` draws them and says what is more than luck.")
 
 
 def region(problem: Problem, dim: int, seed: int, start: list[float] | None) -> dict[str, Any]:
@@ -252,9 +252,6 @@ def _print(found: list[Standing], target: float | None) -> None:
         rows.append(row)
     spare = ("evaluations", "75 %", "25 %")
     print_table(columns, rows, right=[name for name in columns if name != "method"], spare=spare)
-    for one in found:
-        if one.problem:
-            say(f"{one.method}: {one.problem}", "red")
     if target is not None:
         remark(f"Target {target:.10g}; to target: evaluations of all runs, for each that reached it.")
 
@@ -272,7 +269,6 @@ def _described(one: Standing, races: list[Race]) -> dict[str, Any]:
         "evaluations": one.evaluations,
         "evaluations_to_target": plain(one.to_target),
         "cpu_milliseconds": one.milliseconds,
-        "problem": one.problem or None,
         "runs": [str(race.path) for race in races if race.method == one.method],
     }
 

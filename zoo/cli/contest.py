@@ -91,7 +91,6 @@ class Standing:
         to_target: Evaluations of all runs for each that reached the target; infinite where none did.
         milliseconds: CPU time of an evaluation with all that belongs to it, the median of the runs; None
             where it is not known.
-        problem: Why there is nothing, or "".
     """
 
     method: str
@@ -100,7 +99,6 @@ class Standing:
     evaluations: int
     to_target: float
     milliseconds: float | None
-    problem: str = ""
 
     def quantile(self, share: float) -> float:
         """Return the value that this share of the runs reached."""
@@ -138,9 +136,6 @@ def run(race: Race) -> None:
         zoo.minimize(**race.arguments, method=race.method, rng=race.seed, out=race.path, callback=clock)
     except RunDirectoryError as error:
         raise RunDirectoryError(f"{str(error).partition(' Choose')[0]} Give --out another one.") from None
-    except (ValueError, TypeError, ImportError) as error:
-        _append(race.costs, {**note, "problem": str(error)})
-        return
     _append(race.costs, {**note, "seconds": clock.seconds, "evaluations": clock.evaluations})
 
 
@@ -236,10 +231,9 @@ def standings(races: Sequence[Race], target: float | None) -> list[Standing]:
                 evaluations,
                 evaluations / reached if reached else math.inf,
                 statistics.median(speeds) if speeds else None,
-                next((cost["problem"] for cost in costs if "problem" in cost), ""),
             )
         )
-    return sorted(found, key=lambda one: (one.to_target, not one.values, one.quantile(0.5)))
+    return sorted(found, key=lambda one: (one.to_target, one.quantile(0.5)))
 
 
 def _value(result: Mapping[str, Any]) -> float:

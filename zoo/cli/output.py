@@ -95,14 +95,14 @@ def print_facts(facts: Mapping[str, str]) -> None:
 
 
 def say(text: str = "", style: str = "") -> None:
-    """Print a line, in colour where that is a terminal."""
-    if not (style and is_terminal()):
+    """Print a line, wrapped and in colour where that is a terminal."""
+    if not is_terminal():
         typer.echo(text)
         return
     from rich.console import Console
     from rich.text import Text
 
-    Console().print(Text(text, style=style), soft_wrap=True)
+    Console().print(Text(text, style=style))
 
 
 def remark(text: str) -> None:

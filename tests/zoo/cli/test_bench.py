@@ -112,10 +112,20 @@ def test_a_process_that_dies_is_told_of(zoo, tmp_path):
     assert "has died, with exit code 7" in done.err
 
 
-def test_what_a_method_refuses_is_told(zoo):
-    done = zoo("bench", "mixed-rosenbrock", "--method", "de,nsga2", "--budget", 100, "--seeds", 1)
+@pytest.mark.parametrize(
+    "name", [name for name, one in PROBLEMS.items() if not one.several and name != "svm"]
+)
+def test_every_problem_with_one_objective(zoo, name):
+    done = zoo("bench", name, "--method", "random", "--budget", 20, "--seeds", 1)
     assert done.status == 0, done.err
-    assert {one["method"] for one in done.json["methods"]} == {"de", "nsga2"}
+    assert done.json["methods"][0]["evaluations"] == 20
+
+
+def test_constraints_count(zoo):
+    """A value that breaks them is none, however low; most of the box of g06 does."""
+    done = zoo("bench", "g06", "--method", "random", "--budget", 20, "--seeds", 2)
+    assert done.json["methods"][0]["values"] == [None, None]
+    assert done.json["methods"][0]["median"] is None
 
 
 def test_starts_belong_to_seeds_and_minima_stay_in_the_box():
