@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.core.errors import RunDirectoryError
 from zoo.core.space import Space
 from zoo.run.directory import read_config, read_events
 
@@ -91,6 +92,11 @@ def read_recording(path: Path, most: int = 4000) -> Recording:
     Raises:
         RunDirectoryError: There is no run, it is damaged, or of a newer version.
     """
+    with _reading(path):
+        return _read(path, most)
+
+
+def _read(path: Path, most: int) -> Recording:
     config, start = read_config(path)
     log = path / "metrics.jsonl"
     ends, with_point = _lines(log)
@@ -98,19 +104,14 @@ def read_recording(path: Path, most: int = 4000) -> Recording:
     improved = np.union1d(with_point[_evenly(len(with_point), _MOST_POINTS)], with_point[-_MOST_POINTS:])
     wanted = np.union1d(picked, improved)
     steps: list[dict[str, Any]] = []
-    indices: list[int] = []
     points = []
-    is_picked = np.isin(wanted, picked)
-    for index, chosen, entry in zip(wanted, is_picked, _entries(log, ends, wanted), strict=True):
+    for chosen, entry in zip(np.isin(wanted, picked), _entries(log, ends, wanted), strict=True):
         if entry is None:
             continue
-        if "x" in entry:
-            best = entry.get("best")
-            fun = float("nan") if best is None else float(best)
-            points.append(Improvement(entry["step"], entry["nfev"], fun, _array(entry["x"])))
+        if (point := _array(entry.get("x"))) is not None and len(point) == config.get("dim"):
+            points.append(Improvement(entry["step"], entry["nfev"], _number(entry.get("best")), point))
         if chosen:
             steps.append(entry)
-            indices.append(int(index))
     columns, arrays = _columns(steps)
     at, clock = _timings(path / "timings.jsonl")
     seconds, worked = _elapsed(clock)
@@ -146,7 +147,7 @@ def _lines(log: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 
 
 def _entries(
-    log: Path, ends: np.ndarray[Any, Any], wanted: Sequence[int] | np.ndarray[Any, Any]
+    log: Path, ends: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]
 ) -> Iterator[dict[str, Any] | None]:
     """Yield the lines of these numbers, None for one that is damaged."""
     if not len(wanted):
@@ -155,9 +156,13 @@ def _entries(
         for index in wanted:
             start = int(ends[index - 1]) if index else 0
             entry = None
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 entry = json.loads(os.pread(file.fileno(), int(ends[index]) - start, start))
-            yield entry if isinstance(entry, dict) and {"step", "nfev"} <= set(entry) else None
+            yield entry if isinstance(entry, dict) and _is_step(entry) else None
+
+
+def _is_step(entry: dict[str, Any]) -> bool:
+    return all(type(entry.get(name)) is int and 0 <= entry[name] < 2**63 for name in ("step", "nfev"))
 
 
 def _columns(
@@ -168,9 +173,11 @@ def _columns(
     for name in dict.fromkeys(name for entry in steps for name in entry if name != "x"):
         found = [entry.get(name) for entry in steps]
         if any(isinstance(value, list) for value in found):
-            arrays[name] = [_array(value) if isinstance(value, list) else None for value in found]
-        elif not any(isinstance(value, (str, dict)) for value in found):
-            columns[name] = np.array([np.nan if value is None else value for value in found], float)
+            arrays[name] = [_array(value) for value in found]
+        elif any(isinstance(value, (bool, int, float)) for value in found) or all(
+            value is None for value in found
+        ):
+            columns[name] = np.array([_number(value) for value in found])
     return columns, arrays
 
 
@@ -189,15 +196,17 @@ def _timings(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 def _pairs(lines: bytes) -> np.ndarray[Any, Any]:
     """Return the two numbers of each line: all in one go, since there may be millions, or else one by one."""
     numbers = lines.translate(_NUMBERS).replace(b" e ", b" ").split()
-    if len(numbers) == 2 * lines.count(b"\n"):
-        with contextlib.suppress(ValueError):
-            return np.array(numbers, float).reshape(-1, 2)
+    with contextlib.suppress(ValueError):
+        pairs = np.array(numbers, float).reshape(-1, 2)
+        if len(pairs) == lines.count(b"\n") and (np.diff(pairs[:, 0]) == 1).all():
+            return pairs
     found = []
     for line in lines.splitlines():
-        with contextlib.suppress(ValueError, LookupError, TypeError):
+        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
             entry = json.loads(line)
-            found.append((float(entry["step"]), float(entry["seconds"])))
-    return np.array(found, float).reshape(-1, 2)
+            found.append((_number(entry["step"]), _number(entry["seconds"])))
+    pairs = np.array(found, float).reshape(-1, 2)
+    return pairs[np.isfinite(pairs).all(1)]
 
 
 def _elapsed(clock: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[float]]:
@@ -222,13 +231,38 @@ def _evenly(count: int, most: int) -> np.ndarray[Any, Any]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def _array(value: Any) -> np.ndarray[Any, Any]:
-    with contextlib.suppress(TypeError, ValueError):
+def _number(value: Any) -> float:
+    """Return a number of a log, NaN for what is none."""
+    with contextlib.suppress(OverflowError):
+        return float(value) if isinstance(value, (bool, int, float)) else float("nan")
+    return float("inf") if value > 0 else -float("inf")
+
+
+def _array(value: Any) -> np.ndarray[Any, Any] | None:
+    """Return the numbers of an array, or None if it is none."""
+    if not isinstance(value, list):
+        return None
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         return np.array(value, float)
-    return np.array([np.nan if item is None else item for item in np.ravel(value)], float)
+    with contextlib.suppress(ValueError):  # rows of different lengths
+        return np.array([_number(item) for item in np.ravel(np.array(value, object))])
+    return None
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
         return dict(json.loads(path.read_text()))
     return None
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say which run it is whose files cannot be read, and why.
+
+    Raises:
+        RunDirectoryError: Instead of any `OSError` of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunDirectoryError(f"{path} cannot be read: {error}.") from error
