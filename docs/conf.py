@@ -53,6 +53,8 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"/\w+\.py$",
     "abort_on_example_error": True,
+    "within_subsection_order": "gallery.Order",
+    "thumbnail_size": (560, 320),
     "reset_argv": "gallery.arguments",
     "reset_modules": ("gallery.set_style",),
     "download_all_examples": False,
@@ -63,6 +65,10 @@ sphinx_gallery_conf = {
 
 html_theme = "furo"
 html_title = "gradfree"
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#1f5fa8", "color-brand-content": "#1f5fa8"},
+    "dark_css_variables": {"color-brand-primary": "#7db0ea", "color-brand-content": "#7db0ea"},
+}
 html_static_path = ["_static"]
 html_css_files = ["gradfree.css"]
 html_copy_source = False

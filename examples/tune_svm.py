@@ -36,6 +36,10 @@ TASK = "zoo.problems.tasks:SupportVectorTuning()"
 SEED = 3
 
 
+# %%
+# A run with ``zoo.minimize``, and the same on two workers of which one is killed, by a callback.
+
+
 def tune(method: str, budget: int, out: Path, **more: Any) -> Any:
     """Tune the model with one method, keeping the run in `out`."""
     return zoo.minimize(
@@ -72,6 +76,10 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+# %%
+# The run is to be killed as well, so it gets a process of its own.
+
+
 def num_recorded(out: Path) -> int:
     """Return how many evaluations the run has on record."""
     from zoo.run import journal
@@ -93,6 +101,10 @@ def in_a_process(out: Path, budget: int, use_ray: bool, until: Callable[[], bool
             break
         time.sleep(0.02)
     return child.wait()
+
+
+# %%
+# The whole story: killed twice, resumed, and compared.
 
 
 def main(budget: int = 600, use_ray: bool = True, out: Path | None = None) -> dict[str, Any]:
