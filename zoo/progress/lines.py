@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from zoo.progress.refresher import Refresher
 from zoo.progress.tally import Tally
-from zoo.progress.wording import duration, number, rate
+from zoo.progress.wording import number, rate
 
 _FIRST, _LAST, _GROWTH = 10.0, 1800.0, 0.2  # seconds between lines: at first, at most; of the time so far
 
@@ -66,8 +66,8 @@ class LinesDisplay:
             found=tally.found,
             violation=number(tally.violation, 3) if tally.violation > 0 else None,
             step_size=size,
-            elapsed=duration(tally.elapsed(now)),
-            left=None if left is None else duration(left),
+            seconds=round(tally.elapsed(now)),
+            left=None if left is None else round(left),
             rate=None if pace is None else rate(pace),
             **dict(tally.troubles()),
             **more,

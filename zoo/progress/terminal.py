@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import threading
 import time
@@ -33,16 +34,21 @@ class PanelDisplay:
         from rich.console import Console
 
         self._tally, self._stream = tally, stream
-        self._console = Console(file=stream, highlight=False, emoji=False)
-        self._dock = Dock(stream.fileno(), stream.encoding or "utf-8")
+        encoding = stream.encoding or "utf-8"
+        # It only makes text: the stream may be in the middle of what another thread writes.
+        nowhere = io.TextIOWrapper(io.BytesIO(), encoding)
+        self._console = Console(
+            file=nowhere, force_terminal=stream.isatty() or None, highlight=False, emoji=False
+        )
+        self._dock = Dock(stream.fileno(), encoding)
         self._refresher = Refresher(self._tick, delay=_PERIOD)
         self._has_terminal = False
 
     def begin(self) -> None:
+        self._lines(80, None)  # what this imports is not to be imported by a thread
         # A run inside another one's objective leaves the terminal to that one.
         self._has_terminal = _panel_is_up.acquire(blocking=False)
         if self._has_terminal:
-            self._lines(80, None)  # what this imports is not to be imported by a thread
             self._refresher.start()
 
     def look(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 _TOKEN = re.compile(r"\x1b\[(\??)([\d;]*)([A-Za-z])|\x1b([78D])|([\n\r\b\x07])|([^\x1b\n\r\b\x07])")
@@ -26,6 +27,8 @@ class Screen:
         self.region = (0, rows - 1)
         self.cursor_is_shown = True
         self._saved = (0, 0, False)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._rest = ""
 
     @property
     def lines(self) -> list[str]:
@@ -40,11 +43,19 @@ class Screen:
     def is_sane(self) -> bool:
         return self.cursor_is_shown and self.region == (0, self.rows - 1)
 
+    def feed_bytes(self, data: bytes) -> None:
+        """Take what was read, which may end anywhere."""
+        self.feed(self._decoder.decode(data))
+
     def feed(self, text: str) -> None:
-        at = 0
+        text, at = self._rest + text, 0
+        self._rest = ""
         while at < len(text):
             found = _TOKEN.match(text, at)
-            assert found, f"unknown sequence {text[at : at + 12]!r}"
+            if found is None:
+                self._rest = text[at:]
+                assert len(self._rest) < 20, f"unknown sequence {self._rest[:20]!r}"
+                return
             private, numbers, command, escape, control, character = found.groups()
             if character:
                 self._put(character)
