@@ -247,7 +247,8 @@ def _print(found: list[Standing], target: float | None) -> None:
     for rank, one in enumerate(found, 1):
         row = [str(rank), one.method, *(_number(one.quantile(share)) for share in (0.5, 0.25, 0.75))]
         if target is not None:
-            row += [f"{one.reached}/{len(one.values)}", _number(one.to_target)]
+            to_target = f"{one.to_target:,.0f}" if one.reached else "-"
+            row += [f"{one.reached}/{len(one.values)}", to_target]
         row += [f"{one.evaluations:,}", _number(one.milliseconds, 3)]
         rows.append(row)
     spare = ("evaluations", "75 %", "25 %")
