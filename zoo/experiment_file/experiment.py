@@ -85,7 +85,7 @@ class ExperimentFile:
 
     def toml(self) -> str:
         """Return `resolved` as the text of an experiment file."""
-        return tomlkit.dumps(self.resolved())
+        return tomlkit.dumps(_quick(self.resolved()))
 
 
 def read_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ExperimentFile:
@@ -146,6 +146,19 @@ def _experiment(arguments: dict[str, Any]) -> Experiment:
         is_endless=seconds is not None,
         **given,
     )
+
+
+def _quick(value: Any) -> Any:
+    """Return tables with lists of numbers in a form that takes tomlkit a time linear in their length."""
+    if isinstance(value, dict):
+        return {name: _quick(inner) for name, inner in value.items()}
+    return tomlkit.value(repr(value)) if isinstance(value, list) and _is_numeric(value) else value
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_numeric, value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _without(wrong: Sequence[Finding], data: dict[str, Any]) -> Tables:

@@ -236,7 +236,7 @@ class Objective(Table):
     )
     command: Texts | None = Field(
         default=None,
-        description="A program and its arguments, given one line for each point.",
+        description="A program and its arguments, which is given a line for each point.",
         json_schema_extra={"absent": "`function` is to be given"},
     )
     path: Texts | None = Field(
@@ -286,8 +286,10 @@ class Objective(Table):
 class Method(Table):
     """How it is minimised."""
 
-    name: Text = Field(default="auto", description="A method that `zoo.list_methods()` lists.")
-    options: dict[str, Any] = Field(default={}, description="Options of that method.")
+    name: Text = Field(default="auto", description="One of the methods that `zoo list methods` lists.")
+    options: dict[str, Any] = Field(
+        default={}, description="Options of that method: `zoo list NAME` lists them."
+    )
 
 
 class Execution(Table):
