@@ -15,6 +15,7 @@ import scipy.optimize
 
 import zoo
 from tests.cases import CASES
+from tests.zoo.constraints import far, halfspace, near
 from zoo.core.errors import EvaluationError, RunDirectoryError, ZooWarning
 from zoo.problems import sphere
 from zoo.problems.constrained import PROBLEMS
@@ -24,19 +25,6 @@ from zoo.run.digest import digest_of_run
 may_be_flat = pytest.mark.filterwarnings("ignore:the objective did not change:zoo.core.errors.ZooWarning")
 
 START = np.array([2.0, 1.5, -1.0])
-
-
-def halfspace(x):
-    """At least 0 where the coordinates sum up to 1."""
-    return x.sum() - 1
-
-
-def far(x):
-    return x[0] - 2
-
-
-def near(x):
-    return 4 - (x**2).sum()
 
 
 def minimize(constraints=halfspace, fun=sphere, **more):
@@ -106,7 +94,7 @@ def test_every_form_gives_the_same_bytes():
         {"type": "ineq", "fun": halfspace},
         scipy.optimize.NonlinearConstraint(halfspace, 0, np.inf),
         zoo.Constraint(lambda x: -halfspace(x), upper=0),
-        "tests.zoo.test_constraints_facade:halfspace",
+        "tests.zoo.constraints:halfspace",
     ):
         assert same(minimize(given), expected)
     linear = minimize(scipy.optimize.LinearConstraint(ones, 1, np.inf))
@@ -267,7 +255,7 @@ def test_the_callback_hears_of_violations():
 
 @pytest.mark.parametrize("method", ["cma", "de"])
 def test_workers_and_interruptions_change_nothing(tmp_path, method):
-    given = {"method": method, "constraints": ["tests.zoo.test_constraints_facade:halfspace", near]}
+    given = {"method": method, "constraints": ["tests.zoo.constraints:halfspace", near]}
     expected = minimize(**given, out=tmp_path / "alone")
     digest = digest_of_run(tmp_path / "alone")
     for workers in (2, 3):
@@ -292,14 +280,21 @@ SCRIPT = """
 import sys, time
 import numpy as np
 import zoo
-from tests.zoo.test_constraints_facade import START, halfspace, near
+from tests.zoo.constraints import halfspace, near
 
 def slow(x):
     time.sleep(0.004)
     return float((x**2).sum())
 
 result = zoo.minimize(
-    slow, START, constraints=[halfspace, near], method="cma", budget=200, rng=0, out=sys.argv[1], workers=2
+    slow,
+    np.array([2.0, 1.5, -1.0]),
+    constraints=[halfspace, near],
+    method="cma",
+    budget=200,
+    rng=0,
+    out=sys.argv[1],
+    workers=2,
 )
 print(result.x.tobytes().hex())
 """
@@ -367,7 +362,7 @@ def test_functions_must_be_given_again_and_names_need_not(tmp_path):
     with pytest.raises(RunDirectoryError, match=r"has the constraint .*halfspace.*constraints=constraints"):
         zoo.resume(tmp_path / "function")
     assert same(zoo.resume(tmp_path / "function", constraints=halfspace), first)
-    named = "tests.zoo.test_constraints_facade:halfspace"
+    named = "tests.zoo.constraints:halfspace"
     minimize(named, out=tmp_path / "name", fun="zoo.problems:sphere", budget=60)
     assert same(zoo.resume(tmp_path / "name"), first)
     config = json.loads((tmp_path / "name" / "config.json").read_text())
@@ -394,7 +389,7 @@ def test_metrics_hold_the_violation(tmp_path):
 
 def test_the_command_line_takes_names(tmp_path):
     root = Path(__file__).parents[2]
-    here = "tests.zoo.test_constraints_facade"
+    here = "tests.zoo.constraints"
     command = [sys.executable, "-c", "from zoo.cli import main; main()", "minimize", "zoo.problems:sphere"]
     options = ["--x0", "2,1.5,-1", "--method", "cma", "--budget", "200", "--seed", "0"]
     constraints = ["--constraint", f"{here}:halfspace", "--constraint", f"{here}:near"]
