@@ -57,17 +57,17 @@ class Folders:
             return
         known: dict[str, _Folder] = {}
         places: dict[str, Place] = {}
+        short = [root.name for root in self.given]
         for root in self.given:
-            prefix = f"{root.name}/" if len(self.given) > 1 else ""
-            self._walk(str(root), root, prefix, known, places)
+            label = root.name if short.count(root.name) == 1 else str(root)
+            self._walk(str(root), label, known, places)
         self.is_cut_short = len(known) >= MOST_FOLDERS
         self._known, self.places = known, places
         now = time.monotonic()
         self._next = now + max(_INTERVAL, _TIME_SHARE * (now - began))
 
-    def _walk(
-        self, top: str, root: Path, prefix: str, known: dict[str, _Folder], places: dict[str, Place]
-    ) -> None:
+    def _walk(self, top: str, label: str, known: dict[str, _Folder], places: dict[str, Place]) -> None:
+        prefix = f"{label}/" if len(self.given) > 1 else ""
         waiting = [(top, 0)]
         while waiting and len(known) < MOST_FOLDERS:
             path, depth = waiting.pop()
@@ -76,7 +76,7 @@ class Folders:
                 continue
             known[path] = folder
             if folder.is_run:
-                name = prefix + path[len(top) + 1 :] if path != top else root.name
+                name = label if path == top else prefix + path[len(top) + 1 :]
                 number = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
                 places[number] = Place(Path(path), name)
             elif depth < _DEPTH:

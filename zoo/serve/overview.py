@@ -85,17 +85,16 @@ class Overview:
                 self._runs[key] = Watched(*place)
 
     def _look(self, chosen: Mapping[str, str], until: float) -> bool:
-        """Look at the runs that may have changed; return whether some are left."""
+        """Look at the runs that may have changed; return whether some have not been looked at yet."""
         now = time.time()
-        for key, run in self._runs.items():
+        for key, run in sorted(self._runs.items(), key=lambda item: item[1].looked):
             if now >= run.next_look or key in chosen:
-                is_first = not run.summary
-                run.look(self._number, now)
-                if is_first:
+                if run.looked < 0:
                     self._last_change = self._number
+                run.look(self._number, now)
                 if time.monotonic() > until:
-                    return True
-        return False
+                    break
+        return any(run.looked < 0 for run in self._runs.values())
 
     def _forget(self) -> None:
         oldest = time.monotonic() - _KEPT

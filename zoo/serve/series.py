@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import re
@@ -19,6 +20,7 @@ _LONGEST_NAME = 200
 _LARGEST = 10**300
 _SECONDS = re.compile(rb'"seconds": *([0-9.eE+-]+)')
 _HAS_POINT = b'"x": ['
+_generations = itertools.count()  # of all runs: a cursor of one that is gone fits no other
 _CURSOR = re.compile(r"(\d{1,12})\.(\d{1,12})\.(\d{1,12})")
 
 
@@ -39,12 +41,12 @@ class Series:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self.generation = path, -1
+        self._path = path
         self._begin()
 
     def _begin(self) -> None:
         self._metrics, self._timings = Tail(self._path / "metrics.jsonl"), Tail(self._path / "timings.jsonl")
-        self.generation += 1
+        self.generation = next(_generations)
         self.stride = 1
         self.columns: dict[str, list[float | None]] = {}
         self.seconds: list[float | None] = []
@@ -111,7 +113,8 @@ class Series:
             for name in entry:
                 if name not in self.columns and len(self.columns) < _MOST_COLUMNS:
                     self.columns[name] = [None] * self._kept
-            self.generation += self._kept > 0
+            if self._kept:
+                self.generation = next(_generations)
         for name, column in self.columns.items():
             column.append(entry.get(name))
         self._kept += 1
@@ -135,7 +138,7 @@ class Series:
 
     def _thin(self) -> None:
         self.stride *= 2
-        self.generation += 1
+        self.generation = next(_generations)
         self.columns = {name: column[::2] for name, column in self.columns.items()}
         self.seconds = self.seconds[::2]
         self._kept = (self._kept + 1) // 2

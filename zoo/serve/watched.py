@@ -47,6 +47,7 @@ class Watched:
     Attributes:
         path: Its directory.
         name: What it is called on the page.
+        looked: The number of the last look, -1 if there was none.
         version: The number of the last look that found something new.
         summary: What the list of runs has of it, as JSON.
         next_look: When it is worth another look; a run that stopped long ago hardly changes.
@@ -55,7 +56,8 @@ class Watched:
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
-        self.version, self.next_look = -1, 0.0
+        self.looked = self.version = -1
+        self.next_look = 0.0
         self.summary: dict[str, Any] = {}
         self.series: Series | None = None
         self._signature: Any = None
@@ -83,6 +85,7 @@ class Watched:
             number: Of this look.
             now: Seconds since 1970.
         """
+        self.looked = number
         found = {name: _status_of(self.path / name) for name in _LOOKED_AT}
         signature = tuple(found.values())
         changed = max((status[2] for status in signature if status), default=0) / 1e9
@@ -127,7 +130,7 @@ class Watched:
             data = self._events.read()
         for line in data.splitlines():
             event = json_object(line)
-            name = event.get("event")
+            name = _text(event.get("event"))
             if name in ("ended", "resumed"):
                 self._ended = event if name == "ended" else None
             if name in _COUNTED:
