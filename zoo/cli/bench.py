@@ -99,7 +99,7 @@ def bench(
     # many valleys, two runs at a time
     zoo bench rastrigin --method de,random --dim 3 --budget 2e3 --workers 2
     # a function of your own: loss in model.py
-    zoo bench model:loss --bounds=-5:5x4 --method cma,powell --seeds 3
+    zoo bench model:loss --bounds -5:5x4 --method cma,powell --seeds 3
     """  # noqa: D301 - \b is for the help page
     with explained(shlex.join(["zoo", *sys.argv[1:]]), is_one_run=False):
         from zoo.cli.contest import Race, run_all, standings
@@ -189,7 +189,7 @@ def _own(name: str, x0: str | None, bounds: str | None, vectorized: bool) -> Pro
     check_name("NAME", name)
     start, box = None if x0 is None else start_of(x0), None if bounds is None else bounds_of(bounds)
     if start is None and box is None:
-        raise ValueError("give --bounds=-5:5x10 for ten variables that are each between -5 and 5, or --x0.")
+        raise ValueError("give --bounds -5:5x10 for ten variables that are each between -5 and 5, or --x0.")
     dim = len(start if start is not None else box or ())
     return Problem(name, name, "", None if box is None else tuple(box), dim, vectorized=vectorized)
 

@@ -113,8 +113,7 @@ def explained(resume: str | None = None, *, is_one_run: bool = True) -> Iterator
 
 
 _ADVICE = {  # where a message speaks of arguments, what to type
-    "`x0` must be given": "Give --x0 0x10 for ten zeros, --x0 1,2.5, or --bounds=-5:5x10.",
-    "`fun` must": "OBJECTIVE is what they call `fun`.",
+    "`x0` must be given": "Give --x0 0x10 for ten zeros, --x0 1,2.5, or --bounds -5:5x10.",
 }
 
 

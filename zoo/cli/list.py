@@ -57,8 +57,10 @@ def list_(
         if name is None and what not in kinds:
             name, what = what, next((kind for kind in kinds if what in kinds[kind][0]), "")
         valid = [one for kind in kinds.values() for one in kind[0]]
-        if what not in kinds:
-            wrong = name or what
+        if what not in kinds and what:
+            raise ValueError(f"WHAT must be {', '.join(kinds)} or one name, got {what!r}.{hint(what, kinds)}")
+        if not what:
+            wrong = name or ""
             raise ValueError(
                 f"there is no method, problem or extra {wrong!r}.{hint(wrong, [*kinds, *valid])} `zoo list`, "
                 "`zoo list problems` and `zoo list extras` list them."

@@ -148,7 +148,7 @@ def minimize(
     # a problem that comes along, kept in a directory, by two processes
     zoo minimize zoo.problems:rosenbrock --x0 0x5 --workers 2 --out runs/first
     # a program that reads a point from a line and prints its value
-    zoo minimize --command "python3 simulate.py" --bounds=-1:1x3 --budget 100
+    zoo minimize --command "python3 simulate.py" --bounds -1:1x3 --budget 100
     """  # noqa: D301 - \b is for the help page
     import zoo
 

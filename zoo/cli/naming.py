@@ -32,7 +32,7 @@ def check_name(argument: str, spec: str) -> None:
     place: Any = _imported(spec, module)
     for part in name.split("."):
         if not hasattr(place, part):
-            near = hint(part, vars(place))
+            near = hint(part, vars(place)) or _known(part)
             own = [one for one, value in vars(place).items() if _is_own(value, module)]
             there = f" It has {listed(own[:10])}." if own and not near else ""
             raise ValueError(f"module {module!r} ({_file(module)}) has no {part!r}.{near}{there}")
@@ -77,7 +77,20 @@ def _instead(module: str, name: str) -> str:
     if not name and path.suffix == ".py":
         return f"{path.stem}:function"
     before, _, last = module.rpartition(".")
-    return f"{before}:{last}" if before and not name else ""
+    if name:
+        return ""
+    return f"{before}:{last}" if before else _spec(module)
+
+
+def _spec(name: str) -> str:
+    """Return the objective of a problem that comes along, or nothing."""
+    from zoo.cli.problems import PROBLEMS
+
+    return PROBLEMS[name].spec if name in PROBLEMS else ""
+
+
+def _known(name: str) -> str:
+    return f" Did you mean {_spec(name)!r}?" if _spec(name) else ""
 
 
 def _is_own(value: Any, module: str) -> bool:

@@ -24,6 +24,7 @@ from zoo.cli.common import (
     shows_panel,
     watchers,
 )
+from zoo.cli.naming import check_name
 from zoo.cli.results import print_result
 
 
@@ -57,8 +58,25 @@ def resume(
 
     who = (workers, ray, address, gpus_per_worker, timeout)
     with explained(resuming(directory, *who)):
+        _check_objective(directory)
         chosen = chosen_workers(*who)
         watching = watchers(progress, log or [], directory)
         with results_alone():
             result = zoo.resume(directory, workers=chosen, seconds=seconds, callback=watching)
         print_result(result, as_json=as_json, out=directory, shown=shows_panel(progress))
+
+
+def _check_objective(directory: Path) -> None:
+    """Say where to be, if the module of a run's objective cannot be found from here."""
+    from zoo.run.directory import read_config
+
+    identity = read_config(directory)[0]["objective"]
+    name = identity["name"]
+    if set(identity) <= {"name", "constraints"} and not name.startswith("command "):
+        try:
+            check_name("the objective", name)
+        except ValueError as error:
+            raise ValueError(
+                f"{directory} minimises {name!r}: {error} Be where that module is found, or go on by "
+                "`zoo run` if it is beside an experiment file."
+            ) from None

@@ -99,6 +99,8 @@ def test_an_objective_that_fails_is_shown_and_goes_on_once_it_is_mended(zoo, mod
         ("minimize model.loss --x0 0x3", "Did you mean 'model:loss'"),
         ("minimize model.py:loss --x0 0x3", "Did you mean 'model:loss'"),
         ("minimize model.py --x0 0x3", "Did you mean 'model:function'"),
+        ("minimize rosenbrock --x0 0x3", "Did you mean 'zoo.problems:rosenbrock'"),
+        ("minimize zoo.problems:zdt1 --x0 0x3", "Did you mean 'zoo.problems.several:zdt1'"),
         ("minimize torn:loss --x0 0x3", "SyntaxError: '(' was never closed"),
         ("minimize needy:loss --x0 0x3", "No module named 'what_nobody_has'"),
         ("minimize zoo.problems:sphere --x0 0x3 --constraint modl:loss", "Did you mean 'model'"),
@@ -116,6 +118,7 @@ def test_an_objective_that_fails_is_shown_and_goes_on_once_it_is_mended(zoo, mod
         ("bench sphere --method cma,dee", "Did you mean 'de'"),
         ("bench model:loss", "give --bounds"),
         ("list methds", "Did you mean 'methods'"),
+        ("list cma de", "WHAT must be methods, problems, extras or one name, got 'cma'"),
         ("list methods cmaa", "Did you mean 'cma'"),
         ("minimise", "There is no command 'minimise'. Did you mean 'minimize'"),
         ("--versoin", "Did you mean --version"),
@@ -131,6 +134,18 @@ def test_wrong_arguments_are_explained(zoo, model, arguments, said):
     assert done.err.startswith("zoo: ") or "experiment.toml" in done.err
     assert "Traceback" not in done.err
     assert (done.status, done.out) == (2, "")
+
+
+def test_a_run_that_is_resumed_elsewhere(zoo, model, tmp_path, monkeypatch):
+    zoo("minimize", "model:loss", "--x0", "1x3", "--budget", 50, "--out", "run")
+    Path("elsewhere").mkdir()
+    sys.modules.pop("model", None)
+    with monkeypatch.context() as patch:
+        patch.chdir("elsewhere")
+        done = zoo("resume", "../run")
+    assert done.status == 2
+    assert "../run minimises 'model:loss': there is no module 'model'" in done.err
+    assert "Be where that module is found" in done.err
 
 
 def test_where_a_module_was_looked_for(zoo, tmp_path):
