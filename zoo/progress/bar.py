@@ -6,11 +6,12 @@ import contextlib
 import time
 from typing import Any, TextIO
 
+from zoo.progress.display import Display
 from zoo.progress.tally import Tally
 from zoo.progress.wording import duration, number
 
 
-class BarDisplay:
+class BarDisplay(Display):
     """A bar of tqdm's: a widget in notebooks that can show them; without tqdm, one line rewritten in place.
 
     Args:

@@ -7,6 +7,7 @@ import datetime
 import time
 from typing import Any, TextIO
 
+from zoo.progress.display import Display
 from zoo.progress.refresher import Refresher
 from zoo.progress.tally import Tally
 from zoo.progress.wording import number, rate
@@ -14,7 +15,7 @@ from zoo.progress.wording import number, rate
 _FIRST, _LAST, _GROWTH = 10.0, 1800.0, 0.2  # seconds between lines: at first, at most; of the time so far
 
 
-class LinesDisplay:
+class LinesDisplay(Display):
     """A line at the beginning, at growing intervals, and at the end.
 
     Args:

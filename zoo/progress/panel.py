@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import NamedTuple
 
-from rich.cells import cell_len
-from rich.console import ConsoleOptions
-from rich.panel import Panel
-from rich.text import Text
-
+from zoo.progress.drawing import ConsoleOptions, Panel, Text, cell_len
 from zoo.progress.tally import Tally
 from zoo.progress.wording import abridged, curve, duration, number, rate
 

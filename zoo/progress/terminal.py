@@ -10,6 +10,7 @@ import time
 from typing import TextIO
 
 from zoo.execution import interrupts
+from zoo.progress.display import Display
 from zoo.progress.dock import Dock
 from zoo.progress.refresher import Refresher
 from zoo.progress.tally import Tally
@@ -22,7 +23,7 @@ _ASCII = str.maketrans("━─·…±", "=--~~")
 _panel_is_up = threading.Lock()
 
 
-class PanelDisplay:
+class PanelDisplay(Display):
     """A panel at the bottom of the terminal, redrawn by a thread, which stays as a summary at the end.
 
     Args:
@@ -31,7 +32,7 @@ class PanelDisplay:
     """
 
     def __init__(self, tally: Tally, stream: TextIO) -> None:
-        from rich.console import Console
+        from zoo.progress.drawing import Console
 
         self._tally, self._stream = tally, stream
         encoding = stream.encoding or "utf-8"
@@ -92,8 +93,7 @@ class PanelDisplay:
         return max(_PERIOD, (time.thread_time() - began) / _SHARE)
 
     def _lines(self, columns: int, height: int | None) -> list[str]:
-        from rich.console import ConsoleDimensions
-
+        from zoo.progress.drawing import ConsoleDimensions
         from zoo.progress.panel import drawn
 
         self._console.size = ConsoleDimensions(columns, 24)

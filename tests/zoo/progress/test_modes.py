@@ -260,3 +260,17 @@ def test_it_changes_nothing(tmp_path):
         watched = zoo.minimize(sphere, np.ones(3), budget=60, rng=3, callback=zoo.Progress("lines"))
     alone = zoo.minimize(sphere, np.ones(3), budget=60, rng=3)
     assert watched.x.tobytes() == alone.x.tobytes()
+
+
+def test_it_draws_from_no_global_generator():
+    """Not even where it is the first one to import what does."""
+    code = f"import random; before = random.getstate(); {RUN}; print(random.getstate() == before)"
+    done = subprocess.run(
+        [sys.executable, "-c", code.format("callback=zoo.Progress('panel')")],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        timeout=100,
+        check=True,
+    )
+    assert done.stdout == "50\nTrue\n"
