@@ -11,26 +11,37 @@ from typing import Annotated
 
 import typer
 
+from zoo.cli import completion
 from zoo.cli.common import explained
 
 _PLACES = {"csv": "", "tensorboard": "logs", "mlflow": "mlruns", "wandb": "."}
 
 
+def _names(incomplete: str) -> list[str]:
+    return [name for name in _PLACES if name.startswith(incomplete)]
+
+
 def export(
-    directory: Annotated[Path, typer.Argument(help="Directory of the run.")],
-    to: Annotated[str, typer.Option(help="csv, tensorboard, mlflow or wandb.")] = "csv",
+    directory: Annotated[Path, typer.Argument(help="Directory of the run.", autocompletion=completion.runs)],
+    to: Annotated[
+        str, typer.Option(help="csv, tensorboard, mlflow or wandb.", autocompletion=_names)
+    ] = "csv",
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Where to write: for csv a file, standard output by default; for the others a directory, "
-            "logs, mlruns and . by default."
+            "logs, mlruns and . by default; for mlflow a tracking URI will do as well."
         ),
     ] = None,
 ) -> None:
     """Write a run's log as another tool reads it, with every step.
 
+    What is written is what the logger of that name would have written while the run was under way.
+
     \b
+    # a table
     zoo export runs/first > first.csv
+    # look at it with: tensorboard --logdir logs
     zoo export runs/first --to tensorboard --out logs
     """  # noqa: D301 - \b is for the help page
     with explained():

@@ -1,15 +1,16 @@
-"""Event files for TensorBoard, by its own writer: neither torch nor tensorflow is needed."""
+"""Event files for TensorBoard, of its own records: neither torch nor tensorflow is needed."""
 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from typing import Any
 
 from zoo.loggers.base import Line, Logger, Outcome, Subject, required
 
 _LARGEST = 3.4e38  # its numbers are single ones
-_WAITING, _SECONDS = 1000, 5  # events in memory, and how often they are written
+_VERSION = "brain.Event:2"  # of the form of the file
 
 
 class TensorBoard(Logger):
@@ -28,20 +29,25 @@ class TensorBoard(Logger):
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         super().__init__(path, name)
-        self._files = required("tensorboard.summary.writer.event_file_writer", "tensorboard")
+        self._records = required("tensorboard.summary.writer.record_writer", "tensorboard")
         self._events = required("tensorboard.compat.proto.event_pb2", "tensorboard")
         self._summaries = required("tensorboard.compat.proto.summary_pb2", "tensorboard")
         self._parameters = required("tensorboard.plugins.hparams.summary_v2", "tensorboard")
         self._histograms = required("tensorboard.plugins.histogram.summary_v2", "tensorboard")
 
     def open(self, subject: Subject) -> int:
-        directory, suffix = self.path / subject.name, f".{subject.id}"
-        for earlier in directory.glob(f"events.out.tfevents.*{suffix}"):
+        directory, now = self.path / subject.name, time.time()
+        directory.mkdir(parents=True, exist_ok=True)
+        for earlier in directory.glob(f"events.out.tfevents.*.{subject.id}"):
             earlier.unlink()
-        self._writer = self._files.EventFileWriter(str(directory), _WAITING, _SECONDS, suffix)
+        name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}.{subject.id}"
+        # The usual writer has a thread, which costs more than the writing, and a full disk is its own affair.
+        self._file = open(directory / name, "wb")  # noqa: SIM115 - `close` closes it
+        self._writer = self._records.RecordWriter(self._file)
+        self._write_event(self._events.Event(wall_time=now, file_version=_VERSION))
         # Should there be files of another run, what they hold is not shown any more.
         start = self._events.SessionLog(status=self._events.SessionLog.START)
-        self._writer.add_event(self._events.Event(step=0, session_log=start))
+        self._write_event(self._events.Event(wall_time=now, step=0, session_log=start))
         metrics = [self._parameters.Metric(tag) for tag in ("best", "result/fun", "result/nfev")]
         self._add(
             self._parameters.hparams_config_pb(list(map(self._parameters.HParam, subject.config)), metrics)
@@ -62,7 +68,7 @@ class TensorBoard(Logger):
         if outcome is not None:
             numbers = {f"result/{name}": value for name, value in outcome.numbers.items()}
             self._add(self._scalars(numbers), self._nfev)
-        self._writer.close()
+        self._file.close()
 
     def _scalars(self, numbers: dict[str, float]) -> Any:
         return self._summaries.Summary(
@@ -74,6 +80,9 @@ class TensorBoard(Logger):
         )
 
     def _add(self, summary: Any, step: int = 0, when: float | None = None) -> None:
-        self._writer.add_event(
-            self._events.Event(wall_time=time.time() if when is None else when, step=step, summary=summary)
-        )
+        when = time.time() if when is None else when
+        self._write_event(self._events.Event(wall_time=when, step=step, summary=summary))
+
+    def _write_event(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
+        self._file.flush()
