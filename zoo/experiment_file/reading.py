@@ -16,6 +16,18 @@ from zoo.experiment_file.problems import ExperimentFileError, Place, Problem, ne
 _TIMES = re.compile(r"[-+]?[\d.]+x\d+")  # as in 0x10, ten zeros; TOML would read a hexadecimal number
 
 
+_NAME = ("method", "name")
+# By what is said, what was said before, in a file that is included, and now means nothing.
+_UNSAID = {
+    ("objective", "function"): [("objective", "command")],
+    ("objective", "command"): [("objective", "function"), ("objective", "vectorized")],
+    ("objective", "space"): [("objective", "bounds"), ("objective", "scale")],
+    ("objective", "bounds"): [("objective", "space")],
+    ("objective", "scale"): [("objective", "space")],
+    _NAME: [("method", "options")],
+}
+
+
 @dataclass
 class Document:
     """What was said, and where.
@@ -38,6 +50,13 @@ class Document:
 
     def take(self, other: Document) -> None:
         """Take over what another one says; where both say something, the other one is right."""
+        for path, rivals in _UNSAID.items():
+            value = _said(other.data, path)
+            if value is None or (path == _NAME and _said(self.data, _NAME) in (None, value)):
+                continue
+            for table, key in rivals:
+                if _said(self.data, (table, key)) is not None and _said(other.data, (table, key)) is None:
+                    del self.data[table][key]
         _merge(self.data, other.data, (), self.places, other.places)
         self.folders = [*other.folders, *(folder for folder in self.folders if folder not in other.folders)]
 
@@ -65,13 +84,13 @@ def _read(path: Path, chain: tuple[Path, ...], asked: Place, problems: list[Prob
         circle = " includes ".join(map(str, (*chain, path)))
         problems.append(Problem(asked, f"`include` leads back to where it started: {circle}."))
         return whole
+    text = _text(path, asked, problems)
+    if text is None:
+        return whole
     try:
-        text = _text(path, asked, problems)
         own = tomllib.loads(text)
     except ValueError as error:
         problems.append(_syntax(path, text, str(error)))
-        return whole
-    except _Unreadable:
         return whole
     places = {where: Place(str(path), line) for where, line in lines.lines_of(text).items()}
     for name, where in _included(own, places, problems):
@@ -81,12 +100,8 @@ def _read(path: Path, chain: tuple[Path, ...], asked: Place, problems: list[Prob
     return whole
 
 
-class _Unreadable(Exception):
-    """A problem has been noted."""
-
-
-def _text(path: Path, asked: Place, problems: list[Problem]) -> str:
-    """Return what a file holds."""
+def _text(path: Path, asked: Place, problems: list[Problem]) -> str | None:
+    """Return what a file holds, or None if it cannot be read."""
     is_first = asked.line is None  # nobody includes it
     begin = "" if is_first else f"includes {str(path)!r}: "
     try:
@@ -104,7 +119,7 @@ def _text(path: Path, asked: Place, problems: list[Problem]) -> str:
     except OSError as error:
         message = f"cannot be read: {error.strerror}."
     problems.append(Problem(asked, begin + message))
-    raise _Unreadable
+    return None
 
 
 def _syntax(path: Path, text: str, said: str) -> Problem:
@@ -113,6 +128,8 @@ def _syntax(path: Path, text: str, said: str) -> Problem:
     if found is None:
         return Problem(Place(str(path)), f"no valid TOML: {said}.")
     what, line, column = found.groups()
+    # Where the parser has a tuple of keys, we have a table.
+    what = re.sub(r"\(([^()]*)\)", _table, what)
     number = int(line) if line else max(1, text.rstrip("\n").count("\n") + 1)
     where = f"at column {column}" if column else "at the end"
     source, advice = text.split("\n")[number - 1], ""
@@ -126,6 +143,11 @@ def _syntax(path: Path, text: str, said: str) -> Problem:
     )
 
 
+def _table(keys: re.Match[str]) -> str:
+    names = re.findall("[^', ]+", keys[1])
+    return f"[{'.'.join(names)}]"
+
+
 def _included(
     own: Mapping[str, Any], places: Mapping[lines.Path, Place], problems: list[Problem]
 ) -> list[tuple[str, Place]]:
@@ -135,7 +157,7 @@ def _included(
     found = []
     for number, name in enumerate(names):
         where = places.get(("include", number), places[("include",)])
-        if isinstance(name, str) and name:
+        if isinstance(name, str) and name and "\0" not in name:
             found.append((name, where))
         else:
             problems.append(
@@ -173,9 +195,15 @@ def _value(text: str) -> Any:
         return text
     try:
         found = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return text
     return found["value"] if len(found) == 1 else text
+
+
+def _said(data: Mapping[str, Any], path: tuple[str, str]) -> Any:
+    """Return a value, or None if it is not said."""
+    table = data.get(path[0])
+    return table.get(path[1]) if isinstance(table, dict) else None
 
 
 def _merge(
