@@ -102,7 +102,7 @@ def explained(resume: str | None = None, *, is_one_run: bool = True) -> Iterator
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise
-    except (ValueError, TypeError, ConnectionError, ImportError, RunDirectoryError) as error:
+    except (ValueError, TypeError, OSError, ImportError, RunDirectoryError) as error:
         _complain(_in_our_words(str(error)))
         raise typer.Exit(2) from None
     except ZooError as error:

@@ -136,6 +136,8 @@ def run(race: Race) -> None:
         zoo.minimize(**race.arguments, method=race.method, rng=race.seed, out=race.path, callback=clock)
     except RunDirectoryError as error:
         raise RunDirectoryError(f"{str(error).partition(' Choose')[0]} Give --out another one.") from None
+    except (ValueError, TypeError, ImportError) as error:
+        raise ValueError(f"{race.method} cannot be run here: {error}") from None
     _append(race.costs, {**note, "seconds": clock.seconds, "evaluations": clock.evaluations})
 
 

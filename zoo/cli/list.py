@@ -103,7 +103,10 @@ def _show_method(name: str, as_json: bool) -> None:
     from zoo.registry import TRAITS, list_methods
 
     method = list_methods()[name]
-    said, defaults = meanings(method.factory), method.options()
+    try:
+        said, defaults = meanings(method.factory), method.options()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"the method {name!r} cannot be loaded from {method.target}: {error}.") from None
     options = [(option, default, said.get(option, "")) for option, default in defaults.items()]
     if as_json:
         listed = [{"name": one, "default": default, "meaning": what} for one, default, what in options]
@@ -113,7 +116,8 @@ def _show_method(name: str, as_json: bool) -> None:
     facts = {
         "paper": method.paper,
         "variables": _range(method.dims),
-        "a step": f"evaluates {method.batch}; costs {method.cost} besides (n candidates, d variables)",
+        "a step": f"{method.batch} evaluations" if method.batch else "",
+        "its cost": f"{method.cost}, n being candidates and d variables" if method.cost else "",
         "needs": _needs(method.extra),
     }
     facts |= {trait: TRAITS.get(trait, "") for trait in method.traits}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from zoo.cli import completion
+from zoo.registry import list_methods
 
 MODULE = '''
 import typer
@@ -21,6 +22,13 @@ def greet(name: str, loud: bool = False) -> None:
     zoo greet you
     """
     typer.echo(f"hello {name}{'!' if loud else ''}")
+
+def Wild(size: int = 3, pace: float = 0.1):
+    """Go anywhere.
+
+    Args:
+        size: How many at a time.
+    """
 
 app = typer.Typer(help="Tend a garden.")
 
@@ -39,6 +47,9 @@ garden = friendly:app
 absent = friendly:nothing
 torn = broken:run
 list = friendly:greet
+[gradfree.methods]
+wild = friendly:Wild
+ghost = friendly:Ghost
 """
 
 
@@ -79,6 +90,20 @@ def test_broken_commands_break_nothing_else(zoo, others):
     )
     assert "AttributeError" in zoo("absent").err
     assert zoo("list").out.startswith("method "), "our own commands come first"
+
+
+def test_methods_of_other_distributions(zoo, others):
+    list_methods.cache_clear()
+    try:
+        assert "from friendly" in zoo("list").out
+        said = zoo("list", "wild").out
+        assert said.startswith("wild: Go anywhere.\n")
+        assert re.search(r"^size +3 +How many at a time.\npace +0.1\n", said, re.MULTILINE)
+        broken = zoo("list", "ghost")
+        assert broken.status == 2
+        assert "zoo: the method 'ghost' cannot be loaded from friendly:Ghost: " in broken.err
+    finally:
+        list_methods.cache_clear()
 
 
 @pytest.mark.parametrize(
