@@ -51,7 +51,7 @@ class Progress(Watcher):
 
     def begin(self, run: Beginning) -> None:
         stream = sys.stderr
-        mode = _chosen(stream) if self.mode == "auto" else self.mode
+        mode = chosen(stream) if self.mode == "auto" else self.mode
         self._tally = self._display = None
         if mode == "none" or stream is None:
             return
@@ -103,8 +103,8 @@ def in_notebook() -> bool:
     return hasattr(shell, "kernel")
 
 
-def _chosen(stream: TextIO | None) -> str:
-    """Return the mode for this stream."""
+def chosen(stream: TextIO | None) -> str:
+    """Return the mode that "auto" means where standard error is this stream."""
     if in_notebook():
         return "bar"
     try:

@@ -14,6 +14,7 @@ from zoo.run.loop import Run
 from zoo.run.watching import Beginning
 
 _SAMPLES = 256  # of the past, at most
+_APART = 0.01  # of the time so far, at least, between two of them
 _RECENT = 0.25  # of the time so far: what the present rate is taken from
 _SHORTEST, _LONGEST = 5.0, 900.0  # seconds of it
 _PARTS, _STEADY = 8, 4  # of the time so far; the last ones, in which logarithms of values fell alike
@@ -78,8 +79,8 @@ class Tally:
         self.pending = 0
         if metrics["best"] != self.best:
             self.best, self.found, self.found_at = metrics["best"], self.nfev, time.monotonic()
-            if not self._bests and self.has_value:
-                self._bests = [(self.found_at, self.best)]
+            if not self._bests or self.found_at - self._bests[-1][0] > _APART * (self.found_at - self.began):
+                self._remember(self.found_at)
 
     def arrived(self, number: int) -> None:
         """Take note of evaluations."""
@@ -108,8 +109,8 @@ class Tally:
         count = self.count
         if count != self._counts[-1][1]:
             self._counts = _thinned([*self._counts, (now, count)])
-        if math.isfinite(self.best) and (not self._bests or self.best != self._bests[-1][1]):
-            self._bests = _thinned([*self._bests, (now, self.best)])
+        if not self._bests or self.best != self._bests[-1][1]:
+            self._remember(now)
 
     @property
     def count(self) -> int:
@@ -219,6 +220,10 @@ class Tally:
             "retried": account.retries,
         }
         return [(name, times) for name, times in found.items() if times]
+
+    def _remember(self, now: float) -> None:
+        if self.has_value:
+            self._bests = _thinned([*self._bests, (now, self.best)])
 
     def _words_of(self, point: Any) -> list[str]:
         """Return the first coordinates of a point, or of what stands for them in a space."""

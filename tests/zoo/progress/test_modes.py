@@ -110,7 +110,7 @@ def test_terminals(monkeypatch, environment, mode):
     for name, text in environment.items():
         monkeypatch.setenv(name, text)
     master, slave = os.openpty()
-    assert zoo.progress._chosen(Fake(slave)) == mode
+    assert zoo.progress.chosen(Fake(slave)) == mode
     os.close(master)
     os.close(slave)
 
@@ -118,7 +118,7 @@ def test_terminals(monkeypatch, environment, mode):
 def test_streams_that_are_no_files():
     closed = io.StringIO()
     closed.close()
-    assert [zoo.progress._chosen(stream) for stream in (None, io.StringIO(), closed)] == ["none"] * 3
+    assert [zoo.progress.chosen(stream) for stream in (None, io.StringIO(), closed)] == ["none"] * 3
 
 
 @pytest.fixture
