@@ -180,7 +180,7 @@ def _time(tally: Tally, now: float) -> list[Part]:
         parts.append((f"target in about {duration(there)}", ""))
     if pace is not None:
         parts.append((rate(pace), ""))
-    pending = f", {tally.pending:,} in since" if tally.pending else ""
+    pending = f" + {tally.pending:,} evaluation{'s' * (tally.pending != 1)}" if tally.pending else ""
     parts.append((f"step {tally.steps:,}{pending}", "dim"))
     return parts
 

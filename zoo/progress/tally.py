@@ -17,6 +17,7 @@ _SAMPLES = 256  # of the past, at most
 _APART = 0.01  # of the time so far, at least, between two of them
 _RECENT = 0.25  # of the time so far: what the present rate is taken from
 _SHORTEST, _LONGEST = 5.0, 900.0  # seconds of it
+_FEW = 3  # evaluations from which on their rate means something
 _PARTS, _STEADY = 8, 4  # of the time so far; the last ones, in which logarithms of values fell alike
 _UNSTEADY = 3.0  # ratio of the largest fall to the smallest one from which on they did not
 _STEP_SIZES = ("sigma", "step_size", "learning_rate")
@@ -155,10 +156,9 @@ class Tally:
             done, seconds = self.count - self.first, self.outcome.seconds
         else:
             window = min(max(_RECENT * (now - self.began), _SHORTEST), _LONGEST)
-            # A few slow evaluations say little: at least three are waited for, however long ago they were.
-            since = [
-                entry for entry in self._counts if entry[0] <= now - window and entry[1] <= self.count - 3
-            ]
+            # A few slow evaluations say little: at least some are waited for, however long ago they were.
+            last = self.count - _FEW
+            since = [entry for entry in self._counts if entry[0] <= now - window and entry[1] <= last]
             start, before = since[-1] if since else self._counts[0]
             done, seconds = self.count - before, now - start
         return done / seconds if done > 0 and seconds > 0 else None
@@ -167,7 +167,7 @@ class Tally:
         """Return the seconds until a limit ends it, None if nothing can be said; it may well end earlier."""
         ends = []
         rate = self.rate(now)
-        if self.budget is not None and rate is not None and now - self.began > 1:
+        if self.budget is not None and rate is not None and self.count >= self.first + _FEW:
             ends.append(max(0, self.budget - self.count) / rate)
         if self.limit is not None:
             ends.append(max(0.0, self.limit - self.elapsed(now)))

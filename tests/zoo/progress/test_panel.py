@@ -70,7 +70,7 @@ def test_before_the_first_value():
     lines = lines_of(made)
     assert row(lines, "best") == "no value yet"
     assert row(lines, "workers") == "this process   5 failed"
-    assert row(lines, "time").endswith("step 1, 2 in since")
+    assert row(lines, "time").endswith("step 1 + 2 evaluations")
     assert "7 of 1,000" in row(lines, "evaluations")
 
 
@@ -212,6 +212,8 @@ def test_time_left():
     assert MadeUp(seconds=60.0).tally.left(BEGAN + 40) == pytest.approx(20)
     made = MadeUp()
     assert made.tally.left(BEGAN + 40) is None  # nothing has come in
+    made.tally.arrived(2)
+    assert made.tally.left(BEGAN + 40) is None  # nor does this say much
     steady(made)
     assert made.tally.left(BEGAN + 40) == pytest.approx(60)
     made.tally.arrived(500)
