@@ -191,7 +191,7 @@ def _own(name: str, x0: str | None, bounds: str | None, vectorized: bool) -> Pro
     if start is None and box is None:
         raise ValueError("give --bounds -5:5x10 for ten variables that are each between -5 and 5, or --x0.")
     dim = len(start if start is not None else box or ())
-    return Problem(name, name, "", None if box is None else tuple(box), dim, vectorized=vectorized)
+    return Problem(name, name, "", bounds=None if box is None else tuple(box), dim=dim, vectorized=vectorized)
 
 
 class _Shown:

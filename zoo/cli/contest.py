@@ -131,14 +131,16 @@ def run(race: Race) -> None:
     if race.is_done:
         return
     clock = _Clock()
-    note: dict[str, Any] = {"method": race.method, "seed": race.seed, "settings": race.settings}
     try:
         zoo.minimize(**race.arguments, method=race.method, rng=race.seed, out=race.path, callback=clock)
     except RunDirectoryError as error:
         raise RunDirectoryError(f"{str(error).partition(' Choose')[0]} Give --out another one.") from None
     except (ValueError, TypeError, ImportError) as error:
         raise ValueError(f"{race.method} cannot be run here: {error}") from None
-    _append(race.costs, {**note, "seconds": clock.seconds, "evaluations": clock.evaluations})
+    finally:
+        if race.path.exists():
+            note = {"method": race.method, "seed": race.seed, "settings": race.settings}
+            _append(race.costs, {**note, "seconds": clock.seconds, "evaluations": clock.evaluations})
 
 
 def run_all(races: Sequence[Race], workers: int, done: Callable[[Race], None]) -> None:
@@ -216,15 +218,19 @@ def standings(races: Sequence[Race], target: float | None) -> list[Standing]:
     Those that reached the target come first, by evaluations for each time they did; the others by the
     median of their final values.
     """
-    notes = {(note["method"], note["seed"]): note for note in _read(races[0].costs)}
+    costs: dict[tuple[str, int], list[float]] = {}  # seconds and evaluations, where there is a note
+    for note in _read(races[0].costs):
+        cost = costs.setdefault((note["method"], note["seed"]), [0.0, 0])
+        cost[0] += note["seconds"]
+        cost[1] += note["evaluations"]
     found = []
     for method in dict.fromkeys(race.method for race in races):
         own = [race for race in races if race.method == method]
         results = [result for race in own if (result := race.result) is not None]
-        costs = [notes.get((method, race.seed), {}) for race in own]
+        known = [costs.get((method, race.seed), (0.0, 0)) for race in own]
         evaluations = sum(result["nfev"] for result in results)
         reached = sum(_value(result) <= target for result in results) if target is not None else 0
-        speeds = [1e3 * cost["seconds"] / cost["evaluations"] for cost in costs if cost.get("evaluations")]
+        speeds = [1e3 * seconds / evaluations for seconds, evaluations in known if evaluations]
         found.append(
             Standing(
                 method,

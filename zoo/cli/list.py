@@ -155,11 +155,11 @@ def _show_problem(name: str, as_json: bool) -> None:
     say(f"{name}: {problem.summary}", "bold")
     print_facts(
         {
+            "computes": problem.formula,
             "objective": problem.spec,
             "variables": str(problem.dim or "any number"),
             "box": _box(problem),
             "space": "" if problem.space is None else repr(problem.space),
-            "constraints": str(len(problem.constraints) or ""),
             "minimum": _minimum(problem),
             "at": problem.at,
             "compare": "" if problem.several else f"zoo bench {name}",
@@ -213,10 +213,11 @@ def _problem(problem: Problem) -> dict[str, Any]:
         "name": problem.name,
         "objective": problem.spec,
         "summary": problem.summary,
+        "formula": problem.formula,
         "dim": problem.dim,
         "bounds": problem.bounds,
         "space": None if problem.space is None else problem.space.describe(),
-        "constraints": len(problem.constraints),
+        "constrained": bool(problem.constraints),
         "minimum": problem.minimum,
         "at": problem.at,
     }

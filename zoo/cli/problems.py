@@ -19,6 +19,7 @@ class Problem:
         name: Its name on the command line.
         spec: Its name as an objective.
         summary: One line.
+        formula: What it computes.
         bounds: One pair for all variables, or one for each; None where there is a space.
         dim: Number of variables, None for any.
         minimum: The lowest value that keeps to its constraints, None where it is not known.
@@ -33,6 +34,7 @@ class Problem:
     name: str
     spec: str
     summary: str
+    formula: str = ""
     bounds: tuple[tuple[float, float], ...] | None = None
     dim: int | None = None
     minimum: float | None = None
@@ -44,26 +46,40 @@ class Problem:
     movable: bool = False
 
 
-_BOXES = {  # half the width, or both ends, and where the minimum is
-    "ackley": (32.768, "0"),
-    "cigar": (5.0, "0"),
-    "different_powers": (5.0, "0"),
-    "discus": (5.0, "0"),
-    "ellipsoid": (5.0, "0"),
-    "griewank": (600.0, "0"),
-    "levy": (10.0, "1"),
-    "rastrigin": (5.12, "0"),
-    "rosenbrock": (5.0, "1"),
-    "schwefel": (500.0, "420.968746"),
-    "sphere": (5.0, "0"),
+_SYNTHETIC = {  # half the width of the box, and where the minimum is
+    "ackley": (32.768, "0", "rough and nearly flat, with a funnel"),
+    "cigar": (5.0, "0", "one long axis"),
+    "different_powers": (5.0, "0", "ever flatter near its minimum"),
+    "discus": (5.0, "0", "one short axis"),
+    "ellipsoid": (5.0, "0", "axes of very different lengths"),
+    "griewank": (600.0, "0", "many shallow minima"),
+    "levy": (10.0, "1", "waves on parabolas"),
+    "rastrigin": (5.12, "0", "minima near all whole numbers, in a bowl"),
+    "rosenbrock": (5.0, "1", "a bent valley"),
+    "schwefel": (500.0, "420.968746", "deep minima far from each other"),
+    "sphere": (5.0, "0", "a round bowl"),
 }
 _CONSTRAINED = {
-    "G04": "quadratic, six limits",
-    "G06": "cubic, the tip of a sickle between two circles",
-    "G08": "many waves, lower values outside than inside",
-    "G09": "polynomial of degree six, four limits",
-    "G11": "quadratic, on a curve",
-    "G24": "linear, two regions apart from each other",
+    "G04": "six limits, the minimum in a corner of walls",
+    "G06": "two limits, the tip of a sickle",
+    "G08": "two limits, waves that are lower outside",
+    "G09": "four limits",
+    "G11": "one equality, a curve",
+    "G24": "two limits, two regions apart from each other",
+}
+_MIXED = {
+    "ellipsoid": "five integers, five floats, axes of different lengths",
+    "ackley": "integers, floats and two choices, many minima",
+    "rosenbrock": "three integers, three floats, a bent valley",
+    "one-max": "five floats, and five choices to be got right",
+    "gear-train": "numbers of teeth for a ratio",
+    "pressure-vessel": "the cost of a vessel that must hold",
+}
+_SEVERAL = {
+    "zdt1": "two objectives, a convex front",
+    "zdt2": "two objectives, a concave front",
+    "zdt3": "two objectives, a front in five pieces",
+    "schaffer": "two objectives, two round bowls",
 }
 
 
@@ -75,11 +91,12 @@ def _said(fun: Any) -> str:
 
 def _all() -> dict[str, Problem]:
     found = []
-    for name, (half, at) in _BOXES.items():
+    for name, (half, at, summary) in _SYNTHETIC.items():
         found.append(
             Problem(
                 name,
                 f"zoo.problems:{name}",
+                summary,
                 _said(getattr(problems, name)),
                 ((-half, half),),
                 minimum=0.0,
@@ -95,18 +112,20 @@ def _all() -> dict[str, Problem]:
                 name.lower(),
                 f"zoo.problems.constrained:{name}.fun",
                 summary,
-                one.bounds,
-                len(one.x),
-                one.value,
-                ", ".join(f"{value:.6g}" for value in one.x),
+                bounds=one.bounds,
+                dim=len(one.x),
+                minimum=one.value,
+                at=", ".join(f"{value:.6g}" for value in one.x),
                 constraints=one.constraints(),
             )
         )
-    for name, task in mixed.PROBLEMS.items():
+    for name, summary in _MIXED.items():
+        task = mixed.PROBLEMS[name]
         found.append(
             Problem(
-                f"mixed-{name}" if name in _BOXES else name,
+                f"mixed-{name}" if name in _SYNTHETIC else name,
                 f"zoo.problems.mixed:{name.replace('-', '_')}",
+                summary,
                 _said(task.fun),
                 dim=len(task.space),
                 minimum=task.minimum,
@@ -114,14 +133,14 @@ def _all() -> dict[str, Problem]:
                 space=task.space,
             )
         )
-    for fun in (several.zdt1, several.zdt2, several.zdt3, several.schaffer):
-        box = (-4.0, 4.0) if fun is several.schaffer else (0.0, 1.0)
-        name = fun.__name__
-        found.append(Problem(name, f"zoo.problems.several:{name}", _said(fun), (box,), several=True))
+    for name, summary in _SEVERAL.items():
+        box = (-4.0, 4.0) if name == "schaffer" else (0.0, 1.0)
+        said = _said(getattr(several, name))
+        found.append(Problem(name, f"zoo.problems.several:{name}", summary, said, (box,), several=True))
     svm = tasks.SupportVectorTuning
-    found.append(
-        Problem("svm", "zoo.problems.tasks:SupportVectorTuning()", _said(svm), tuple(svm.bounds), dim=svm.dim)
-    )
+    words = "a support-vector machine on real data (needs scikit-learn)"
+    spec = "zoo.problems.tasks:SupportVectorTuning()"
+    found.append(Problem("svm", spec, words, _said(svm), bounds=svm.bounds, dim=svm.dim))
     return {one.name: one for one in found}
 
 
