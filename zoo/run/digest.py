@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.core.errors import RunDirectoryError
+from zoo.core.errors import CheckpointError, RunDirectoryError
 from zoo.core.state import digest_of
 from zoo.run import checkpoint
 from zoo.run.directory import read_config
@@ -43,10 +43,14 @@ def digest_of_run(path: Path) -> Digest:
     if loaded is None:
         raise RunDirectoryError(f"{path} holds no checkpoint yet.")
     step, tree, arrays = loaded
-    fields: dict[str, Any] = tree["state"]["fields"]
-    counters = {"nit": step, "nfev": fields["nfev"] + fields["num_final"], "num_failed": fields["num_failed"]}
+    try:
+        fields: dict[str, Any] = tree["state"]["fields"]
+        nfev, num_final, num_failed = (int(fields[name]) for name in ("nfev", "num_final", "num_failed"))
+    except (LookupError, TypeError, ValueError):
+        raise CheckpointError(f"the newest checkpoint in {path} is not that of a search.") from None
+    counters = {"nit": step, "nfev": nfev + num_final, "num_failed": num_failed}
     state = digest_of(tree, arrays)
-    told = values_by_id(path / "evaluations.bin", fields["nfev"])
+    told = values_by_id(path / "evaluations.bin", nfev)
     values = hashlib.sha256(told.astype("<f8").tobytes()).hexdigest()
     total = hashlib.sha256(f"{state} {values} {json.dumps(counters, sort_keys=True)}".encode()).hexdigest()
     return Digest(state, values, counters, total)

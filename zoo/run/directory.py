@@ -205,8 +205,10 @@ class RunDirectory:
 
     def _compare_journal(self, tree: Any) -> None:
         """Warn if the journal holds less than the checkpoint, or the logs, were made of."""
-        journal, logged = self.path / "evaluations.bin", self.path / "metrics.jsonl"
-        if tree is not None and not self.journal.holds(tree["state"]["fields"]["nfev"]):
+        journal, logged, num_evaluations = self.path / "evaluations.bin", self.path / "metrics.jsonl", 0
+        with contextlib.suppress(LookupError, TypeError, ValueError):  # of which `Job.restore` will complain
+            num_evaluations = int(tree["state"]["fields"]["nfev"])
+        if not self.journal.holds(num_evaluations):
             warnings.warn(
                 f"{journal} does not hold all that was evaluated before the newest checkpoint. The search is "
                 "not concerned. To have it evaluated again, remove the directory `checkpoints` and resume.",

@@ -99,6 +99,8 @@ class Journal:
 
     def holds(self, num_evaluations: int) -> bool:
         """Return whether all evaluations of the search are on record, up to this one."""
+        if num_evaluations * 8 > self.size:
+            return False
         have = np.zeros(num_evaluations, bool)
         for step, first_id in self._first_ids.items():
             for reply in self._known.get((SEARCH, step), ()):

@@ -156,8 +156,9 @@ def restored(job: Job[Any], tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) 
     """
     try:
         return job.restore(tree, arrays)
-    except ValueError as error:
-        raise CheckpointError(f"this version cannot read the newest checkpoint: {error}") from error
+    except Exception as error:  # whatever it is that a file of another version, or of an enemy, holds
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"this version cannot read the newest checkpoint: {reason}") from error
 
 
 def ended(job: Job[Any], state: Any, stop: Stop, began: float) -> tuple[str, str] | None:

@@ -20,7 +20,7 @@ import pytest
 
 import zoo
 from zoo.core.errors import RunDirectoryError
-from zoo.run import journal, loop
+from zoo.run import checkpoint, journal, loop
 from zoo.run.digest import digest_of_run
 
 ARGUMENTS = {"method": "cma", "budget": 60, "rng": 1}
@@ -242,6 +242,20 @@ def test_of_a_newer_version(run, entry, way):
     assert "Update gradfree" in error
     assert calls == 0
     assert (run / entry).read_bytes() == newer
+
+
+@pytest.mark.parametrize(
+    "state", [{}, [], {"class": "os:system", "fields": {"command": "true"}}, {"fields": 3}]
+)
+def test_a_checkpoint_of_something_else(run, state):
+    """With all checksums right."""
+    path = run / NEWEST / "state.json"
+    content = {**json.loads(path.read_text()), "state": state}
+    del content["sha256"]
+    path.write_text(json.dumps({**content, "sha256": checkpoint.checksum(content)}))
+    for way in (by_resume, by_session, lambda out, fun: digest_of_run(out)):
+        error, _, _ = outcome(way, run)
+        assert "checkpoint" in error
 
 
 def test_values_of_another_experiment_are_not_taken_for_this_ones(run):
