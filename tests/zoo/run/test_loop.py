@@ -265,7 +265,7 @@ import zoo
 def slow(x):
     time.sleep({pause})
     return float((x ** 2).sum())
-zoo.minimize(slow, np.ones(4), method="cma", budget=300, rng=5, out={out!r}, workers={workers})
+zoo.minimize(slow, np.ones(4), method="cma", budget=3000, rng=5, out={out!r}, workers={workers})
 """
 
 
