@@ -43,7 +43,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 default_role = "name"
-smartquotes = False
+smartquotes_action = "D"  # dashes; quotes stand in code as well
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -43,12 +43,13 @@ def blocks(lines: list[str]) -> Iterator[list[str]]:
             continue
         if block:
             in_section = bool(SECTION.match(block[0])) or (in_section and block[0].startswith(" "))
-            if block[0].lstrip().startswith(">>>"):
-                yield block
-            elif not in_section and after_blank and block[0].startswith("    "):
-                yield [".. code-block:: text", "", *block]
+            prompts = (number for number, text in enumerate(block) if text.lstrip().startswith(">>>"))
+            first = next(prompts, len(block))
+            text, code = block[:first], block[first:]
+            if not in_section and after_blank and block[0].startswith("    ") and not code:
+                yield [".. code-block:: text", "", *text]
             else:
-                yield escaped("\n".join(block)).split("\n")
+                yield [*escaped("\n".join(text)).split("\n"), *code] if text else code
             block = []
         after_blank = True
         yield [line]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shutil
@@ -98,3 +99,11 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
     names = {name for page in (site / "reference").glob("*.html") for name in Page(page).names}
     assert [name for name in zoo.__all__ if f"zoo.{name}" not in names] == []
     assert [name for name in list_methods() if f"method-{name}" not in names] == []
+
+
+def test_docstrings_are_shown_as_they_are_written(site: Path) -> None:
+    page = html.unescape(re.sub(r"<[^>]+>", "", (site / "reference" / "minimize.html").read_text()))
+    assert ">>> result = zoo.minimize(lambda x: ((x - 1) ** 2).sum(), np.zeros(4), budget=800, rng=0)" in page
+    page = html.unescape(re.sub(r"<[^>]+>", "", (site / "reference" / "methods.html").read_text()))
+    assert "sigma   <-  sigma exp(c_s / d_s (|p_sigma| / E|N(0, I)| - 1))" in page
+    assert "x = mean + sigma * scale * y with y ~ N(0, C)" in page
