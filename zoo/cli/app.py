@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import zoo
 from zoo.core.errors import ZooWarning
@@ -66,8 +66,22 @@ zoo list cma
 """
 
 
+class Command(TyperCommand):
+    """A command whose help page ends with examples."""
+
+    examples = ""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        _print_examples(self.examples)
+
+
 class Commands(TyperGroup):
     """The commands above and those of other distributions, each imported when it is asked for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        _print_examples(help_of(_HELP)[1])
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all, those of other distributions last."""
@@ -97,26 +111,37 @@ def command(name: str, found: Callable[..., Any] | typer.Typer, panel: str) -> A
 
     The paragraph of the docstring that begins with \b are examples, which the help page ends with.
     """
+    examples = ""
     if not isinstance(found, typer.Typer):
         text, examples = help_of(inspect.getdoc(found) or "")
         single = _application(add_completion=False)
-        single.command(name, help=text, epilog=examples)(found)
+        single.command(name, cls=Command, help=text)(found)
         found = single
     made: Any = typer.main.get_command(found)
     made.name, made.rich_help_panel = name, panel
+    if examples:
+        made.examples = examples
     return made
 
 
 def help_of(docstring: str) -> tuple[str, str]:
-    """Return what a docstring says, unwrapped, and its examples, in rich's markup."""
+    """Return what a docstring says, unwrapped, and its examples, a line each."""
     said, _, examples = docstring.partition("\b\n")
     paragraphs = [" ".join(paragraph.split()) for paragraph in said.strip().split("\n\n")]
-    lines = [
-        f"[dim]{line}[/dim]" if line.startswith("#") else f"[cyan]{line}[/cyan]"
-        for line in examples.strip().replace("[", "\\[").splitlines()
-    ]
-    shown = "\n".join(["[bold]Examples[/bold]", *(f"  {line}" for line in lines)])
-    return "\n\n".join(paragraphs), shown if lines else ""
+    return "\n\n".join(paragraphs), examples.strip()
+
+
+def _print_examples(examples: str) -> None:
+    if not examples:
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text("\n Examples", style="bold"))
+    for line in examples.splitlines():
+        console.print(Text(f" {line}", style="dim" if line.startswith("#") else "cyan"), soft_wrap=True)
+    console.print()
 
 
 def _application(**settings: Any) -> typer.Typer:
@@ -128,8 +153,7 @@ def _application(**settings: Any) -> typer.Typer:
     )
 
 
-_text, _examples = help_of(_HELP)
-app = _application(name="zoo", cls=Commands, help=_text, epilog=_examples)
+app = _application(name="zoo", cls=Commands, help=help_of(_HELP)[0])
 
 
 @app.callback(invoke_without_command=True)
