@@ -110,8 +110,11 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, con
     if node.get("refdomain") != "py":
         return None
     domain, target = env.domains.python_domain, node["reftarget"]
+    *_, owner, member = ["", *target.split(".")]
     if target in zoo.__all__:
         target = f"zoo.{target}"
+    elif owner in zoo.__all__:
+        target = f"zoo.{owner}.{member}"  # which has a home of its own, and is documented where users find it
     elif target[:1].islower() and not target.startswith("zoo."):
         return contnode if node.get("optional") else None
     matches = domain.find_obj(env, None, None, target, None, 1)
