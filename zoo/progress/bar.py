@@ -67,9 +67,9 @@ class BarDisplay(Display):
     def _rewrite(self) -> None:
         tally, now = self._tally, time.monotonic()
         of = "" if tally.budget is None else f" of {tally.budget:,}"
-        self._print(
-            f"\r{tally.method}: {tally.count:,}{of} in {duration(tally.elapsed(now))}, {self._words()}"
-        )
+        text = f"{tally.method}: {tally.count:,}{of} in {duration(tally.elapsed(now))}, {self._words()}"
+        self._print(f"\r{text:<{self._width}}")
+        self._width = len(text)
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):

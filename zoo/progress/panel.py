@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from textwrap import wrap
 from typing import NamedTuple
 
@@ -130,15 +131,15 @@ def _best(tally: Tally, now: float | None) -> list[Part]:
     if not tally.has_value:
         return [("no value yet" if now is not None else "no evaluation had a value", "yellow")]
     parts = [(number(tally.best, 7), "bold green")]
-    if tally.error is not None:
+    if tally.error is not None and isfinite(tally.error):
         parts.append((f"± {number(tally.error, 2)}", "green"))
     if tally.violation > 0:
         parts.append((f"violates constraints by {number(tally.violation, 3)}", "yellow"))
     if tally.front is not None:
         parts.append((f"{tally.front:,} best compromises", ""))
     if tally.noise:
-        parts.append(("a lucky value, under noise" if now is not None else "mean of fresh values", "dim"))
-    if tally.found is not None and (now is not None or not tally.noise):
+        parts.append(("a lucky value, under noise" if tally.error is None else "mean of fresh values", "dim"))
+    if tally.found is not None and tally.error is None:
         parts.append((f"found at {tally.found:,}", ""))
         if now is not None:
             ago = now - tally.found_at

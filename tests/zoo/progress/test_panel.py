@@ -180,6 +180,10 @@ def test_noise():
     assert "a lucky value, under noise" in row(lines_of(made), "best")
     made.end(x=np.zeros(3), fun=0.5, fun_error=0.012, violation=0.0)
     assert row(lines_of(made), "best") == "0.5   ± 0.012   mean of fresh values"
+    made = MadeUp(noise=True)
+    made.step(10, 0.01)
+    made.end("interrupted", "stopped by Ctrl-C")
+    assert row(lines_of(made), "best") == "0.01   a lucky value, under noise   found at 10"
 
 
 @pytest.mark.parametrize("width", [40, 80])
