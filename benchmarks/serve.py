@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-SECONDS, INTERVAL, GOAL = 60, 2.0, 0.01
+SECONDS, GOAL = 60, 0.01
 TICK = os.sysconf("SC_CLK_TCK")
 RUN = """
 import sys, numpy, zoo
@@ -41,7 +41,7 @@ class Page:
 
     def __init__(self, url: str) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc)
-        self._since, self._cursors = "", {}
+        self._since, self._interval, self._cursors = "", 0.0, {}
         self.received = 0
 
     def ask(self) -> float:
@@ -52,14 +52,14 @@ class Page:
         data = answer.read()
         self.received += len(data)
         if answer.status == 204:
-            return INTERVAL
+            return self._interval
         news = json.loads(data)
-        self._since = news["since"]
+        self._since, self._interval = news["since"], news["interval"]
         for key in news["runs"]:
             self._cursors.setdefault(key, "")
         for key, detail in news["details"].items():
             self._cursors[key] = detail["cursor"]
-        return 0.05 if news["more"] else INTERVAL
+        return 0.05 if news["more"] else self._interval
 
 
 def measure(method: str) -> dict[str, object]:

@@ -67,8 +67,9 @@ class Browser:
             )
             stack.callback(self._end)
             port, path = _address(Path(folder) / "DevToolsActivePort", self._process)
+            # Pings would draw from the global generator of Python.
             self._socket = stack.enter_context(
-                connect(f"ws://127.0.0.1:{port}{path}", max_size=None, compression=None)
+                connect(f"ws://127.0.0.1:{port}{path}", max_size=None, compression=None, ping_interval=None)
             )
             self._numbers = itertools.count(1)
             self._pages: dict[str, Page] = {}

@@ -12,6 +12,7 @@ from typing import Any
 from zoo.serve.folders import MOST_FOLDERS, Folders
 from zoo.serve.watched import Watched
 
+INTERVAL = 2.0  # seconds from an answer to the next question
 MOST_CHOSEN = 16
 _SLICE = 0.3  # seconds of work for one answer; what is left is done for the next one
 _KEPT = 120.0  # seconds for which the curves of a run are kept that nobody asks for
@@ -64,6 +65,7 @@ class Overview:
         return {
             "since": f"{self._session}-{self._number}",
             "now": time.time(),
+            "interval": INTERVAL,
             "more": more,
             "folders": [str(path) for path in self._folders.given],
             "limit": MOST_FOLDERS if self._folders.is_cut_short else None,

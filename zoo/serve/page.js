@@ -2,8 +2,7 @@
 
 import { draw } from "./plots.js";
 
-const INTERVAL = 2000; // milliseconds between two questions; the next one follows at once where more is ready
-const IMPATIENT = 50;
+const IMPATIENT = 50; // milliseconds to the next question where more is ready
 const PATIENCE = 15000;
 const MOST_ROWS = 300;
 const MOST_CHOSEN = 16;
@@ -16,10 +15,11 @@ const cards = new Map(); // by id: an article
 const places = new Map(); // by id: number of the colour of a run that is chosen
 let since = "";
 let now = 0; // by the clock of the server
+let interval = 2; // seconds between two questions, as the server has it
 let timer = 0;
 let asking = false;
 let wished = location.hash.slice(1).split(",").filter(Boolean); // chosen before the page was loaded again
-let plotly = null;
+let plotly; // its version, null where it is not installed
 
 const $ = (selector, within = document) => within.querySelector(selector);
 
@@ -29,7 +29,7 @@ async function ask() {
   clearTimeout(timer);
   if (asking || document.hidden) return;
   asking = true;
-  let delay = INTERVAL;
+  let isEager = false;
   try {
     const chosen = [...places.keys()].map((id) => `${id}:${runs.get(id)?.curves?.cursor ?? ""}`);
     const query = new URLSearchParams({ since, runs: chosen.join(",") });
@@ -39,14 +39,14 @@ async function ask() {
     connection("live", "live");
     if (news !== null) {
       take(news);
-      if (news.more) delay = IMPATIENT;
+      isEager = news.more;
     }
   } catch (error) {
     const reason = error instanceof TypeError ? "the server stopped" : error.message;
     connection("lost", `${reason}; trying again`);
   }
   asking = false;
-  timer = setTimeout(ask, delay);
+  timer = setTimeout(ask, isEager ? IMPATIENT : 1000 * interval);
 }
 
 document.addEventListener("visibilitychange", () => {
@@ -67,6 +67,7 @@ function connection(state, text) {
 function take(news) {
   since = news.since;
   now = news.now;
+  interval = news.interval;
   if (news.ids !== null) {
     const there = new Set(news.ids);
     for (const [id, run] of runs) run.gone = !there.has(id);

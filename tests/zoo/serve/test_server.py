@@ -52,37 +52,39 @@ PAGES = {
     "/plots.js": "text/javascript",
     "/api?since=": "application/json",
 }
-ELSEWHERE = [
+ELSEWHERE = (
     "/../secret.json",
     "/..%2fsecret.json",
     "/%2e%2e/secret.json",
     "//etc/passwd",
     "/etc/passwd",
     "/one",
-    "/page.html",
-    "/server.py",
     "/one/config.json",
     "/runs/one/metrics.jsonl",
+    "/page.html",
+    "/server.py",
     "/page.css/..",
-    "/\\..\\x",
+    "/\\..\\secret.json",
     "http://127.0.0.1/../secret.json",
     "*",
     "/apix",
     "/api/../secret.json",
     "/plotly.js/..%00",
-]
-OTHER_NAMES = [
+)
+OTHER_NAMES = (
+    "",
     "evil.example",
     "evil.example:8050",
     "127.0.0.1.evil.example",
     "localhost.evil.example",
+    "localhost evil.example",
     "evil@localhost",
     "localhost:",
     "127.0.0.1:80:80",
     "0.0.0.0",
     "192.168.0.1",
     "[::2]",
-]
+)
 QUESTIONS = (
     "",
     "since",
@@ -136,7 +138,7 @@ def test_paths_lead_nowhere_else(served, path):
     assert ask(served, path)[0].status == 404
 
 
-@pytest.mark.parametrize("host", ["", "localhost evil.example", *OTHER_NAMES])
+@pytest.mark.parametrize("host", OTHER_NAMES)
 def test_other_names_of_this_machine_are_refused(served, host):
     assert ask(served, "/api", Host=host)[0].status == 403
 
