@@ -48,7 +48,9 @@ def bench(
     budget: Annotated[
         int | None,
         typer.Option(
-            parser=count, metavar="<int>", help=f"Evaluations of each run; {_BUDGET} times the dimension."
+            parser=count,
+            metavar="<int>",
+            help=f"Evaluations of each run; {_BUDGET} times the dimension by default.",
         ),
     ] = None,
     target: Annotated[

@@ -126,7 +126,7 @@ def _show_method(name: str, as_json: bool) -> None:
         say("\nOptions, as in --option NAME=VALUE, or under [method.options] in an experiment file:")
         print_table(
             ("option", "default", "meaning"),
-            [(one, json.dumps(_plain(default)), what) for one, default, what in options],
+            [(one, _written(default), what) for one, default, what in options],
         )
 
 
@@ -258,6 +258,13 @@ def _minimum(problem: Problem) -> str:
     if problem.several:
         return "a curve"
     return "unknown" if problem.minimum is None else f"{problem.minimum:.10g}"
+
+
+def _written(default: Any) -> str:
+    """Return a default as `--option` would be given it."""
+    if isinstance(default, float):
+        return f"{default:.12g}"
+    return "None" if default is None else json.dumps(_plain(default), ensure_ascii=False)
 
 
 def _plain(default: Any) -> Any:

@@ -220,7 +220,7 @@ def options_of(given: list[str]) -> dict[str, Any]:
         if not equals:
             raise ValueError(f"`--option` must have the form NAME=VALUE, got {entry!r}.")
         try:
-            options[name] = json.loads(text)
+            options[name] = None if text == "None" else json.loads(text)
         except ValueError:
             options[name] = text
     return options

@@ -40,6 +40,16 @@ def test_a_method(zoo):
     }
 
 
+@pytest.mark.parametrize("name", ["cma", "de", "bipop-cma", "l-bfgs-b"])
+def test_defaults_can_be_given(zoo, name):
+    rows = zoo("list", name).out.partition("meaning\n")[2].splitlines()
+    defaults = [row.split()[:2] for row in rows]
+    assert len(defaults) == len(list_methods()[name].options())
+    given = [word for option, default in defaults for word in ("--option", f"{option}={default}")]
+    problem = ("zoo.problems:sphere", "--x0", "1x3", "--method", name, "--budget", 60, "--seed", 1)
+    assert zoo("minimize", *problem, *given).json["x"] == zoo("minimize", *problem).json["x"]
+
+
 @pytest.mark.parametrize("name", list_methods())
 def test_every_option_has_a_meaning(name):
     method = list_methods()[name]
