@@ -106,14 +106,14 @@ def failures(recording: Recording) -> Picture | None:
         return None
     with style.styled():
         figure, axes = canvas(height=2.4)
-        at, line = style.thinned(x, failed)
+        at, line = style.thinned(x, np.minimum(failed, x))
         axes.plot(at, line, color=style.ALARM, marker="." if len(x) < 40 else "")
         axes.set_title("Failed evaluations so far")
         axes.set_xlabel("evaluations")
         count_axis(axes.xaxis)
         count_axis(axes.yaxis)
         axes.set(xlim=(0, float(x[-1]) * 1.02), ylim=(0, None))
-    total = int(np.nanmax(failed))
+    total = int(np.nanmax(np.minimum(failed, x)))
     caption = (
         f"{total:,} of {int(x[-1]):,} evaluations of the search had no value: they raised, crashed, hung, or "
         "returned NaN or infinity."
@@ -125,9 +125,9 @@ def workers(recording: Recording) -> Picture | None:
     """Return how busy each worker was in the last process that ended; None where there were none."""
     accounts = [event.get("account") for event in recording.events if event.get("event") == "ended"]
     busy = [account["busy"] for account in accounts if isinstance(account, dict) and account.get("busy")]
-    if not busy:
+    if not busy or not isinstance(busy[-1], list) or not all(isinstance(share, float) for share in busy[-1]):
         return None
-    shares = np.array(busy[-1][:_MOST_BARS], float)
+    shares = np.array(busy[-1][:_MOST_BARS])
     with style.styled():
         figure, axes = canvas(height=1.05 + 0.25 * len(shares), left=0.9)
         axes.barh(np.arange(len(shares)), 100 * shares, height=0.6, color=style.PALETTE[0])

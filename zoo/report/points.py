@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zoo.core.space import Categorical, Space, Variable
 from zoo.report import style
+from zoo.report.scales import clipped
 from zoo.report.style import Picture, canvas, label, short
 from zoo.run.reading import Improvement, Recording
 
@@ -102,7 +104,7 @@ def _draw_axis(axes: Axes, at: int, variable: Variable | None, values: list[Any]
             for index, choice in enumerate(choices):
                 _write(axes, at + 0.05, index / max(len(choices) - 1, 1), label(choice, 10), ha="left")
         return heights
-    numbers = np.array(values, float)
+    numbers = clipped(np.array(values, float))
     log = bool(getattr(variable, "log", False))
     drawn = np.log(numbers) if log else numbers
     low, high = float(drawn.min()), float(drawn.max())
@@ -129,10 +131,11 @@ def _write(axes: Axes, x: float, y: float, text: str, ha: str = "center") -> Non
 def front(recording: Recording) -> Picture | None:
     """Return the front of a run with several objectives, in all pairs of its first ones; None without one."""
     found = (recording.result or {}).get("front") or {}
-    rows = [row for row in found.get("fun", ()) if None not in row]
-    if not rows:
+    objectives: Array = np.empty(0)
+    with contextlib.suppress(TypeError, ValueError):
+        objectives = np.array(found.get("fun", ()), float)
+    if objectives.ndim != 2 or not objectives.size or not np.isfinite(objectives).all():
         return None
-    objectives = np.array(rows, float)
     count = objectives.shape[1]
     with style.styled():
         if count == 2:

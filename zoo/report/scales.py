@@ -17,6 +17,7 @@ Array = np.ndarray[Any, Any]
 
 _DECADES = 100.0  # ratio from which on numbers are drawn on a logarithmic scale
 _GAPS = 1e3  # the same for distances to the lowest value
+_LARGEST = 1e150
 _FLAT = 1e-3  # share of numbers by which they differ, below which that is what the axis shows
 
 
@@ -51,7 +52,7 @@ class Scale:
 
     def shifted(self, values: Array) -> Array:
         """Return what is drawn: what a logarithm has no place for is left out."""
-        values = np.asarray(values, float) - self.offset
+        values = clipped(np.asarray(values, float) - self.offset)
         return np.where(values > 0, values, np.nan) if self.kind == "log" else values
 
     def apply(self, axes: Axes) -> None:
@@ -101,8 +102,7 @@ def scale_of(*series: Array) -> Scale:
         >>> scale_of(np.array([1.0, 2.0, np.nan])).kind, scale_of(np.array([-1.0, 1.0])).kind
         ('linear', 'linear')
     """
-    values = np.concatenate([np.ravel(one) for one in series]) if series else np.empty(0)
-    values = values[np.isfinite(values)]
+    values = _finite(*series)
     sizes = np.abs(values[values != 0])
     if not len(sizes) or sizes.max() <= _DECADES * sizes.min():
         return Scale()
@@ -128,13 +128,11 @@ def scale_of_values(best: Array, others: Array, *, is_noisy: bool) -> Scale:
         >>> scale_of_values(2 + 10.0 ** -np.arange(20), np.empty(0), is_noisy=False)
         Scale(kind='log', offset=2.0, linear=0.0)
     """
-    values = np.concatenate([best, others])
-    values = values[np.isfinite(values)]
-    best = best[np.isfinite(best)]
+    values, best, others = _finite(best, others), _finite(best), _finite(others)
     if not len(values):
         return Scale()
     if is_noisy:
-        return _scale_of_noisy(values, others[np.isfinite(others)])
+        return _scale_of_noisy(values, others)
     if len(best) and best.min() > 0 and values.min() > 0 and best.max() > _DECADES * best.min():
         return Scale("log")
     if len(best) > 2 and values.min() >= best.min():
@@ -156,6 +154,16 @@ def _scale_of_noisy(values: Array, others: Array) -> Scale:
     if not level or np.abs(values).max() <= _DECADES * level:
         return Scale()
     return Scale("symlog", linear=10 * _power(level))
+
+
+def _finite(*series: Array) -> Array:
+    values = np.concatenate([np.empty(0), *map(np.ravel, series)])
+    return clipped(values[np.isfinite(values)])
+
+
+def clipped(values: Array) -> Array:
+    """Return values that leave room for the margins of a figure before numbers end."""
+    return np.clip(values, -_LARGEST, _LARGEST)
 
 
 def _power(value: float) -> float:

@@ -21,6 +21,23 @@ _CHUNK = 1 << 23  # bytes of a log that are in memory at a time
 _MOST_POINTS = 300
 _HAS_POINT = re.compile(rb'"x": \[')
 _NUMBERS = bytes(c if chr(c) in "0123456789.+-e" else 32 for c in range(256))
+_NUMBER = (int, float, type(None))
+# What entries are, so that whoever reads on need not ask; those that are something else are left out.
+_RESULT: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("fun", "fun_best", "fun_error", "maxcv", "seconds"), _NUMBER),
+    **dict.fromkeys(("nfev", "nit", "num_failed", "status", "success"), int),
+    **dict.fromkeys(("message", "method"), str),
+    **dict.fromkeys(("x", "x_best"), (list, dict)),
+    **dict.fromkeys(("account", "front"), dict),
+    "constr": list,
+}
+_META: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("started", "python", "platform", "processor", "executor"), str),
+    "gpu": (str, type(None)),
+    "num_workers": int,
+    "argv": list,
+    "versions": dict,
+}
 _NOT_DIAGNOSTICS = ("step", "nfev", "best", "value", "median", "failed", "violation", "x")
 
 
@@ -119,8 +136,8 @@ def _read(path: Path, most: int) -> Recording:
         path,
         config,
         start,
-        _json(path / "meta.json") or {},
-        _json(path / "result.json"),
+        _json(path / "meta.json", _META) or {},
+        _json(path / "result.json", _RESULT),
         read_events(path),
         len(ends),
         columns,
@@ -249,9 +266,10 @@ def _array(value: Any) -> np.ndarray[Any, Any] | None:
     return None
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _json(path: Path, kinds: dict[str, type | tuple[type, ...]]) -> dict[str, Any] | None:
     with contextlib.suppress(FileNotFoundError, ValueError, TypeError, RecursionError):
-        return dict(json.loads(path.read_text()))
+        content = dict(json.loads(path.read_text()))
+        return {name: v for name, v in content.items() if isinstance(v, kinds.get(name, object))}
     return None
 
 
