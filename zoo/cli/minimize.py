@@ -63,7 +63,8 @@ def minimize(
     constraint: Annotated[
         list[str] | None,
         typer.Option(
-            help="module:function whose value is to be at least 0; may be given again.",
+            help="module:function whose value is to be at least 0, may be given again; or the word returned, "
+            "if OBJECTIVE returns them itself.",
             rich_help_panel=_WHERE,
         ),
     ] = None,
@@ -161,7 +162,8 @@ def minimize(
         if not command:
             check_name("OBJECTIVE", objective)
         for name in constraint or ():
-            check_name("--constraint", name)
+            if name != "returned":
+                check_name("--constraint", name, is_called=False)
         chosen = chosen_workers(*who)
         watching = watchers(progress, log or [], out)
         with results_alone():

@@ -12,12 +12,13 @@ from typing import Any
 from zoo.core.validation import hint, listed
 
 
-def check_name(argument: str, spec: str) -> None:
+def check_name(argument: str, spec: str, *, is_called: bool = True) -> None:
     """Import what a name stands for.
 
     Args:
         argument: Where it was said, for errors.
         spec: "module:function" or "module:factory()".
+        is_called: Whether it must be something to call.
 
     Raises:
         ValueError: There is nothing of that name, or its module raises.
@@ -37,7 +38,7 @@ def check_name(argument: str, spec: str) -> None:
             there = f" It has {listed(own[:10])}." if own and not near else ""
             raise ValueError(f"module {module!r} ({_file(module)}) has no {part!r}.{near}{there}")
         place = getattr(place, part)
-    if not callable(place):
+    if is_called and not callable(place):
         raise ValueError(f"{argument} must name something to call, got {spec!r}, which is {place!r}.")
 
 

@@ -57,6 +57,24 @@ def test_the_users_own_module_and_a_program(zoo, model):
     assert len(done.json["x"]) == 2
 
 
+def test_constraints(zoo):
+    Path("limited.py").write_text(
+        "import numpy as np\nimport zoo\nfrom scipy.optimize import LinearConstraint\n\n"
+        "def area(x):\n    return float((x**2).sum())\n\n"
+        "def right(x):\n    return x[0] - 1\n\n"
+        "above = LinearConstraint([[0, 1]], 0.5, np.inf)\n\n"
+        "class Both(zoo.Objective):\n    def __call__(self, x, *, key):\n"
+        "        limits = np.stack([1 - x[:, 0], 0.5 - x[:, 1]], 1)\n"
+        "        return zoo.Evaluations((x**2).sum(1), extras={'constraints': limits})\n"
+    )
+    common = ("--x0", "2,2", "--budget", 600, "--seed", 1)
+    both = ("--constraint", "limited:right", "--constraint", "limited:above")
+    for arguments in (("limited:area", *both), ("limited:Both()", "--constraint", "returned")):
+        found = zoo("minimize", *arguments, *common).json
+        assert found["fun"] == pytest.approx(1.25, abs=1e-4)
+        assert found["maxcv"] == 0
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_the_objective_prints_is_no_result(tmp_path, workers):
     (tmp_path / "loud.py").write_text("def loss(x):\n    print('hello')\n    return float((x * x).sum())\n")
