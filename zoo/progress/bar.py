@@ -45,11 +45,14 @@ class BarDisplay(Display):
             self._rewrite()
             return
         self._bar.set_postfix_str(self._words(), refresh=False)
-        self._bar.update(tally.count - self._bar.n)
+        self._bar.n = tally.count
         self._bar.refresh()
 
     def end(self) -> None:
-        if self._tally.outcome is not None:
+        outcome = self._tally.outcome
+        if outcome is not None:
+            if self._bar is not None and outcome.status in ("finished", "target"):
+                self._bar.total = self._tally.count  # what ended before the budget did is no failure
             self.look()
         if self._bar is not None:
             self._bar.close()

@@ -136,9 +136,6 @@ def test_bar_in_a_notebook(monkeypatch):
             self.arguments, self.n, self.closed = arguments, arguments["initial"], False
             bars.append(self)
 
-        def update(self, number):
-            self.n += number
-
         def set_postfix_str(self, text, refresh):
             self.postfix = text
 
@@ -155,6 +152,7 @@ def test_bar_in_a_notebook(monkeypatch):
     assert (bar.arguments["total"], bar.arguments["desc"]) == (50, "cma")
     assert bar.n == result.nfev == 50
     assert bar.closed
+    assert bar.total == 50
     assert bar.postfix.startswith(f"best {result.fun:.5g}, step size ")
 
 
