@@ -239,6 +239,20 @@ def test_failing_picture_leaves_the_terminal(monkeypatch):
             zoo.minimize(slow, np.ones(3), budget=100, rng=0, callback=zoo.Progress("panel"))
 
 
+def test_in_the_background(monkeypatch):
+    """The terminal is somebody else's there."""
+    with terminal() as read:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "tcgetpgrp", lambda _: os.getpgrp() + 1)
+            zoo.minimize(
+                sphere, np.ones(3), budget=50, rng=0, method="random", callback=zoo.Progress("panel")
+            )
+        zoo.minimize(sphere, np.ones(3), budget=50, rng=0, method="cma", callback=zoo.Progress("panel"))
+        text = read()
+    assert "cma" in text
+    assert "random" not in text
+
+
 def test_run_inside_a_run():
     """The terminal belongs to the outer one."""
 
