@@ -188,7 +188,8 @@ def _own(name: str, x0: str | None, bounds: str | None, vectorized: bool) -> Pro
             f"there is no problem {name!r}.{hint(name, PROBLEMS)} `zoo list problems` lists them; a function "
             "of your own is module:function."
         )
-    check_name("NAME", name)
+    with results_alone():
+        check_name("NAME", name)
     start, box = None if x0 is None else start_of(x0), None if bounds is None else bounds_of(bounds)
     if start is None and box is None:
         raise ValueError("give --bounds -5:5x10 for ten variables that are each between -5 and 5, or --x0.")

@@ -159,14 +159,14 @@ def minimize(
         start = None if x0 is None else start_of(x0)
         if box is not None and len(box) == 1 and start is not None:
             box = box * len(start)
-        if not command:
-            check_name("OBJECTIVE", objective)
-        for name in constraint or ():
-            if name != "returned":
-                check_name("--constraint", name, is_called=False)
         chosen = chosen_workers(*who)
         watching = watchers(progress, log or [], out)
         with results_alone():
+            if not command:
+                check_name("OBJECTIVE", objective)
+            for name in constraint or ():
+                if name != "returned":
+                    check_name("--constraint", name, is_called=False)
             result = zoo.minimize(
                 shlex.split(objective) if command else objective,
                 start,

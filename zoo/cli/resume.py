@@ -58,10 +58,10 @@ def resume(
 
     who = (workers, ray, address, gpus_per_worker, timeout)
     with explained(resuming(directory, *who)):
-        _check_objective(directory)
         chosen = chosen_workers(*who)
         watching = watchers(progress, log or [], directory)
         with results_alone():
+            _check_objective(directory)
             result = zoo.resume(directory, workers=chosen, seconds=seconds, callback=watching)
         print_result(result, as_json=as_json, out=directory, shown=shows_panel(progress))
 

@@ -59,7 +59,8 @@ def run(
         if out is not None:
             changes.append(f"job.out={json.dumps(str(out))}")
             again += ["--out", str(out)]
-        experiment = read_experiment(file, changes)
+        with results_alone():
+            experiment = read_experiment(file, changes)
         if dry_run:
             print_code(experiment.toml(), "toml")
             return

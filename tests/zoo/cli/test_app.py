@@ -77,11 +77,31 @@ def test_constraints(zoo):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_the_objective_prints_is_no_result(tmp_path, workers):
-    (tmp_path / "loud.py").write_text("def loss(x):\n    print('hello')\n    return float((x * x).sum())\n")
+    (tmp_path / "loud.py").write_text(
+        "print('here')\n\ndef loss(x):\n    print('hello')\n    return float((x * x).sum())\n"
+    )
     arguments = ("--x0", "1,2", "--budget", "30", "--workers", workers)
     done = process("minimize", "loud:loss", *arguments, cwd=tmp_path)
     assert json.loads(done.stdout)["nfev"] == 30
     assert done.stderr.count("hello") == 30
+    assert "here" in done.stderr
+
+
+def test_what_a_module_prints_is_no_result(tmp_path):
+    (tmp_path / "loud.py").write_text("print('here')\n\ndef loss(x):\n    return float((x * x).sum())\n")
+    (tmp_path / "loud.toml").write_text(
+        'objective = {function = "loud:loss", x0 = "1x2"}\nstop = {budget = 30}\n'
+    )
+    for arguments in (
+        ("run", "loud.toml", "--dry-run"),
+        ("run", "loud.toml"),
+        ("resume", "runs/loud"),
+        ("bench", "loud:loss", "--x0", "1,2", "--budget", 30, "--seeds", 1, "--method", "random"),
+    ):
+        done = process(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "here\n"
+        assert "here" not in done.stdout
 
 
 def test_an_objective_that_fails_is_shown_and_goes_on_once_it_is_mended(zoo, model):
