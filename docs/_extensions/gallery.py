@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 
 # What is left out runs as it is. Ray would take longer to start than the rest takes to run.
 ARGUMENTS = {"tune_svm": ["--budget", "200", "--processes"]}
-ORDER = ("cma_in_a_valley", "methods_compared", "light_and_stiff", "mixed_variables", "laboratory")
+ORDER = ("cma_in_a_valley", "methods_compared", "light_and_stiff", "mixed_variables", "honest_values")
 STYLE = Path(__file__).with_name("gallery.mplstyle")
 
 

@@ -33,6 +33,15 @@ def gain(shown: dict[str, np.ndarray]) -> float:
 # For each example, what its `main` is called with, and what has to be true of what it returns.
 OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
     "cma_in_a_valley": ({}, lambda shown: abs(shown["x"] - 1).max() < 1e-4),
+    "honest_values": (
+        {"budget": 600, "seeds": 5},
+        lambda shown: (
+            (shown["noise=False"][:, 1] < shown["noise=False"][:, 0] - 1).all()
+            and (
+                abs(shown["noise=True"][:, 1] - shown["noise=True"][:, 0]) < 5 * shown["noise=True"][:, 2]
+            ).all()
+        ),
+    ),
     "laboratory": (
         {"budget": 60},
         lambda shown: shown["equal"] and shown["days"] > 1 and shown["result"].num_failed == 1,
