@@ -167,8 +167,8 @@ def _evaluations(tally: Tally, room: int) -> list[Part]:
         parts = [(f"{made} {of}", "bold"), (percent, "")]
         if width >= 8:
             full = int(share * width)
-            parts.insert(0, ("━" * full, "cyan"))
-            parts.insert(1, ("─" * (width - full), "dim"))
+            bar = [("━" * full, "cyan"), ("─" * (width - full), "dim")]
+            parts = [*(part for part in bar if part[0]), *parts]
     return parts
 
 

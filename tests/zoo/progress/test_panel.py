@@ -91,6 +91,12 @@ def test_under_way():
     assert "█" in row(lines, "history")
 
 
+def test_all_of_the_budget():
+    made = MadeUp()
+    made.step(1000, 1.0)
+    assert row(lines_of(made), "evaluations") == "━" * 30 + "   1,000 of 1,000   100 %"
+
+
 def test_narrow():
     made = MadeUp()
     steady(made)
