@@ -130,15 +130,16 @@ def run(race: Race) -> None:
 
     if race.is_done:
         return
-    clock = _Clock()
+    clock, is_made = _Clock(), False
     try:
         zoo.minimize(**race.arguments, method=race.method, rng=race.seed, out=race.path, callback=clock)
+        is_made = True
     except RunDirectoryError as error:
         raise RunDirectoryError(f"{str(error).partition(' Choose')[0]} Give --out another one.") from None
     except (ValueError, TypeError, ImportError) as error:
         raise ValueError(f"{race.method} cannot be run here: {error}") from None
     finally:
-        if race.path.exists():
+        if is_made or clock.evaluations:
             note = {"method": race.method, "seed": race.seed, "settings": race.settings}
             _append(race.costs, {**note, "seconds": clock.seconds, "evaluations": clock.evaluations})
 
