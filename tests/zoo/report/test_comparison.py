@@ -1,0 +1,189 @@
+"""The comparison of many runs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import zoo
+from tests.zoo.report import runs
+from tests.zoo.report.test_single import HOSTILE, Elements
+from zoo.core.errors import RunDirectoryError, ZooWarning
+from zoo.report import compare
+from zoo.report.comparison import comparisons
+from zoo.report.entries import find_runs, read_entries, sections_of
+
+
+def rosenbrock(x):
+    return float(100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two objectives, two methods, five seeds, and two settings of one method."""
+    folder = tmp_path_factory.mktemp("bench")
+    for seed in range(5):
+        for name, fun in (("sphere", runs.sphere), ("rosenbrock", rosenbrock)):
+            for method in ("cma", "random"):
+                out = folder / name / method / f"seed-{seed}"
+                zoo.minimize(fun, np.ones(2) * 2, method=method, budget=100 + 20 * seed, rng=seed, out=out)
+        out = folder / "sphere" / "wide" / f"seed-{seed}"
+        zoo.minimize(
+            runs.sphere, np.ones(2) * 2, budget=100, rng=seed, out=out, options={"population_size": 12}
+        )
+    return folder
+
+
+def test_groups_and_sections(folder):
+    entries = read_entries(find_runs([folder]))
+    found = sections_of(entries)
+    assert [section.title.partition(":")[2] for section in found] == [
+        "rosenbrock, 2 variables",
+        "sphere, 2 variables",
+    ]
+    assert [group.name for group in found[0].groups] == ["cma", "random"]
+    assert [group.name for group in found[1].groups] == ["cma", "cma (population_size=12)", "random"]
+    assert [len(group.entries) for group in found[1].groups] == [5, 5, 5]
+    assert [group.name for group in sections_of(entries, "method")[1].groups] == ["cma", "random"]
+    assert [group.name for group in sections_of(entries, "folder")[1].groups] == ["cma", "random", "wide"]
+    (one,) = sections_of(entries, "objective")
+    assert [len(group.entries) for group in one.groups] == [15, 10]
+    assert len(sections_of(entries, "budget")[0].groups) == 5
+    assert [group.name for group in sections_of(entries, "workers")[0].groups] == ["1 worker"]
+
+
+def test_what_is_compared_is_what_runs_did(folder):
+    path = folder / "sphere" / "cma" / "seed-3"
+    (entry,) = read_entries([path])
+    result = json.loads((path / "result.json").read_text())
+    assert entry.final == entry.best[-1] == result["fun"]
+    assert entry.length == result["nfev"]
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        at = np.searchsorted(entry.evaluations, line["nfev"], side="right") - 1
+        assert entry.best[at] == line["best"]
+
+
+def test_page_and_pictures(folder, tmp_path):
+    page, *pictures = compare([folder], tmp_path / "out")
+    drawn = Elements(page.read_text())
+    assert page == tmp_path / "out" / "compare.html"
+    assert len(drawn.all("figure")) == len(pictures) == 9
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert "25 runs in 3 groups, on 2 objectives." in drawn.text
+    assert "cma is lower" in drawn.text
+    assert "<script" not in page.read_text()
+
+
+def test_a_difference_is_found_and_said(folder):
+    found = comparisons([folder / "sphere" / "cma", folder / "sphere" / "random"])
+    (pair,) = found[0].pairs
+    assert (pair.first, pair.second, pair.effect) == ("cma", "random", 1.0)
+    assert pair.adjusted == pair.p == pytest.approx(2 / 252)
+    assert [row.name for row in found[0].summaries] == ["cma", "random"]
+    assert found[0].target == pytest.approx(np.median([entry.final for entry in found[0].section.entries]))
+    json.dumps(found[0].plain)
+
+
+def test_too_few_runs_say_how_many_it_takes(folder, tmp_path):
+    paths = [folder / "sphere" / method / f"seed-{seed}" for method in ("cma", "random") for seed in (0, 1)]
+    (found,) = comparisons(paths)
+    assert found.pairs == []
+    assert "fewer than 4 runs: cma has 2, random has 2" in found.remark
+    assert "4 runs of each are the fewest" in found.remark
+    (alone,) = comparisons([folder / "sphere" / "cma"])
+    assert "one group only" in alone.remark
+    compare(paths[:1], tmp_path)
+
+
+def test_copies_are_not_taken_for_evidence(tmp_path):
+    for seed in range(4):
+        for method in ("nelder-mead", "cma"):
+            zoo.minimize(
+                runs.sphere, np.ones(2), method=method, budget=60, rng=seed, out=tmp_path / method / str(seed)
+            )
+    (found,) = comparisons([tmp_path])
+    assert found.pairs == []
+    assert "Some runs of nelder-mead did exactly the same" in found.remark
+    assert "nelder-mead has 1" in found.remark
+
+
+def test_targets_of_ones_own(folder):
+    (found,) = comparisons([folder / "sphere" / "cma"], targets=[1e-2, 1.0, 1e-2])
+    assert found.targets.tolist() == [1.0, 1e-2]
+    assert found.target == 1e-2
+    assert found.summaries[0].successes == 5
+    for targets in ([], [float("nan")], [float("inf")]):
+        with pytest.raises(ValueError, match="`targets` must be finite numbers"):
+            comparisons([folder], targets=targets)
+    with pytest.raises(ValueError, match=r"`by` must be one of .* Did you mean 'method'"):
+        comparisons([folder], by="methods")
+
+
+@pytest.mark.parametrize("kind", runs.KINDS)
+def test_every_kind_of_run_is_compared(kind, tmp_path):
+    made = runs.make(kind, tmp_path / "run")
+    page, *pictures = compare([made], tmp_path / "out")
+    (entry,) = read_entries([made])
+    assert page.exists()
+    assert "evaluations.png" in {picture.name for picture in pictures}
+    assert np.isfinite(entry.final) == (kind != "all failed")
+    assert (np.diff(entry.best[np.isfinite(entry.best)]) <= 0).all()
+    assert entry.has_ended == (kind != "under way")
+
+
+def test_what_keeps_to_no_constraint_has_no_value(tmp_path):
+    zoo.minimize(
+        runs.sphere, np.zeros(2), budget=30, rng=0, out=tmp_path / "run",
+        constraints={"type": "ineq", "fun": lambda x: -1.0},
+    )  # fmt: skip
+    (entry,) = read_entries([tmp_path / "run"])
+    assert entry.final == np.inf
+    assert np.isinf(entry.best).all()
+
+
+def test_runs_are_found_once_and_nothing_else(folder, tmp_path):
+    assert len(find_runs([folder, folder / "sphere", folder / "sphere" / "cma" / "seed-0"])) == 25
+    with pytest.raises(RunDirectoryError, match="there is no directory"):
+        find_runs([folder, tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunDirectoryError, match="there is no run in"):
+        find_runs([folder, tmp_path / "empty"])
+
+
+def test_a_damaged_run_is_left_out_with_a_warning(tmp_path):
+    runs.make("one step", tmp_path / "runs" / "sound")
+    runs.make("one step", tmp_path / "runs" / "damaged")
+    (tmp_path / "runs" / "damaged" / "start.safetensors").unlink()
+    with pytest.warns(ZooWarning, match=r"left out: .*damaged is no run directory"):
+        compare([tmp_path / "runs"], tmp_path / "out")
+    with pytest.raises(RunDirectoryError, match="is no run directory"):
+        compare([tmp_path / "runs" / "damaged"], tmp_path / "out")
+
+
+def test_whatever_text_there_is_is_escaped(tmp_path):
+    paths = [
+        runs.log(
+            tmp_path / f"{method}{seed}",
+            {"best": [3.0, 2.0 + seed]},
+            method=method,
+            objective={"name": HOSTILE},
+        )
+        for method in (HOSTILE, "$a_{b$")
+        for seed in range(4)
+    ]
+    text = compare(paths, tmp_path / "out")[0].read_text()
+    assert "<script" not in text
+    assert Elements(text).text.count(HOSTILE) > 4
+
+
+def test_many_groups(tmp_path):
+    paths = [
+        runs.log(tmp_path / str(number), {"best": [3.0, 2.0 + number]}, method=f"method number {number}")
+        for number in range(20)
+    ]
+    page, *pictures = compare(paths, tmp_path / "out")
+    assert len(pictures) == 4
+    assert "method number 19" in page.read_text()
