@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from zoo.cli.contest import Race, Standing
     from zoo.cli.problems import Problem
 
-_METHODS = "cma,bipop-cma,de,lbfgs,random"
-_DIM, _BUDGET, _PRECISION = 10, 500, 1e-8  # the budget for each variable; the target above the minimum
+_METHODS = "cma,de,lbfgs,nelder-mead,random"
+_DIM, _BUDGET, _PRECISION = 10, 1000, 1e-8  # the budget for each variable; the target above the minimum
 _SHIFT = 0.2  # how far boxes are moved, as a share of their width, either way
 _WHERE = "Where to search"
 
