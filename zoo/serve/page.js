@@ -59,6 +59,7 @@ document.addEventListener("visibilitychange", () => {
 });
 
 function connection(state, text) {
+  if (document.hidden && state !== "paused") return; // an answer that was on its way
   const element = $("#connection");
   element.dataset.state = state;
   say(element, text);

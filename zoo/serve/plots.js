@@ -1,12 +1,14 @@
 // Draws the curves of the chosen runs by plotly: values on top, then every diagnostic in a plot of its own.
 
-const REST = 15; // how many times longer to rest than drawing took: a page is not to slow down what it shows
+const REST = 8; // how many times longer to rest than drawing took: a page is not to slow down what it shows
+const LONGEST_REST = 8000;
+const NEAR = "500px"; // of the window: plots that are further away are drawn when they come close
 const NOT_DIAGNOSTICS = ["step", "nfev", "best", "value", "median"];
 const HIDDEN_WHERE_ZERO = ["failed", "violation"];
 const UNITS = [[86400, "days"], [3600, "hours"], [60, "minutes"], [1, "seconds"]];
 const FEW = 40; // points that are shown as such
 
-const canvases = new Map(); // by key: {figure, canvas, drawn}
+const canvases = new Map(); // by key: where a plot is, whether that is near the window, and how to draw it
 let wanted = null;
 let resting = 0;
 let isStale = false;
@@ -29,7 +31,7 @@ export function draw(chosen, options, isAsked = false) {
     resting = setTimeout(() => {
       resting = 0;
       if (wanted !== null) draw(...wanted);
-    }, REST * (performance.now() - began));
+    }, Math.min(LONGEST_REST, REST * (performance.now() - began)));
   });
 }
 
@@ -53,7 +55,7 @@ function drawAll(runs, { x, scale }) {
   const keys = new Set(plots.map(({ key }) => key));
   for (const [key, { figure, canvas }] of canvases) {
     if (!keys.has(key)) {
-      window.Plotly.purge(canvas);
+      if (canvas.data) window.Plotly.purge(canvas);
       figure.remove();
       canvases.delete(key);
     }
@@ -104,8 +106,11 @@ function trace(run, axis, name, { shape = "linear", width = 1.5, colour, dash } 
 }
 
 function drawOne({ key, title, within, axis, traces }, scale, runs) {
-  if (!canvases.has(key)) canvases.set(key, made(within));
-  const { figure, canvas, heading, legend } = canvases.get(key);
+  if (!canvases.has(key)) canvases.set(key, made(within, title));
+  const place = canvases.get(key);
+  const { figure, canvas, heading, legend } = place;
+  place.draw = () => drawOne({ key, title, within, axis, traces }, scale, runs);
+  if (!place.isNear) return;
   const isWide = within === "#values";
   const { lowest, highest, least } = magnitudes(traces);
   const fits = highest > 50 * least && (isWide ? lowest >= 0 : lowest > 0);
@@ -142,17 +147,24 @@ function drawOne({ key, title, within, axis, traces }, scale, runs) {
   window.Plotly.react(canvas, traces, layout, { displayModeBar: false, responsive: true });
 }
 
-function made(within) {
+function made(within, title) {
   const figure = document.createElement("div");
   const heading = document.createElement("h3");
-  const canvas = document.createElement("div");
   const legend = document.createElement("div");
+  const canvas = document.createElement("div");
   figure.className = "plot";
-  canvas.className = "canvas";
   legend.className = "legend";
+  canvas.className = "canvas";
+  heading.textContent = title;
   figure.append(heading, legend, canvas);
   document.querySelector(within).append(figure);
-  return { figure, heading, legend, canvas };
+  const place = { figure, heading, legend, canvas, isNear: false, draw: null };
+  const observer = new IntersectionObserver(([{ isIntersecting }]) => {
+    place.isNear = isIntersecting;
+    if (isIntersecting) place.draw();
+  }, { rootMargin: NEAR });
+  observer.observe(figure);
+  return place;
 }
 
 function entry({ line }, name) {

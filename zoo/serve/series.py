@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
@@ -18,6 +17,7 @@ MOST = 1200  # points of a curve, which is a few hundred pixels wide
 _MOST_COLUMNS = 120
 _LONGEST_NAME = 200
 _LARGEST = 10**300
+_LINE_BREAK = ord("\n")
 _SECONDS = re.compile(rb'"seconds": *([0-9.eE+-]+)')
 _HAS_POINT = b'"x": ['
 _generations = itertools.count()  # of all runs: a cursor of one that is gone fits no other
@@ -74,13 +74,9 @@ class Series:
             self.read()
             return True
         if metrics:
-            self._add_steps(metrics.split(b"\n"))
-            if (place := metrics.rfind(_HAS_POINT)) >= 0:
-                start, stop = metrics.rfind(b"\n", 0, place) + 1, metrics.index(b"\n", place)
-                row = json_object(metrics[start:stop]).get("x")
-                self.row = row if isinstance(row, list) else self.row
+            self._add_steps(_Lines(metrics))
         if timings:
-            self._add_times(timings)
+            self._add_times(_Lines(timings))
         if self._steps == self._times and (metrics or timings):
             self.last["seconds"] = round(self._offset + self._clock, 3)
         return bool(metrics or timings)
@@ -99,12 +95,14 @@ class Series:
             "stride": self.stride,
         }
 
-    def _add_steps(self, lines: list[bytes]) -> None:
-        count = len(lines) - 1  # what is behind the last line break is empty
-        for index in range(-self._steps % self.stride, count, self.stride):
+    def _add_steps(self, lines: _Lines) -> None:
+        for index in range(-self._steps % self.stride, len(lines), self.stride):
             self._keep(_numbers(lines[index]))
-        self._steps += count
-        self.last = _numbers(lines[-2])
+        self._steps += len(lines)
+        best, self.last = self.last.get("best"), _numbers(lines[-1])
+        if (self.row is None or self.last.get("best") != best) and (found := lines.last_with(_HAS_POINT)):
+            row = json_object(found).get("x")
+            self.row = row if isinstance(row, list) else self.row
         while self._kept > MOST:
             self._thin()
 
@@ -119,22 +117,25 @@ class Series:
             column.append(entry.get(name))
         self._kept += 1
 
-    def _add_times(self, data: bytes) -> None:
-        count, found = data.count(b"\n"), _SECONDS.findall(data)
-        if len(found) != count:  # of damage, which is no reason to lose track of the others
-            matches = map(_SECONDS.search, data.split(b"\n")[:-1])
-            found = [match[1] if match else b"nan" for match in matches]
-        clock = np.full(count, np.nan)
-        with contextlib.suppress(ValueError):
-            clock = np.array(found).astype(float)
-        # Every process counts from 0.
-        before = np.concatenate([[self._clock], clock[:-1]])
-        elapsed = self._offset + clock + np.cumsum(np.where(clock < before, before, 0.0))
-        first = -self._times % self.stride
-        self.seconds += [finite(round(value, 3)) for value in elapsed[first :: self.stride].tolist()]
-        self._times += count
-        if np.isfinite(elapsed[-1]):
-            self._clock, self._offset = float(clock[-1]), float(elapsed[-1] - clock[-1])
+    def _add_times(self, lines: _Lines) -> None:
+        for index in range(-self._times % self.stride, len(lines), self.stride):
+            self.seconds.append(self._elapsed(lines[index]))
+        self._elapsed(lines[-1])
+        self._times += len(lines)
+
+    def _elapsed(self, line: bytes) -> float | None:
+        """Return when a step was done, None if its line is damaged."""
+        try:
+            match = _SECONDS.search(line)
+            clock = math.nan if match is None else float(match[1])
+        except ValueError:
+            return None
+        if not math.isfinite(clock):
+            return None
+        if clock < self._clock:  # every process counts from 0
+            self._offset += self._clock
+        self._clock = clock
+        return round(self._offset + clock, 3)
 
     def _thin(self) -> None:
         self.stride *= 2
@@ -142,6 +143,26 @@ class Series:
         self.columns = {name: column[::2] for name, column in self.columns.items()}
         self.seconds = self.seconds[::2]
         self._kept = (self._kept + 1) // 2
+
+
+class _Lines:
+    """Whole lines, of which few are made strings: most are neither parsed nor kept."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._ends = np.flatnonzero(np.frombuffer(data, np.uint8) == _LINE_BREAK)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> bytes:
+        index %= len(self._ends)
+        return self._data[self._ends[index - 1] + 1 if index else 0 : self._ends[index]]
+
+    def last_with(self, part: bytes) -> bytes | None:
+        """Return the last line that holds `part`, None if none does."""
+        place = self._data.rfind(part)
+        return None if place < 0 else self[int(np.searchsorted(self._ends, place))]
 
 
 def json_object(data: bytes) -> dict[str, Any]:
