@@ -58,6 +58,7 @@ sphinx_gallery_conf = {
     "reset_argv": "gallery.arguments",
     "reset_modules": ("gallery.set_style",),
     "download_all_examples": False,
+    "min_reported_time": 1e9,
     "show_memory": False,
     "show_signature": False,
     "write_computation_times": False,
