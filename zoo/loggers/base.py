@@ -138,6 +138,7 @@ class Logger(Watcher):
 
     def _open(self, path: Path | None, config: Mapping[str, Any]) -> None:
         name = self._name or (path.resolve().name if path else time.strftime("%Y%m%d-%H%M%S", time.gmtime()))
+        name = name.encode(errors="replace").decode()  # a path may hold bytes that are no text
         space = None if config.get("space") is None else Space.read(config["space"])
         names: Iterable[Any] = range(dim if (dim := config["dim"]) <= MOST_LOGGED else 0)
         if space is not None and names:

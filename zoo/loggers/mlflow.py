@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from zoo.core.rng import Key, keyed_generators
 from zoo.loggers.base import Line, Logger, Outcome, Subject, required
 
 _ALLOW = "MLFLOW_ALLOW_FILE_STORE"
@@ -37,6 +38,8 @@ class MLflow(Logger):
         self, path: str | os.PathLike[str], name: str | None = None, *, experiment: str = "gradfree"
     ) -> None:
         super().__init__(path, name)
+        # What is kept on this disk is no reason to tell its makers.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         self._mlflow, self._entities = required("mlflow", "mlflow"), required("mlflow.entities", "mlflow")
         self._uri = str(path) if "://" in str(path) else self.path.resolve().as_uri()
         self._experiment = experiment
@@ -47,7 +50,11 @@ class MLflow(Logger):
         with _allowed():
             self._client = self._mlflow.MlflowClient(tracking_uri=self._uri)
         found = self._client.get_experiment_by_name(self._experiment)
-        experiment = found.experiment_id if found else self._client.create_experiment(self._experiment)
+        if found is None:
+            with keyed_generators(Key(int(subject.id, 16))):  # or it would draw from the global ones
+                experiment = self._client.create_experiment(self._experiment)
+        else:
+            experiment = found.experiment_id
         there = self._client.search_runs([experiment], f"tags.`{_RUN}` = '{subject.id}'", max_results=1)
         if there:
             self._run, self._there = there[0].info.run_id, there[0].data.metrics

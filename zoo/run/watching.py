@@ -88,15 +88,19 @@ class Watchers:
         return any(type(watcher).arrived is not Watcher.arrived for watcher in self._watchers)
 
     def begin(self, run: Beginning) -> None:
+        """Tell all of them what begins."""
         self._call("begin", run)
 
     def arrived(self, number: int) -> None:
+        """Tell all of them that so many evaluations came in."""
         self._call("arrived", number)
 
     def step(self, state: Any, metrics: Mapping[str, Any]) -> None:
+        """Tell all of them where the run is after a step."""
         self._call("step", state, metrics)
 
     def end(self, outcome: Run[Any] | None) -> None:
+        """Tell all of them how the run ended."""
         self._call("end", outcome)
 
     def _call(self, name: str, *arguments: Any) -> None:

@@ -28,6 +28,7 @@ def away(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
 
 
@@ -251,6 +252,16 @@ def test_points_of_a_space_by_their_names(tmp_path):
         rows = [row for row in csv.DictReader(file) if row["x.rate"]]
     assert float(rows[-1]["x.rate"]) == result.x_best["rate"]
     assert rows[-1]["x.kernel"] == result.x_best["kernel"] == "b"
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    try:
+        minimise(tmp_path / "run\udcff")
+    except OSError as error:
+        pytest.skip(f"this file system has no such names: {error}")
+    for name in ("tensorboard", "mlflow"):
+        made(name, tmp_path / name).replay(tmp_path / "run\udcff")
+        assert read(name, tmp_path / name, Path("run?"))[2]["nfev"] == BUDGET
 
 
 def test_another_run_of_that_name_is_another_one(tmp_path):
