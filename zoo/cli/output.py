@@ -119,4 +119,4 @@ def print_code(text: str, language: str) -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
-    Console().print(Syntax(text.rstrip(), language, background_color="default", word_wrap=True))
+    Console().print(Syntax(text.rstrip(), language, theme="ansi_dark", word_wrap=True))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import sys
 import warnings
 from typing import NamedTuple
 
 import pytest
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # which some services for tests ask for
 
 
 class Done(NamedTuple):
@@ -43,7 +46,8 @@ def zoo(tmp_path, monkeypatch, capfd):
             with pytest.raises(SystemExit) as ended:
                 main()
             random.setstate(state)
-            return Done(ended.value.code, *capfd.readouterr())
+            out, err = capfd.readouterr()
+            return Done(ended.value.code, COLOURS.sub("", out), err)
 
     yield call
     for name in set(sys.modules) - modules:
