@@ -54,13 +54,15 @@ def compare(
     zoo compare runs/bench --targets 1,0.01,1e-4 --out compared
     """  # noqa: D301 - \b is for the help page
     with explained():
-        from zoo.report.comparison import comparisons, write_comparison
+        from zoo.report.comparison import GUIDE, comparisons, write_comparison
 
         found = comparisons(directories, by, None if targets is None else _targets(targets))
         shown = is_terminal() and not as_json
         if shown:
             for one in found:
                 _show(one)
+            if any(one.pairs for one in found):
+                say(GUIDE, "dim")
         else:
             print_json({"sections": [_plain(one.plain) for one in found]})
         if html:
@@ -93,7 +95,8 @@ def _show(one: Comparison) -> None:
             ],
             right=("A12", "p"),
         )
-    say(one.remark, "dim")
+    if one.remark:
+        say(one.remark, "dim")
     say()
 
 

@@ -27,6 +27,12 @@ from zoo.report.writing import write_page
 
 COLUMNS = ("Group", "Runs", "Median", "Quartiles", "Best", "Evaluations", "To the target", "Reached it")
 
+GUIDE = (
+    "A12 is how often a run of the first group ends lower than one of the second, 0.5 for no difference. p "
+    "is that of the two-sided Mann-Whitney test of final values, adjusted by Holm's method for all pairs of a "
+    f"section: below {LEVEL}, luck alone hardly explains the difference."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -38,7 +44,7 @@ class Comparison:
         targets: The values that the distributions are about.
         summaries: A row for each group, the lowest median first.
         pairs: All pairs of groups with enough runs.
-        remark: What the pairs can say, and how they are to be read.
+        remark: What the pairs can and cannot say; empty where there is nothing to add.
     """
 
     section: Section
@@ -133,7 +139,7 @@ def _comparison(section: Section, chosen: np.ndarray[Any, Any] | None) -> Compar
 
 
 def _remark(section: Section, pairs: Sequence[Pair]) -> str:
-    """Return what the tests can say, and how to read them."""
+    """Return what the tests can and cannot say."""
     groups = section.groups
     if len(groups) < 2:
         return "There is one group only, so there is nothing to hold it against."
@@ -162,12 +168,6 @@ def _remark(section: Section, pairs: Sequence[Pair]) -> str:
         sentences.append(
             f"With so few runs hardly any difference can be significant: it takes {needed} of each group."
         )
-    if pairs:
-        sentences.append(
-            "A12 is how often a run of the first group ends lower than one of the second, 0.5 for no "
-            "difference. p is that of the two-sided Mann-Whitney test of final values, adjusted by Holm's "
-            f"method for all pairs: below {LEVEL}, luck alone hardly explains the difference."
-        )
     return " ".join(sentences)
 
 
@@ -194,6 +194,7 @@ def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
     content = {
         "title": "Runs compared",
         "columns": COLUMNS,
+        "guide": GUIDE,
         "summary": f"{about}.",
         "parts": parts,
         "together": together,

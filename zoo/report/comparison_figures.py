@@ -128,7 +128,7 @@ def _medians(
         if last > 10 * first > 0:
             _log_x(axes)
         axes.set_xlabel(f"{unit} of work" if by_time else unit)
-        axes.set_title(f"{scale.name('Best value')} against {unit}")
+        axes.set_title(f"{scale.name('Best value')} against {'time' if by_time else 'evaluations'}")
         _legend(axes)
     heading = "Best value against time" if by_time else "Best value against evaluations"
     caption = (

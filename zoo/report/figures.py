@@ -94,7 +94,7 @@ def _progress(recording: Recording) -> Iterator[Picture]:
             if name == "value_time":
                 for at in np.cumsum(recording.worked)[:-1] / _unit_size(unit):
                     axes.axvline(at, color=style.FAINT, lw=0.8, ls=":")
-            _finish(axes, scale, "Value", across, x, ending=f" against {across.partition(' ')[0]}")
+            _finish(axes, scale, "Value", across, x, ending=heading.removeprefix("Value"))
         words = [f"The best value so far, and the lowest and the median one of each step; {scale.words}"]
         if scale.offset:
             words.append(f", of what they are above the best one, {scale.offset:.9g}")
@@ -190,7 +190,8 @@ def _array_picture(recording: Recording, name: str, arrays: list[Array | None]) 
 
 
 def _line(axes: Axes, x: Array, y: Array, colour: str, what: str, width: float, dash: str = "-") -> None:
-    marked = "." if np.isfinite(y).sum() <= _FEW else ""
+    count = np.isfinite(y).sum()
+    marked = "o" if count <= 3 else "." if count <= _FEW else ""
     at, line = thinned(x, y)
     axes.plot(at, line, dash, color=colour, lw=width, marker=marked, label=what)
 

@@ -48,11 +48,13 @@ def parallel_coordinates(recording: Recording) -> Picture | None:
             bottom = (height - 0.35 - 2.5 * (row + 1) + 0.35) / height
             axes = figure.add_axes((0.1 / width, bottom, 1 - 0.2 / width, 2.15 / height))
             _draw(axes, [columns[at] for at in part], colours)
-    caption = (
-        f"Each line is a point that was the best one for a while, values {short(points[0].fun)} to "
-        f"{short(points[-1].fun)}, from light (old) to dark (new); the best one is black. Each "
-        "axis goes from the lowest to the highest of them."
-    )
+    caption = f"The only point that was the best one, of value {short(points[0].fun)}."
+    if len(points) > 1:
+        caption = (
+            f"Each line is a point that was the best one for a while, values {short(points[0].fun)} to "
+            f"{short(points[-1].fun)}, from light (old) to dark (new); the best one is black. Each axis goes "
+            "from the lowest to the highest of them."
+        )
     if total > len(columns):
         caption += f" The first {len(columns)} of {total} variables."
     alt = f"Parallel coordinates of {len(points)} points in {len(columns)} variables."

@@ -87,7 +87,9 @@ def _apply_linear(axes: Axes) -> None:
         axes.set_yticks([low], [short(low)])
         axes.set_ylim(low - (abs(low) or 1), high + (abs(high) or 1))
     elif high - low > _FLAT * max(abs(low), abs(high)):
-        axes.yaxis.set_major_locator(MaxNLocator(6, integer=bool((values % 1 == 0).all())))
+        axes.yaxis.set_major_locator(
+            MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=bool((values % 1 == 0).all()))
+        )
         axes.yaxis.set_major_formatter(FuncFormatter(short))
     else:
         axes.yaxis.get_offset_text().set(x=1, ha="right")  # what is common to all numbers
