@@ -17,6 +17,7 @@ import pytest
 import zoo
 from zoo.registry import list_methods
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 # Pages that Sphinx makes, and no table of contents has.
 MADE = {"genindex.html", "py-modindex.html", "search.html"}
