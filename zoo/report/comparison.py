@@ -29,8 +29,8 @@ COLUMNS = ("Group", "Runs", "Median", "Quartiles", "Best", "Evaluations", "To th
 
 GUIDE = (
     "A12 is how often a run of the first group ends lower than one of the second, 0.5 for no difference. p "
-    "is that of the two-sided Mann-Whitney test of final values, adjusted by Holm's method for all pairs of a "
-    f"section: below {LEVEL}, luck alone hardly explains the difference."
+    "is that of the two-sided Mann-Whitney test of final values, adjusted by Holm's method for all pairs of "
+    f"a section: below {LEVEL}, luck alone hardly explains the difference."
 )
 
 
