@@ -14,7 +14,8 @@ _DEPTH = 4  # folders between one that was given and a run in it
 MOST_FOLDERS = 20_000
 _SETTLED = 2.0  # seconds after which the time of a folder's last change tells it from the next one
 _TIME_SHARE = 200  # a scan may take one part in so many of the time between two
-_INTERVAL = 2.0
+_INTERVAL = 2.0  # seconds between two scans at least
+_LONGEST_INTERVAL = 10.0
 _IS_RUN = frozenset(("config.json",))
 _OF_RUN = frozenset((".lock", "evaluations.bin", "metrics.jsonl", "meta.json"))
 _HALF_DELETED = frozenset(("evaluations.bin", "metrics.jsonl"))
@@ -64,7 +65,7 @@ class Folders:
         self.is_cut_short = len(known) >= MOST_FOLDERS
         self._known, self.places = known, places
         now = time.monotonic()
-        self._next = now + max(_INTERVAL, _TIME_SHARE * (now - began))
+        self._next = now + min(_LONGEST_INTERVAL, max(_INTERVAL, _TIME_SHARE * (now - began)))
 
     def _walk(self, top: str, label: str, known: dict[str, _Folder], places: dict[str, Place]) -> None:
         prefix = f"{label}/" if len(self.given) > 1 else ""

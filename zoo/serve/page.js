@@ -213,8 +213,8 @@ function row(id) {
   const bar = $("progress", element);
   bar.hidden = !summary.budget || summary.nfev === null;
   bar.value = bar.hidden ? 0 : Math.min(1, summary.nfev / summary.budget);
-  say($(".rate", element), summary.rate === null ? "" : number(summary.rate, 3));
-  say($(".left", element), summary.left === null ? "" : duration(summary.left));
+  say($(".rate", element), summary.rate === null || run.gone ? "" : number(summary.rate, 3));
+  say($(".left", element), summary.left === null || run.gone ? "" : duration(summary.left));
   $("input", element).checked = places.has(id);
   element.setAttribute("aria-selected", places.has(id));
   element.classList.toggle("gone", run.gone);
@@ -286,8 +286,8 @@ function facts(run) {
   const found = [["Best value", number(summary.best, 6)]];
   const share = summary.budget && summary.nfev !== null ? `${Math.floor((100 * summary.nfev) / summary.budget)}%` : "";
   found.push(["Evaluations", count(summary.nfev), summary.budget ? `of ${count(summary.budget)}, ${share}` : ""]);
-  if (summary.rate !== null) found.push(["Rate", number(summary.rate, 3), "a second"]);
-  if (summary.left !== null) found.push(["Time left", duration(summary.left)]);
+  if (summary.rate !== null && !run.gone) found.push(["Rate", number(summary.rate, 3), "a second"]);
+  if (summary.left !== null && !run.gone) found.push(["Time left", duration(summary.left)]);
   const seconds = run.curves?.last.seconds ?? summary.seconds;
   if (seconds !== null) found.push(["At work for", duration(seconds), summary.resumed ? `resumed ${times(summary.resumed)}` : ""]);
   if (summary.workers !== null) {

@@ -4,6 +4,7 @@ const REST = 8; // how many times longer to rest than drawing took: a page is no
 const LONGEST_REST = 8000;
 const NEAR = "500px"; // of the window: plots that are further away are drawn when they come close
 const NOT_DIAGNOSTICS = ["step", "nfev", "best", "value", "median"];
+const COUNTS = ["own failed"]; // never by logarithm
 const HIDDEN_WHERE_ZERO = ["failed", "violation"];
 const UNITS = [[86400, "days"], [3600, "hours"], [60, "minutes"], [1, "seconds"]];
 const FEW = 40; // points that are shown as such
@@ -113,7 +114,7 @@ function drawOne({ key, title, within, axis, traces }, scale, runs) {
   if (!place.isNear) return;
   const isWide = within === "#values";
   const { lowest, highest, least } = magnitudes(traces);
-  const fits = highest > 50 * least && (isWide ? lowest >= 0 : lowest > 0);
+  const fits = highest > 50 * least && (isWide ? lowest >= 0 : lowest > 0) && !COUNTS.includes(key);
   const isLog = isWide && scale !== "auto" ? scale === "log" : fits;
   if (isLog && lowest <= 0) {
     for (const one of traces) one.y = one.y.map((value) => (value > 0 ? value : null));
