@@ -60,7 +60,7 @@ class RunDirectory:
             self.path = path
             self.config, self.start = read_config(path)
             self._run = _digest(path)
-            self.journal = Journal(path / "evaluations.bin")
+            self.journal = Journal(path / "evaluations.bin", self._run)
             stack.callback(self.journal.close)
             self._events = _Lines(path / "events.jsonl")
             stack.callback(self._events.close)

@@ -7,7 +7,8 @@ Layout: a first line, then records of
     mark                  four bytes, by which records behind a damaged one are found again
     length, checksums     three 32-bit unsigned numbers: length and crc-32 of the rest, crc-32 of this head
     step, first id        two 64-bit numbers; the id of row 0 of the step
-    kind, start, count    three 32-bit numbers; kind 0 is a step of the search, 1 the last evaluation
+    kind, start, count    three 32-bit numbers; kind 0 is a step of the search, 1 the last evaluation, and 2
+                          is the first record, whose failures are the one entry [0, "run", DIGEST]
     length                of the failures, a 32-bit number
     values                count float64 numbers, NaN where failed
     failures              JSON, a list of [row, kind, message]; empty where there are none
@@ -44,7 +45,7 @@ _FRAME = struct.Struct("<4sII")
 _CHECK = struct.Struct("<I")
 _HEAD = struct.Struct("<qqiiii")
 
-SEARCH, FINAL = 0, 1
+SEARCH, FINAL, _WHOSE = 0, 1, 2
 
 
 class Record(NamedTuple):
@@ -61,37 +62,45 @@ class Journal:
 
     Args:
         path: The file; made where there is none, read and mended where there is one.
+        run: Digest of what the run is, by which a journal of another one is known.
 
     Raises:
-        RunDirectoryError: The file is not a journal, of a newer version, or cannot be written.
+        RunDirectoryError: The file is not a journal, of another run or a newer version, or cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run: str = "") -> None:
         self._path = path
         self._known: dict[tuple[int, int], list[Reply]] = {}
         self._first_ids: dict[int, int] = {}  # of steps of the search
-        end = 0
+        self._begin = end = 0  # of the records of evaluations, and behind all of them
         if path.exists():
-            with reading(path):
-                end = len(_HEADER) if path.stat().st_size >= len(_HEADER) else 0
-                for record, behind in _scan(path):
-                    self._known.setdefault((record.kind, record.step), []).append(record.reply)
-                    if record.kind == SEARCH:
-                        self._first_ids[record.step] = record.first_id
-                    end = behind
+            for record, behind in _scan(path):
+                end = behind
+                if record.kind == _WHOSE:
+                    self._begin = behind
+                    if [failure.message for failure in record.reply.failures] != [run]:
+                        raise RunDirectoryError(
+                            f"{path} holds the evaluations of another run. Put that of this run back."
+                        )
+                    continue
+                self._known.setdefault((record.kind, record.step), []).append(record.reply)
+                if record.kind == SEARCH:
+                    self._first_ids[record.step] = record.first_id
+        whose = _packed(-1, 0, _WHOSE, Reply(0, np.empty(0), (Failure(0, "run", run),))) if run else b""
+        self._begin = self._begin or len(_HEADER) + (0 if end else len(whose))
         with writing(path), contextlib.ExitStack() as stack:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             stack.callback(os.close, self._file)
             os.ftruncate(self._file, end)
             os.lseek(self._file, end, os.SEEK_SET)
             if not end:
-                write_all(self._file, _HEADER)
+                write_all(self._file, _HEADER + whose)
             stack.pop_all()
 
     @property
     def size(self) -> int:
-        """Bytes of records."""
-        return os.fstat(self._file).st_size - len(_HEADER)
+        """Bytes of records of evaluations."""
+        return os.fstat(self._file).st_size - self._begin
 
     def known(self, kind: int, step: int) -> list[Reply]:
         """Hand out what an earlier process evaluated of a step; each step is asked for once."""
@@ -116,14 +125,9 @@ class Journal:
 
     def append(self, step: int, first_id: int, kind: int, reply: Reply) -> None:
         """Put a reply on record; when this returns, a kill of this process cannot lose it."""
-        failures = json.dumps([f[:3] for f in reply.failures]).encode() if reply.failures else b""
-        found = {name: np.ascontiguousarray(extra) for name, extra in reply.extras.items()}
-        extras = save_arrays(found) if found else b""
-        head = _HEAD.pack(step, first_id, kind, reply.start, len(reply.values), len(failures))
-        body = head + np.ascontiguousarray(reply.values, "<f8").tobytes() + failures + extras
-        frame = _FRAME.pack(_MARK, len(body), zlib.crc32(body))
+        data = _packed(step, first_id, kind, reply)
         with writing(self._path):
-            write_all(self._file, frame + _CHECK.pack(zlib.crc32(frame)) + body)
+            write_all(self._file, data)
 
     def sync(self) -> None:
         """Wait until the disk has everything, which not even a power failure can then lose."""
@@ -139,7 +143,8 @@ class Journal:
 def read(path: Path) -> Iterator[Record]:
     """Yield the records of a journal that may be open elsewhere; nothing is written."""
     for record, _ in _scan(path):
-        yield record
+        if record.kind != _WHOSE:
+            yield record
 
 
 def values_by_id(path: Path, num_evaluations: int) -> np.ndarray[Any, Any]:
@@ -208,6 +213,16 @@ def _scan(path: Path) -> Iterator[tuple[Record, int]]:
             ZooWarning,
             stacklevel=2,
         )
+
+
+def _packed(step: int, first_id: int, kind: int, reply: Reply) -> bytes:
+    failures = json.dumps([f[:3] for f in reply.failures]).encode() if reply.failures else b""
+    found = {name: np.ascontiguousarray(extra) for name, extra in reply.extras.items()}
+    extras = save_arrays(found) if found else b""
+    head = _HEAD.pack(step, first_id, kind, reply.start, len(reply.values), len(failures))
+    body = head + np.ascontiguousarray(reply.values, "<f8").tobytes() + failures + extras
+    frame = _FRAME.pack(_MARK, len(body), zlib.crc32(body))
+    return frame + _CHECK.pack(zlib.crc32(frame)) + body
 
 
 def _body(data: bytes, position: int) -> bytes | None:

@@ -258,6 +258,19 @@ def test_a_checkpoint_of_something_else(run, state):
         assert "checkpoint" in error
 
 
+@every_way
+@pytest.mark.parametrize("has_checkpoints", [True, False])
+def test_the_journal_of_another_run(run, tmp_path, way, has_checkpoints):
+    """As put back from the wrong place; of a run that differs by no more than the seed."""
+    zoo.minimize(Counted(), np.ones(3), out=tmp_path / "other", **{**ARGUMENTS, "rng": 2})
+    shutil.copy(tmp_path / "other/evaluations.bin", run)
+    if not has_checkpoints:
+        shutil.rmtree(run / "checkpoints")
+    error, _, calls = outcome(way, run)
+    assert "evaluations.bin holds the evaluations of another run" in error
+    assert calls == 0
+
+
 def test_values_of_another_experiment_are_not_taken_for_this_ones(run):
     """Where only what says whose they are is missing."""
     (run / "config.json").unlink()
