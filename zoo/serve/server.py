@@ -63,7 +63,6 @@ class Server(ThreadingHTTPServer):
                 super().__init__((HOST, tried), _Handler)
                 return
             except OSError as error:
-                self.socket.close()
                 reason = error.strerror
         if port is None:
             raise ValueError(f"no port from {PORT} to {PORT + _TRIED - 1} is free; choose one with --port.")

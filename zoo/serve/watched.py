@@ -24,6 +24,7 @@ _LOOKED_AT = (
     "events.jsonl",
     "result.json",
     "evaluations.bin",
+    "asked.jsonl",  # of a session, of which whoever has been asked may take all the time in the world
 )
 _COUNTED = {
     "worker restarted": "restarts",
@@ -101,6 +102,7 @@ class Watched:
             self._facts["updated"] = round(changed)
             evaluations = found["evaluations.bin"]
             self._is_evaluating = evaluations is not None and evaluations[1] > 100
+            self._is_asking = found["asked.jsonl"] is not None
         summary = {**self._facts, **self._condition(now - changed)}
         if summary == self.summary:
             return False
@@ -187,6 +189,8 @@ class Watched:
             how = "finished" if self._result.get("success") and not ended else str(ended.get("status"))
             status = _STATUSES.get(how, "stopped")
             note = _text(ended.get("reason") or self._result.get("message"))
+        elif self._is_asking and quiet > _QUIET:
+            status, note = "waiting", "for values to be told"
         elif self._facts["step"] is None:
             status, note = "waiting", "in the first step" if self._is_evaluating else "for an evaluation"
         elif quiet > max(_QUIET, 4 * self._pace):

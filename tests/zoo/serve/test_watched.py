@@ -104,6 +104,18 @@ def test_waiting_for_the_first_step(tmp_path):
     assert (seen(path)["status"], seen(path)["note"]) == ("waiting", "in the first step")
 
 
+def test_a_session_waits_for_whoever_it_has_asked(tmp_path):
+    with zoo.Session("cma", np.ones(3), budget=100, rng=0, out=tmp_path / "run") as session:
+        for trial in session.ask(20):
+            session.tell(trial.id, float((trial.x**2).sum()))
+        session.ask(1)
+    age(tmp_path / "run", 10_000)
+    assert (seen(tmp_path / "run")["status"], seen(tmp_path / "run")["note"]) == (
+        "waiting",
+        "for values to be told",
+    )
+
+
 def test_faults_are_counted_and_the_last_events_shown(tmp_path):
     path = under_way(tmp_path / "run")
     for number in range(20):
