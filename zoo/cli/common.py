@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import completion
-from zoo.cli.output import is_terminal
 
 if TYPE_CHECKING:
     from zoo.run.watching import Watcher
@@ -172,12 +171,18 @@ def resuming(
 def watchers(progress: str, logs: Sequence[str], out: Path | str | None) -> list[Watcher]:
     """Return who is to watch a run."""
     import zoo.loggers
-    from zoo.progress import Progress
+    from zoo.progress import Progress, chosen
 
     table = "steps.csv" if out is None else Path(out) / "steps.csv"
-    return [Progress(progress), *(zoo.loggers.make(name, _PLACES.get(name, table)) for name in logs)]
+    found: list[Watcher] = [zoo.loggers.make(name, _PLACES.get(name, table)) for name in logs]
+    shown = Progress(progress)
+    # A run that nobody watches does not have to work out its diagnostics at every step.
+    is_silent = progress == "none" or (progress == "auto" and chosen(sys.stderr) == "none")
+    return found if is_silent else [shown, *found]
 
 
 def shows_panel(progress: str) -> bool:
     """Whether a panel on the terminal has said how a run went."""
-    return progress == "panel" or (progress == "auto" and is_terminal(sys.stderr))
+    from zoo.progress import chosen
+
+    return progress == "panel" or (progress == "auto" and chosen(sys.stderr) == "panel")
