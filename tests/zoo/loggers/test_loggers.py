@@ -16,6 +16,7 @@ import pytest
 import zoo
 from zoo.loggers.base import identity
 from zoo.run import loop
+from zoo.run.digest import digest_of_run
 
 ALL = ["csv", "tensorboard", "mlflow", "wandb"]
 DIM, BUDGET = 3, 60
@@ -151,6 +152,8 @@ def test_live_replayed_and_resumed_are_the_same(name, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     run = tmp_path / "run"
     result = minimise(run, made(name, tmp_path / "live"))
+    minimise(tmp_path / "unwatched")
+    assert digest_of_run(run) == digest_of_run(tmp_path / "unwatched")
     numbers, config, outcome = read(name, tmp_path / "live", run)
     close = 1e-6 if name == "tensorboard" else 0  # which has single precision
     assert numbers == pytest.approx(expected(run), rel=close, abs=0)
