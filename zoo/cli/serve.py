@@ -13,7 +13,7 @@ from zoo.cli.common import explained
 def serve(
     directories: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[DIR]...", help="Runs, and folders of runs; the current folder by default."),
+        typer.Argument(metavar="DIR", help="Runs, and folders of runs; the current folder by default."),
     ] = None,
     port: Annotated[
         int | None, typer.Option(help="Port of the page: 0 for any; the first free one from 8050 by default.")
@@ -35,6 +35,9 @@ def serve(
     with explained():
         server = Server(directories or [Path()], port)
     typer.echo(f"Runs are shown on {server.url} - Ctrl-C ends it.")
+    for path in directories or ():
+        if not path.is_dir():
+            typer.echo(f"zoo: there is no directory {path} yet; it is waited for.", err=True)
     if plotly() is None:
         typer.echo("zoo: there are no plots without plotly: pip install 'gradfree[serve]'", err=True)
     with server, contextlib.suppress(KeyboardInterrupt):

@@ -131,19 +131,20 @@ function drawOne({ key, title, within, axis, traces }, scale, runs) {
   for (const one of traces) one.x = unit === 1 ? one.x : one.x.map((value) => (value === null ? null : value / unit));
   if (isWide) legend.replaceChildren(...traces.map((one, i) => entry(one, runs.length === 1 ? one.name : runs[i].name)));
   const line = { gridcolor: colourOf("--line"), zerolinecolor: colourOf("--line"), linecolor: colourOf("--line") };
+  const spike = { spikecolor: colourOf("--plain"), spikethickness: 1, spikedash: "solid" };
   const layout = {
     autosize: true,
     margin: { l: 12, r: 14, t: 8, b: isWide ? 34 : 20 },
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
+    paper_bgcolor: colourOf("--panel"),
+    plot_bgcolor: colourOf("--panel"),
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colourOf("--faint") },
     showlegend: false,
     hovermode: "x unified",
     hoverlabel: { bgcolor: colourOf("--panel"), bordercolor: colourOf("--line"), font: { color: colourOf("--ink") }, namelength: 24 },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     uirevision: `${axis} ${isLog} ${runs.map(({ id }) => id)}`,
-    xaxis: { ...line, automargin: true, title: isWide ? { text: label, standoff: 4 } : {}, nticks: isWide ? 7 : 5, exponentformat: "SI", rangemode: "tozero" },
-    yaxis: { ...line, automargin: true, type: isLog ? "log" : "linear", nticks: isWide ? 7 : 5, tickfont: { size: isLog ? 10 : 12 }, exponentformat: "power", hoverformat: ".6~g" },
+    xaxis: { ...line, ...spike, automargin: true, title: isWide ? { text: label, standoff: 4 } : {}, nticks: isWide ? 7 : 5, exponentformat: "SI", rangemode: "tozero" },
+    yaxis: { ...line, automargin: true, showspikes: false, type: isLog ? "log" : "linear", nticks: isWide ? 7 : 5, tickfont: { size: isLog ? 10 : 12 }, exponentformat: "power", hoverformat: ".6~g" },
   };
   window.Plotly.react(canvas, traces, layout, { displayModeBar: false, responsive: true });
 }

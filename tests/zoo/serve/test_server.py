@@ -208,7 +208,7 @@ def start(*arguments, cwd):
 def test_the_command_serves_until_it_is_interrupted(tmp_path):
     finished(tmp_path / "run")
     before = sorted(tmp_path.rglob("*"))
-    process, url = start("--port", "0", cwd=tmp_path)
+    process, url = start(".", "later", "--port", "0", cwd=tmp_path)
     try:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", int(url[1]))) as connection:
             connection.request("GET", "/api")
@@ -218,7 +218,8 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path):
             out, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert (process.returncode, out, err) == (0, "", "")
+    assert (process.returncode, out) == (0, "")
+    assert err == "zoo: there is no directory later yet; it is waited for.\n"
     assert sorted(tmp_path.rglob("*")) == before
 
 
