@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -35,6 +33,7 @@ from zoo.execution.ledger import Account
 from zoo.run import checkpoint
 from zoo.run.checkpoint import checksum, write_atomically, writing
 from zoo.run.journal import Journal
+from zoo.run.lock import locked, unlock
 
 SCHEMA = 1
 _WAITING = 1 << 13  # bytes of a log at most before they are handed to the operating system
@@ -56,7 +55,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, wait: float = 0.0) -> None:
         with contextlib.ExitStack() as stack:
-            stack.callback(_unlock, _locked(path, wait))
+            stack.callback(unlock, locked(path, wait))
             self.path = path
             self.config, self.start = read_config(path)
             self._run = _digest(path)
@@ -87,7 +86,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()) and not (path / ".lock").exists():
                 raise RunDirectoryError(f"{path} exists and is no run directory; nothing in it was touched.")
-            lock = _locked(path, wait)
+            lock = locked(path, wait)
             try:
                 if (path / "config.json").exists():
                     raise RunDirectoryError(f"{path} was made by another process just now.")
@@ -108,7 +107,7 @@ class RunDirectory:
                     with writing(path / name, "Make room, or choose another directory."):
                         write_atomically(path / name, data)
             finally:
-                _unlock(lock)
+                unlock(lock)
         except (FileExistsError, NotADirectoryError):
             raise RunDirectoryError(
                 f"{path} cannot be a run directory: there is a file in its place."
@@ -361,69 +360,6 @@ def _nearest(path: Path) -> str:
     with contextlib.suppress(OSError):
         return hint(path.name, (other.name for other in path.parent.iterdir() if other.is_dir()))
     return ""
-
-
-_PAUSE = 0.002  # seconds between two looks whether a lock is free
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_locks: dict[int, tuple[int, int]] = {}  # by descriptor, which file it is
-
-
-def _locked(path: Path, wait: float) -> int:
-    try:
-        handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise RunDirectoryError(
-            f"{path} cannot be written: {error.strerror}. A run needs a directory that it may write to: copy "
-            "this one, or choose another; `zoo report --out ELSEWHERE` shows it as it is."
-        ) from error
-    status, until = os.fstat(handle), time.monotonic() + wait
-    file = status.st_dev, status.st_ino
-    while True:
-        try:
-            # The operating system lets go of it when the process ends, however it ends.
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < until:
-                time.sleep(_PAUSE)
-                continue
-            os.close(handle)
-            who = "by another process"
-            if file in _locks.values():
-                who = "in this process, by a session or run that was not closed"
-            raise RunDirectoryError(
-                f"{path} is in use {who}. Wait until that has ended, or end it; the dead hold nothing."
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(handle)
-                raise RunDirectoryError(f"{path} cannot be locked: {error.strerror}.") from error
-            # To refuse would leave nothing to run on where whole clusters share such a file system.
-            warnings.warn(
-                f"{path} cannot be locked, as its file system has no locks ({error.strerror}): make sure "
-                "that no other process uses it.",
-                ZooWarning,
-                stacklevel=5,
-            )
-        _locks[handle] = file
-        return handle
-
-
-def _unlock(handle: int) -> None:
-    if handle in _locks:  # which a forked child's are not
-        del _locks[handle]
-        with contextlib.suppress(OSError):  # of a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_UN)  # also where such a child has not closed its copy yet
-        os.close(handle)
-
-
-def _forget_locks() -> None:
-    for handle in _locks:
-        os.close(handle)
-    _locks.clear()
-
-
-# A forked child would hold on to the lock when its parent is long gone.
-os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _cut(path: Path, step: int) -> list[bytes]:
