@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from zoo.report import style
-from zoo.report.scales import scale_of, scale_of_values
+from zoo.report.scales import Scale, scale_of, scale_of_values
 from zoo.report.style import Picture, canvas, count_axis, in_words, label, short, thinned
 from zoo.run.reading import Recording
 
@@ -21,6 +21,14 @@ Array = np.ndarray[Any, Any]
 _STEP_SIZES = ("sigma", "step_size", "smallest_deviation", "largest_deviation")
 _FEW = 40  # points of a line that are marked one by one
 _MOST_LINES = 10  # of an array; a band beyond
+
+
+class _Line(NamedTuple):
+    what: str
+    y: Array
+    colour: str
+    width: float
+    dash: str = "-"
 
 
 def figures(recording: Recording) -> Iterator[Picture]:
@@ -44,71 +52,49 @@ def _progress(recording: Recording) -> Iterator[Picture]:
     columns = recording.columns
     nothing = np.full(len(columns["nfev"]), np.nan)
     best, value, median = (columns.get(name, nothing) for name in ("best", "value", "median"))
-    steps = np.concatenate([value, median])
-    noisy = bool(recording.config.get("noise"))
-    violation = columns.get("violation")
-    allowed = best if violation is None else np.where(violation <= 0, best, np.nan)
-    scale = scale_of_values(allowed, steps, is_noisy=noisy)
-    clock, unit = _clock(recording)
-    for name, heading, x, across in (
-        ("value_evaluations", "Value against evaluations", columns["nfev"], "evaluations"),
-        ("value_time", "Value against time", clock, f"{unit} of work"),
+    is_allowed = columns.get("violation", np.zeros(len(best))) <= 0
+    lines = [
+        _Line("median of a step", median, "#c2c2c2", 0.8),
+        _Line("lowest of a step", value, style.PALETTE[4], 0.8),
+        _Line("best, not allowed yet", np.where(is_allowed, np.nan, best), style.PALETTE[0], 1.0, "--"),
+        _Line("best so far", np.where(is_allowed, best, np.nan), style.PALETTE[0], 1.8),
+    ]
+    is_noisy = bool(recording.config.get("noise"))
+    scale = scale_of_values(lines[-1].y, np.concatenate([value, median]), is_noisy=is_noisy)
+    words = f"The best value so far, and the lowest and the median one of each step; {scale.words}"
+    if scale.offset:
+        words += f", of what they are above the best one, {scale.offset:.9g}"
+    if (recording.result or {}).get("front"):
+        words += ". A value is the mean of the objectives"
+    if is_noisy:
+        words += ". The function is random: the lowest value is a lucky one, not what its point is worth"
+    size, unit = in_words(float(np.nanmax(recording.seconds, initial=0)))
+    for name, ending, x, across in (
+        ("value_evaluations", " against evaluations", columns["nfev"], "evaluations"),
+        ("value_time", " against time", recording.seconds / size, f"{unit} of work"),
     ):
-        if not np.isfinite(x).any():
+        known = np.isfinite(x)
+        if not known.any():
             continue
         with style.styled():
             figure, axes = canvas(top=style.LEGEND)
-            known = np.isfinite(x)
-            for series, colour, width, what in (
-                (median, "#c2c2c2", 0.8, "median of a step"),
-                (value, style.PALETTE[4], 0.8, "lowest of a step"),
-                (best if violation is not None else None, style.PALETTE[0], 1.0, "best, not allowed yet"),
-                (allowed, style.PALETTE[0], 1.8, "best so far"),
-            ):
-                if (
-                    series is None
-                    or not np.isfinite(series).any()
-                    or (what.endswith("yet") and not np.isfinite(best[np.isnan(allowed)]).any())
-                ):
-                    continue
-                drawn = np.where(np.isnan(allowed), best, np.nan) if what.endswith("yet") else series
-                _line(
-                    axes,
-                    x[known],
-                    scale.shifted(drawn)[known],
-                    colour,
-                    what,
-                    width,
-                    "--" if what.endswith("yet") else "-",
-                )
+            for line in lines:
+                if np.isfinite(line.y[known]).any():
+                    _plot(axes, x[known], line._replace(y=line.y[known]), scale)
             target = recording.config.get("target")
-            if isinstance(target, float) and _is_near(target, steps):
-                axes.axhline(
-                    float(scale.shifted(np.array([target]))[0]),
-                    color=style.INK,
-                    lw=0.8,
-                    ls=":",
-                    label="target",
-                )
-            _mark_failed(axes, x, value)
+            if target is not None and _is_near(target, value):
+                at = float(scale.shifted(np.array([target]))[0])
+                axes.axhline(at, color=style.INK, lw=0.8, ls=":", label="target")
+            _mark_failed(axes, x[known & np.isnan(median)])
             if name == "value_time":
-                for at in np.cumsum(recording.worked)[:-1] / _unit_size(unit):
-                    axes.axvline(at, color=style.FAINT, lw=0.8, ls=":")
-            _finish(axes, scale, "Value", across, x, ending=heading.removeprefix("Value"))
-        words = [f"The best value so far, and the lowest and the median one of each step; {scale.words}"]
-        if scale.offset:
-            words.append(f", of what they are above the best one, {scale.offset:.9g}")
-        if (recording.result or {}).get("front"):
-            words.append(". A value is the mean of the objectives")
-        if noisy:
-            words.append(
-                ". The function is random: the lowest value is a lucky one, not what its point is worth"
-            )
-        if name == "value_time" and len(recording.worked) > 1:
-            words.append(". Dotted: another process went on")
-        yield Picture(
-            name, heading, "".join(words) + "." + _selection(recording), _summary(heading, best), figure
+                for seconds in np.cumsum(recording.worked)[:-1]:
+                    axes.axvline(seconds / size, color=style.FAINT, lw=0.8, ls=":")
+            _finish(axes, scale, scale.name("Value") + ending, across, x)
+        dotted = (
+            ". Dotted: another process went on" if across != "evaluations" and recording.worked[1:] else ""
         )
+        caption = f"{words}{dotted}.{_selection(recording)}"
+        yield Picture(name, f"Value{ending}", caption, _summary("Value", best), figure)
 
 
 def _diagnostics(recording: Recording) -> Iterator[Picture]:
@@ -132,16 +118,13 @@ def _lines(recording: Recording, name: str, heading: str, lines: dict[str, Array
     x = recording.columns["nfev"]
     with style.styled():
         figure, axes = canvas(height=2.4, top=style.LEGEND if len(lines) > 1 else style.TOP)
-        for index, (what, line) in enumerate(lines.items()):
-            if np.isfinite(line).any():
-                colour, dash = (
-                    style.PALETTE[index % len(style.PALETTE)],
-                    "-" if index == 0 else style.DASHES[index % 4],
-                )
-                _line(axes, x, scale.shifted(line), colour, label(what.replace("_", " ")), 1.3, dash)
-        _finish(axes, scale, label(_readable(heading)), "evaluations", x, legend=len(lines) > 1)
+        for index, (what, y) in enumerate(lines.items()):
+            if np.isfinite(y).any():
+                dash = style.DASHES[index % len(style.DASHES)]
+                _plot(axes, x, _Line(what.replace("_", " "), y, style.PALETTE[index], 1.3, dash), scale)
+        _finish(axes, scale, scale.name(label(heading)), "evaluations", x, legend=len(lines) > 1)
     caption = f"{words}; {scale.words}." if words else f"{scale.words.capitalize()}."
-    return Picture(_slug(name), heading, caption, _summary(heading, *lines.values()), figure)
+    return Picture(_slug(name), heading, caption, _summary(heading, next(iter(lines.values()))), figure)
 
 
 def _array_picture(recording: Recording, name: str, arrays: list[Array | None]) -> Picture | None:
@@ -169,61 +152,51 @@ def _array_picture(recording: Recording, name: str, arrays: list[Array | None]) 
         rows = -(-len(lines) // 5) if 1 < longest <= _MOST_LINES else int(longest > 1)
         figure, axes = canvas(height=2.2 + 0.2 * rows, top=style.TOP + 0.2 * rows)
         if longest <= _MOST_LINES:
-            for index, (what, line) in enumerate(lines.items()):
-                colour, dash = (
-                    style.PALETTE[index % len(style.PALETTE)],
-                    style.DASHES[index // len(style.PALETTE)],
-                )
-                _line(axes, x, scale.shifted(line), colour, what, 1.1, dash)
+            for index, (what, y) in enumerate(lines.items()):
+                again, colour = divmod(index, len(style.PALETTE))
+                _plot(axes, x, _Line(what, y, style.PALETTE[colour], 1.1, style.DASHES[again]), scale)
         else:
-            at, low, middle, high = thinned(x, *(scale.shifted(line) for line in lines.values()))
+            at, low, high = thinned(x, scale.shifted(lines["lowest"]), scale.shifted(lines["highest"]))
             axes.fill_between(at, low, high, color=style.PALETTE[0], alpha=0.22, lw=0, label="all entries")
-            _line(axes, at, middle, style.PALETTE[0], "median", 1.4)
-        _finish(axes, scale, label(_readable(name)), "evaluations", x, legend=len(lines) > 1, columns=5)
+            _plot(axes, x, _Line("median", lines["median"], style.PALETTE[0], 1.4), scale)
+        title = scale.name(label(_readable(name)))
+        _finish(axes, scale, title, "evaluations", x, legend=len(lines) > 1, columns=5)
     return Picture(
         _slug(f"diagnostic_{name}"),
         _readable(name),
         f"{words}; {scale.words}.",
-        _summary(name, *lines.values()),
+        _summary(name, next(iter(lines.values()))),
         figure,
     )
 
 
-def _line(axes: Axes, x: Array, y: Array, colour: str, what: str, width: float, dash: str = "-") -> None:
-    count = np.isfinite(y).sum()
-    marked = "o" if count <= 3 else "." if count <= _FEW else ""
-    at, line = thinned(x, y)
-    axes.plot(at, line, dash, color=colour, lw=width, marker=marked, label=what)
+def _plot(axes: Axes, x: Array, line: _Line, scale: Scale) -> None:
+    count = np.isfinite(line.y).sum()
+    marker = "o" if count <= 3 else "." if count <= _FEW else ""
+    at, y = thinned(x, scale.shifted(line.y))
+    axes.plot(at, y, line.dash, color=line.colour, lw=line.width, marker=marker, label=label(line.what))
 
 
-def _mark_failed(axes: Axes, x: Array, value: Array) -> None:
+def _mark_failed(axes: Axes, failed: Array) -> None:
     """Mark the steps none of whose evaluations had a value."""
-    failed = x[np.isnan(value)]
     if len(failed):
-        (failed,) = thinned(failed)
+        at = thinned(failed)[0]
         axes.plot(
-            failed,
-            np.full(len(failed), 0.02),
+            at,
+            np.full(len(at), 0.02),
             "|",
             color=style.ALARM,
-            transform=axes.get_xaxis_transform(),
             ms=7,
+            transform=axes.get_xaxis_transform(),
             label="steps without a value",
         )
 
 
 def _finish(
-    axes: Axes,
-    scale: Any,
-    quantity: str,
-    across: str,
-    x: Array,
-    legend: bool = True,
-    columns: int = 4,
-    ending: str = "",
+    axes: Axes, scale: Scale, title: str, across: str, x: Array, *, legend: bool = True, columns: int = 4
 ) -> None:
     scale.apply(axes)
-    axes.set_title(scale.name(quantity) + ending)
+    axes.set_title(title)
     axes.set_xlabel(across)
     if across == "evaluations":
         count_axis(axes.xaxis)
@@ -238,18 +211,6 @@ def _finish(
         style.legend(axes, columns)
 
 
-def _clock(recording: Recording) -> tuple[Array, str]:
-    seconds = recording.seconds
-    if not np.isfinite(seconds).any():
-        return seconds, "seconds"
-    size, unit = in_words(float(np.nanmax(seconds)))
-    return seconds / size, unit
-
-
-def _unit_size(unit: str) -> float:
-    return {"days": 86400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}[unit]
-
-
 def _is_near(target: float, values: Array) -> bool:
     """Whether a line may be drawn without pressing everything else together."""
     values = values[np.isfinite(values)]
@@ -261,13 +222,14 @@ def _selection(recording: Recording) -> str:
     return "" if drawn >= recording.num_steps else f" Drawn: {drawn:,} of {recording.num_steps:,} steps."
 
 
-def _summary(heading: str, *lines: Array) -> str:
+def _summary(heading: str, line: Array) -> str:
     """Return what a figure shows, in words."""
-    parts = []
-    for line in lines[:1]:
-        known = line[np.isfinite(line)]
-        parts.append(f"from {short(known[0])} to {short(known[-1])}" if len(known) else "no values")
-    return f"{heading}: {', '.join(parts)}."
+    known = line[np.isfinite(line)]
+    return (
+        f"{heading}: from {short(known[0])} to {short(known[-1])}."
+        if len(known)
+        else f"{heading}: no values."
+    )
 
 
 def _readable(name: str) -> str:
