@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.commands import commands
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -21,7 +22,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     for block in [*blocks(page, "python"), *blocks(page, "toml")]:
@@ -33,10 +36,10 @@ def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     # What needs a cluster or a GPU is marked "py": it can at least be read.
     for number, block in enumerate(blocks(page, "py")):
         compile(block, f"{page.name}, block {number} of those not run", "exec")
-    for line in "\n".join(blocks(page, "sh")).splitlines():
-        program = [sys.executable, "-c", "from zoo.cli import main; main()", *shlex.split(line)[1:]]
-        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-        assert done.returncode == 0, done.stderr
+    for zoo in commands(monkeypatch, capfd):
+        for line in "\n".join(blocks(page, "sh")).splitlines():
+            done = zoo(*shlex.split(line)[1:])
+            assert done.status == 0, done.err
 
 
 def test_links_lead_somewhere() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands import commands
 from zoo.registry import TRAITS, list_methods
 
 ROOT = Path(__file__).parents[2]
@@ -62,16 +61,19 @@ def test_examples_print_what_is_shown(
         assert capsys.readouterr().out == shown
 
 
-def test_commands_run(tmp_path: Path) -> None:
+def test_commands_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for block in blocks("toml"):
         (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
-    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("zoo ")]
-    assert len(commands) >= 4
-    for command in commands:
-        program = [sys.executable, "-c", "from zoo.cli import main; main()", *shlex.split(command)[1:]]
-        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("zoo ")]
+    assert len(lines) >= 4
+    for zoo in commands(monkeypatch, capfd):
+        for line in lines:
+            done = zoo(*shlex.split(line)[1:])
+            assert done.status == 0, done.err
+            assert done.out
 
 
 def test_make_has_the_targets() -> None:

@@ -1,58 +1,19 @@
-"""The command line within this process, which saves a second a call."""
+"""An empty directory for commands, and what examples speak of."""
 
 from __future__ import annotations
 
-import json
 import os
-import random
-import re
-import sys
-import warnings
-from typing import NamedTuple
 
 import pytest
 
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # which some services for tests ask for
-
-
-class Done(NamedTuple):
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
+from tests.commands import commands
 
 
 @pytest.fixture
 def zoo(tmp_path, monkeypatch, capfd):
     """Return a function that runs a command in an empty directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-    modules = set(sys.modules)
-
-    def call(*arguments: object) -> Done:
-        from zoo.cli import main
-
-        state = random.getstate()  # rich numbers its styles by the global generator
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "path", list(sys.path))
-            patch.setattr(warnings, "showwarning", warnings.showwarning)
-            patch.setattr(sys, "argv", ["zoo", *map(str, arguments)])
-            capfd.readouterr()
-            with pytest.raises(SystemExit) as ended:
-                main()
-            random.setstate(state)
-            out, err = capfd.readouterr()
-            return Done(ended.value.code, COLOURS.sub("", out), err)
-
-    yield call
-    for name in set(sys.modules) - modules:
-        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(tmp_path)):
-            del sys.modules[name]
+    yield from commands(monkeypatch, capfd)
     assert os.getcwd() == str(tmp_path)
 
 
