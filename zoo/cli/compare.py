@@ -79,7 +79,7 @@ def _targets(text: str) -> list[float]:
 
 
 def _show(one: Comparison) -> None:
-    from zoo.report.comparison import COLUMNS, rows_of, verdict
+    from zoo.report.comparison import COLUMNS, PAIR_COLUMNS, left_out, pair_rows_of, rows_of
 
     say(one.section.title, "bold")
     print_table(COLUMNS, rows_of(one), right=COLUMNS[1:], spare=("Quartiles", "Evaluations"))
@@ -87,16 +87,10 @@ def _show(one: Comparison) -> None:
         f"To the target: evaluations to reach {one.target:.6g}, those of runs that never did included.", "dim"
     )
     if one.pairs:
-        print_table(
-            ("First", "Second", "A12", "p", "Final values"),
-            [
-                (pair.first, pair.second, f"{pair.effect:.2f}", f"{pair.adjusted:.3g}", verdict(pair))
-                for pair in one.pairs
-            ],
-            right=("A12", "p"),
-        )
-    if one.remark:
-        say(one.remark, "dim")
+        print_table(PAIR_COLUMNS, pair_rows_of(one), right=("A12", "p"))
+    for words in (left_out(one), one.remark):
+        if words:
+            say(words, "dim")
     say()
 
 

@@ -27,6 +27,8 @@ from zoo.report.writing import write_page
 
 COLUMNS = ("Group", "Runs", "Median", "Quartiles", "Best", "Evaluations", "To the target", "Reached it")
 
+PAIR_COLUMNS = ("First", "Second", "A12", "p", "Final values")
+_MOST_PAIRS = 15  # in a table
 GUIDE = (
     "A12 is how often a run of the first group ends lower than one of the second, 0.5 for no difference. p "
     "is that of the two-sided Mann-Whitney test of final values, adjusted by Holm's method for all pairs of "
@@ -181,7 +183,15 @@ def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
         ending = f"_{number + 1}" if len(found) > 1 else ""
         shown = draw.pictures(one.section, one.targets, styles, ending)
         pictures += shown
-        parts.append({"comparison": one, "pictures": shown, "rows": rows_of(one), "pairs": _pair_rows(one)})
+        parts.append(
+            {
+                "comparison": one,
+                "pictures": shown,
+                "rows": rows_of(one),
+                "pairs": pair_rows_of(one),
+                "left_out": left_out(one),
+            }
+        )
     together = []
     if len(found) > 1 and len(names) > 1:
         together = draw.together([(one.section, one.targets) for one in found], styles)
@@ -194,6 +204,7 @@ def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
     content = {
         "title": "Runs compared",
         "columns": COLUMNS,
+        "pair_columns": PAIR_COLUMNS,
         "guide": GUIDE,
         "summary": f"{about}.",
         "parts": parts,
@@ -203,7 +214,12 @@ def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
 
 
 def rows_of(one: Comparison) -> list[tuple[str, ...]]:
-    """Return the table of a section."""
+    """Return the table of a section, with as many digits as tell its medians apart."""
+    digits = _digits(np.array([row.median for row in one.summaries]))
+
+    def value(number: float) -> str:
+        return f"{number:.{digits}g}" if np.isfinite(number) else "none"
+
     return [
         (
             row.name,
@@ -219,11 +235,29 @@ def rows_of(one: Comparison) -> list[tuple[str, ...]]:
     ]
 
 
-def _pair_rows(one: Comparison) -> list[tuple[str, ...]]:
+def _digits(values: np.ndarray[Any, Any]) -> int:
+    values = np.unique(values[np.isfinite(values)])
+    gaps = np.diff(values)
+    if not len(gaps):
+        return 5
+    return int(np.clip(2 + np.ceil(np.log10(np.abs(values).max() / gaps.min())), 5, 12))
+
+
+def pair_rows_of(one: Comparison) -> list[tuple[str, ...]]:
+    """Return the table of pairs, the clearest differences first."""
     return [
         (pair.first, pair.second, f"{pair.effect:.2f}", short(pair.adjusted), verdict(pair))
-        for pair in one.pairs
+        for pair in one.pairs[:_MOST_PAIRS]
     ]
+
+
+def left_out(one: Comparison) -> str:
+    """Return what there is to say of pairs that are not in the table; nothing if there are none."""
+    rest = one.pairs[_MOST_PAIRS:]
+    if not rest:
+        return ""
+    lowest = rest[0].adjusted
+    return f"Of {len(rest)} more pairs, p is {short(lowest)}{' or more' if lowest < 1 else ''}."
 
 
 def verdict(pair: Pair) -> str:
@@ -231,8 +265,3 @@ def verdict(pair: Pair) -> str:
     if pair.adjusted > LEVEL:
         return "no difference shown"
     return f"{pair.first if pair.effect > 0.5 else pair.second} is lower"
-
-
-def value(number: float) -> str:
-    """Return a value for a table."""
-    return f"{number:.5g}" if np.isfinite(number) else "none"

@@ -16,6 +16,7 @@ from zoo.report.style import Picture, canvas, in_words, label, short
 Array = np.ndarray[Any, Any]
 
 _GRID = 300  # places at which runs are compared
+_MOST_BANDS = 6  # beyond which nobody can tell one from the other
 _LEGEND_ROWS = 2  # of names, this many beside each other
 
 
@@ -92,6 +93,7 @@ def _medians(
     size, unit = 1.0, "evaluations"
     if by_time:
         size, unit = in_words(max(float(np.nanmax(entry.seconds, initial=0)) for entry in section.entries))
+    banded = len(section.groups) <= _MOST_BANDS
     name = f"{'time' if by_time else 'evaluations'}{ending}"
     with style.styled():
         figure, axes = _axes(len(section.groups))
@@ -106,7 +108,7 @@ def _medians(
             look = drawn[group.name]
             finite = np.isfinite(median)
             lower, upper = (np.where(np.isfinite(one), one, np.nan) for one in (lower, upper))
-            if len(group.entries) > 1:
+            if len(group.entries) > 1 and banded:
                 floor = np.nanmin(np.where(finite, median, np.nan)) if finite.any() else np.nan
                 lower = np.where(np.isnan(lower) & finite & np.isfinite(upper), floor, lower)
                 axes.fill_between(grid / size, lower, upper, color=look.colour, alpha=0.16, lw=0)
@@ -132,8 +134,9 @@ def _medians(
         _legend(axes)
     heading = "Best value against time" if by_time else "Best value against evaluations"
     caption = (
-        f"Median of the runs of a group, and the band between its quartiles; {scale.words}. A run that "
-        "ended keeps its last value; the cross is where half of a group's had ended."
+        f"Median of the runs of a group{', and the band between its quartiles' if banded else ''}; "
+        f"{scale.words}. A run that ended keeps its last value; the cross is where half of a group's had "
+        "ended."
     )
     if section.is_noisy:
         caption += " The function is random: the lowest value is a lucky one."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -217,8 +218,16 @@ def sections_of(entries: Sequence[Entry], by: str = "options") -> list[Section]:
         while title in taken:
             title, number = f"{titles[part]} ({number})", number + 1
         taken.add(title)
-        sections.append(Section(title, [Group(name, groups[name]) for name in sorted(groups)]))
+        sections.append(
+            Section(title, [Group(name, groups[name]) for name in sorted(groups, key=_as_people_sort)])
+        )
     return sections
+
+
+def _as_people_sort(name: str) -> list[tuple[float, str]]:
+    """Return what puts 2 before 10."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [(float(part), "") if index % 2 else (-1.0, part) for index, part in enumerate(parts)]
 
 
 def _by_options(entries: Sequence[Entry]) -> Callable[[Entry], str]:

@@ -181,9 +181,20 @@ def test_whatever_text_there_is_is_escaped(tmp_path):
 
 def test_many_groups(tmp_path):
     paths = [
-        runs.log(tmp_path / str(number), {"best": [3.0, 2.0 + number]}, method=f"method number {number}")
-        for number in range(20)
+        runs.log(
+            tmp_path / f"{number}-{run}",
+            {"best": [9.0 + run, -7.5 + 1e-6 * number + 1e-9 * run]},
+            method=f"no. {number}",
+        )
+        for number in (10, 9, 2, 20, 1, 3, 4)
+        for run in range(4)
     ]
     page, *pictures = compare(paths, tmp_path / "out")
     assert len(pictures) == 4
-    assert "method number 19" in page.read_text()
+    text = Elements(page.read_text()).text
+    places = [text.index(f"no. {number}") for number in (1, 2, 3, 4, 9, 10, 20)]
+    assert places == sorted(places)
+    assert "-7.499991" in text  # digits enough to tell one median from another
+    assert "Of 6 more pairs, p is" in text
+    (found,) = comparisons(paths)
+    assert [group.name for group in found.section.groups] == [f"no. {n}" for n in (1, 2, 3, 4, 9, 10, 20)]
