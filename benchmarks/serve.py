@@ -70,7 +70,8 @@ def measure(method: str) -> dict[str, object]:
             [sys.executable, "-m", "zoo", "serve", folder, "--port", "0"], stdout=subprocess.PIPE, text=True
         )
         url = next(word for word in str(server.stdout.readline()).split() if word.startswith("http"))
-        page, began, questions = Page(url), time.monotonic(), 0
+        start, began = cpu_seconds(server), time.monotonic()
+        page, questions = Page(url), 0
         while run.poll() is None:
             delay = page.ask()
             questions += 1
@@ -89,6 +90,7 @@ def measure(method: str) -> dict[str, object]:
         "seconds": round(elapsed, 2),
         "run_seconds": round(spent, 2),
         "serve_seconds": round(served, 2),
+        "start_seconds": round(start, 2),
         "steps": steps,
         "questions": questions,
         "megabytes": round(page.received / 1e6, 2),
