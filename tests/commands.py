@@ -29,7 +29,7 @@ class Done(NamedTuple):
 
 
 class Commands:
-    """Runs commands in the present directory; `close` forgets the modules that they imported from there."""
+    """Runs commands in the present directory; `forget` forgets the modules that they imported from there."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capfd = monkeypatch, capfd
@@ -50,7 +50,8 @@ class Commands:
             out, err = self._capfd.readouterr()
             return Done(ended.value.code, COLOURS.sub("", out), err)
 
-    def close(self) -> None:
+    def forget(self) -> None:
+        """Have commands import modules of the present directory again, as other processes would."""
         for name in set(sys.modules) - self._modules:
             if (getattr(sys.modules[name], "__file__", None) or "").startswith(self._place):
                 del sys.modules[name]
@@ -61,4 +62,4 @@ def commands(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
     monkeypatch.setenv("COLUMNS", "160")
     runner = Commands(monkeypatch, capfd)
     yield runner
-    runner.close()
+    runner.forget()

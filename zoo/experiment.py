@@ -17,6 +17,7 @@ from zoo.core.bounds import Bounds
 from zoo.core.constraints import RETURNED, ConstrainedObjective, constrain
 from zoo.core.device import Array, Like, to_numpy
 from zoo.core.errors import RunDirectoryError, ZooWarning
+from zoo.core.modules import files_of
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.space import Space
@@ -295,6 +296,23 @@ def named_constraints(path: Path, identity: dict[str, Any]) -> Any:
                 f"constraints again, as in zoo.resume({str(path)!r}, fun, constraints=constraints)."
             )
     return [one["name"] for one in identity["constraints"]] or RETURNED
+
+
+def names_in(identity: Mapping[str, Any]) -> list[str]:
+    """Return what of an objective and its constraints is named, as "module:name" among others."""
+    return [one["name"] for one in (identity, *identity.get("constraints", ()))]
+
+
+def compare_modules(path: Path, identity: Mapping[str, Any], before: Mapping[str, str]) -> None:
+    """Warn where a module that a run names is not the file that it was when the run began."""
+    for module, file in files_of(names_in(identity)).items():
+        if module in before and Path(file).resolve() != Path(before[module]).resolve():
+            warnings.warn(
+                f"{path} was started with the module {module!r} of {before[module]}, and goes on with that "
+                f"of {file}: if it computes something else, choose another directory.",
+                ZooWarning,
+                stacklevel=3,
+            )
 
 
 def check_objective(path: Path, there: dict[str, Any], given: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from zoo.arguments import as_executor
 from zoo.core.constraints import constrain
 from zoo.core.errors import RunDirectoryError
 from zoo.core.front import chosen
+from zoo.core.modules import files_of, own_path
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
 from zoo.core.space import Space
@@ -23,14 +24,16 @@ from zoo.execution.executor import Executor
 from zoo.experiment import (
     Experiment,
     check_objective,
+    compare_modules,
     compare_objective,
     differences,
     experiment_of,
     named_constraints,
     named_objective,
+    names_in,
 )
 from zoo.registry import find
-from zoo.run.directory import RunDirectory, holds_run
+from zoo.run.directory import RunDirectory, holds_run, read_modules
 from zoo.run.job import Report, SearchJob, SearchState
 from zoo.run.loop import Run, Stop, run
 from zoo.run.watching import Watcher
@@ -187,7 +190,8 @@ def minimize(
         return _run(experiment, executor, *limits, None)
     path, (config, arrays) = Path(out), experiment.written()
     if not holds_run(path):
-        directory = RunDirectory.create(path, config, arrays, executor.describe())
+        found = {"modules": files_of(names_in(config["objective"])), "path": own_path()}
+        directory = RunDirectory.create(path, config, arrays, {**executor.describe(), **found})
         return _run(experiment, executor, *limits, directory, fresh=True)
     directory = RunDirectory.open(path)
     with contextlib.ExitStack() as stack:
@@ -263,6 +267,7 @@ def resume(
                     f"{path} was run with {before} {name}, not {now}: the bytes would differ."
                 )
         compare_objective(path, config["objective"], objective.identity())
+        compare_modules(path, config["objective"], read_modules(path)[0])
         stack.pop_all()
     return _run(Experiment.read(config, directory.start, objective), executor, *limits, directory)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +49,7 @@ def resume(
     """Go on with a run that was stopped or killed.
 
     It ends with the result that it would have had, to the last bit, whatever the number of workers. One
-    that is finished is not touched: its result is printed again.
+    that is finished is not touched: its result is printed again. A module is looked for where it was.
 
     \b
     # go on, and print the result
@@ -67,16 +70,39 @@ def resume(
 
 
 def _check_objective(directory: Path) -> None:
-    """Say where to be, if the module of a run's objective cannot be found from here."""
-    from zoo.run.directory import read_config
+    """Have modules found where they were when the run began; say where to be, if they cannot be found."""
+    from zoo.run.directory import read_config, read_modules
 
-    identity = read_config(directory)[0]["objective"]
+    identity, (modules, path) = read_config(directory)[0]["objective"], read_modules(directory)
+    for module, file in modules.items():
+        _find_again(directory, module, file, path)
     name = identity["name"]
     if set(identity) <= {"name", "constraints"} and not name.startswith("command "):
         try:
             check_name("the objective", name)
         except ValueError as error:
+            was = modules.get(name.partition(":")[0])
+            place = f", which was in {was}" if was else ""
             raise ValueError(
-                f"{directory} minimises {name!r}: {error} Be where that module is found, or go on by "
+                f"{directory} minimises {name!r}{place}: {error} Be where that module is found, or go on by "
                 "`zoo run` if it is beside an experiment file."
             ) from None
+
+
+def _find_again(directory: Path, module: str, file: str, path: list[str]) -> None:
+    """Have a module found in the file that it was in, if there still is one, and no other one in silence."""
+    from zoo.core.errors import ZooWarning
+    from zoo.core.modules import first_found
+
+    here = first_found(module, file)
+    if not Path(file).is_file() or (here and here.samefile(file)):
+        return
+    # All of the path, since what the module imports may be in another folder of it.
+    sys.path[:] = [*filter(os.path.isdir, path), *(entry for entry in sys.path if entry not in path)]
+    if here:
+        warnings.warn(
+            f"{directory} was started with the module {module!r} of {file}, and goes on with it; {here} is "
+            "another one, and left aside.",
+            ZooWarning,
+            stacklevel=2,
+        )

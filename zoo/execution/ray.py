@@ -16,15 +16,14 @@ import socket
 import struct
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from zoo.core.modules import is_installed, own_path
 from zoo.execution.devices import VARIABLE as GPUS
 from zoo.execution.devices import check_gpus, explained
 from zoo.execution.packing import Base, Message, decode, encode_plain, encode_whole, summary
@@ -184,7 +183,7 @@ class _Actors:
         self._used: dict[int, list[str]] = {}  # by worker, what the last message to it refers to
         self._steps: dict[int, tuple[Any, ...]] = {}  # by worker, what goes with its next dispatch
         self._last: tuple[Message, tuple[Any, ...]] = Message(b""), (b"",)  # and how it is sent
-        self._path = [entry for entry in map(os.path.abspath, sys.path) if not _is_installed(entry)]
+        self._path = own_path()
         self._objective = self._shipped(objective)
 
     def start(self, worker: int) -> None:
@@ -418,17 +417,9 @@ def _own_modules() -> list[str]:
             continue
         places = getattr(module, "__path__", None) or [getattr(module, "__file__", None)]
         for place in places:
-            if place and not _is_installed(place) and (os.path.isdir(place) or place.endswith(".py")):
+            if place and not is_installed(place) and (os.path.isdir(place) or place.endswith(".py")):
                 found[os.path.abspath(place)] = None
     return list(found)
-
-
-def _is_installed(path: str) -> bool:
-    """Return whether a path belongs to the standard library or to installed packages."""
-    parts = Path(path)
-    return bool({"site-packages", "dist-packages"} & set(parts.parts)) or any(
-        parts.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")
-    )
 
 
 def _stop(handler: Any, lifeline: subprocess.Popen[bytes] | None = None) -> None:

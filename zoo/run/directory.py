@@ -37,6 +37,7 @@ from zoo.run.lock import locked, unlock
 
 SCHEMA = 1
 _WAITING = 1 << 13  # bytes of a log at most before they are handed to the operating system
+_SECONDS = 1.0  # after which they are in any case, with the next line: somebody may look on
 _VERSIONS = ("gradfree", "numpy", "scipy", "torch", "ray", "cma")
 
 
@@ -270,7 +271,7 @@ class _Lines:
     """A log: lines wait here until the disk has taken them, so that a full one tears and loses none."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._waiting = path, bytearray()
+        self._path, self._waiting, self._due = path, bytearray(), 0.0
         with writing(path):
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         size = os.fstat(self._file).st_size
@@ -279,10 +280,11 @@ class _Lines:
 
     def append(self, line: bytes) -> None:
         self._waiting += line
-        if len(self._waiting) > _WAITING:
+        if len(self._waiting) > _WAITING or time.monotonic() > self._due:
             self.flush()
 
     def flush(self) -> None:
+        self._due = time.monotonic() + _SECONDS
         with writing(self._path):
             while self._waiting:
                 del self._waiting[: os.write(self._file, self._waiting)]
@@ -330,6 +332,16 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
             f"up to {SCHEMA}). Update gradfree to use it."
         )
     return config, start
+
+
+def read_modules(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the files of the modules that a run names and `sys.path`, as they were when it was started."""
+    try:
+        meta = json.loads((path / "meta.json").read_text())
+        modules = {str(name): str(file) for name, file in meta["modules"].items() if Path(file).is_absolute()}
+        return modules, [str(folder) for folder in meta["path"] if Path(folder).is_absolute()]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}, []
 
 
 def holds_run(path: Path) -> bool:
