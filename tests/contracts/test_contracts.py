@@ -23,6 +23,7 @@ from zoo.core.types import Candidates, Evaluations
 from zoo.execution.executor import Executor, Mapped, Serial
 from zoo.execution.processes import Processes
 from zoo.registry import find, list_methods
+from zoo.run.watching import OWN_METRICS
 
 # Methods that take differences say so where the objective is constant, which some tests mean it to be.
 pytestmark = pytest.mark.filterwarnings("ignore:the objective did not change:zoo.core.errors.ZooWarning")
@@ -300,6 +301,7 @@ def test_values_of_any_size(case: Case, magnitude: float) -> None:
 def assert_diagnostics(search: Search) -> None:
     for name, value in search.method.diagnostics(search.state).items():
         assert isinstance(name, str)
+        assert name not in OWN_METRICS
         assert np.asarray(value).dtype.kind in "fiub", name
 
 

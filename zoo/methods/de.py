@@ -281,10 +281,9 @@ class DE:
         return None
 
     def diagnostics(self, state: DEState) -> dict[str, Any]:
-        """Return the best value, the population's size and widest range, and mean parameters."""
+        """Return the population's size and widest range, and mean parameters."""
         size = len(state.values)
         return {
-            "value": float(state.values[0]),
             "population": size,
             "spread": float(extent(state.pool[:size]).max()),
             "weight": float(state.weights.mean()) if len(state.weights) else math.nan,

@@ -198,7 +198,7 @@ class Descent:
         return None
 
     def diagnostics(self, state: DescentState) -> dict[str, Any]:
-        known = {"value": state.value, "smoothing": state.estimator.smoothing}
+        known = {"current_value": state.value, "smoothing": state.estimator.smoothing}
         if self.recommends_evaluated:
             known["step_size"] = state.step_size
         if state.estimator.precision is not None:

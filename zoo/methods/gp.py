@@ -314,10 +314,9 @@ class GP:
         return None
 
     def diagnostics(self, state: GPState) -> dict[str, Any]:
-        """Return the best value, and the shortest and longest length and the deviation of the noise."""
-        values, theta = state.values.array, state.theta
+        """Return the shortest and the longest length, and the deviation of the noise."""
+        theta = state.theta
         return {
-            "value": float(np.nanmin(values)) if np.isfinite(values).any() else math.inf,
             "shortest_length": math.exp(theta[1:-1].min(initial=math.inf)),
             "longest_length": math.exp(theta[1:-1].max(initial=-math.inf)),
             "noise": math.exp(theta[-1] / 2),

@@ -211,9 +211,8 @@ class LBFGS:
         return None if self.restarts and state.reason != _NOTHING_FREE else state.reason
 
     def diagnostics(self, state: LBFGSState) -> dict[str, Any]:
-        """Return the best value, pairs remembered, how differences are made, and the number of restarts."""
+        """Return pairs remembered, how differences are made, and the number of restarts."""
         return {
-            "value": state.best,
             "pairs": len(state.steps),
             "smoothing": state.smoothing,
             "central": state.central,

@@ -207,8 +207,8 @@ class PSO:
         return None
 
     def diagnostics(self, state: PSOState) -> dict[str, Any]:
-        """Return the best value, and the largest range of a coordinate over the best points."""
-        return {"value": float(state.values.min()), "spread": float(extent(state.best).max())}
+        """Return the largest range of a coordinate over the best points."""
+        return {"spread": float(extent(state.best).max())}
 
     def _move(self, state: PSOState) -> PSOState:
         """Return the state with every particle moved on."""

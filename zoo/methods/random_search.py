@@ -155,4 +155,4 @@ class RandomSearch:
         return None
 
     def diagnostics(self, state: RandomSearchState) -> dict[str, Any]:
-        return {"value": state.value}
+        return {}

@@ -142,8 +142,8 @@ class Replayed(abc.ABC):
         return None if self.restarts and state.reason != _NOTHING_FREE else state.reason
 
     def diagnostics(self, state: ReplayedState) -> dict[str, Any]:
-        """Return the best value, and how often the routine was begun anew."""
-        return {"value": state.value, "restarts": state.attempt}
+        """Return how often the routine was begun anew."""
+        return {"restarts": state.attempt}
 
     def _told(self, state: ReplayedState, values: Matrix) -> ReplayedState:
         """Return the state after values for all that the routine asked for, or the budget had left."""

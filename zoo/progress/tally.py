@@ -11,7 +11,7 @@ from typing import Any
 from zoo.core.space import Space
 from zoo.progress.wording import number, words_of
 from zoo.run.loop import Run
-from zoo.run.watching import Beginning
+from zoo.run.watching import OWN_METRICS, Beginning
 
 _SAMPLES = 256  # of the past, at most
 _APART = 0.01  # of the time so far, at least, between two of them
@@ -21,7 +21,6 @@ _FEW = 3  # evaluations from which on their rate means something
 _PARTS, _STEADY = 8, 4  # of the time so far; the last ones, in which logarithms of values fell alike
 _UNSTEADY = 3.0  # ratio of the largest fall to the smallest one from which on they did not
 _STEP_SIZES = ("sigma", "step_size", "learning_rate")
-_NOT_DIAGNOSTICS = ("step", "nfev", "best", "value", "median", "failed", "violation", "x")
 _MOST_WORDS = 40  # of a point: more fit into no line
 
 
@@ -201,7 +200,7 @@ class Tally:
         """Return the method's step size, if it has one, and names and values of whatever else is a number."""
         size, others = None, []
         for name, value in self.metrics.items():
-            if name in _NOT_DIAGNOSTICS or not isinstance(value, (int, float)):
+            if name in OWN_METRICS or not isinstance(value, (int, float)):
                 continue
             if size is None and name in _STEP_SIZES:
                 size = number(value, 3)

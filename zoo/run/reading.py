@@ -16,6 +16,7 @@ import numpy as np
 from zoo.core.errors import RunDirectoryError
 from zoo.core.space import Space
 from zoo.run.directory import read_config, read_events
+from zoo.run.watching import OWN_METRICS
 
 _CHUNK = 1 << 23  # bytes of a log that are in memory at a time
 _MOST_POINTS = 300
@@ -38,7 +39,6 @@ _META: dict[str, type | tuple[type, ...]] = {
     "argv": list,
     "versions": dict,
 }
-_NOT_DIAGNOSTICS = ("step", "nfev", "best", "value", "median", "failed", "violation", "x")
 
 
 class Improvement(NamedTuple):
@@ -91,7 +91,7 @@ class Recording:
     @property
     def diagnostics(self) -> dict[str, np.ndarray[Any, Any]]:
         """The columns that are the method's own."""
-        return {name: column for name, column in self.columns.items() if name not in _NOT_DIAGNOSTICS}
+        return {name: column for name, column in self.columns.items() if name not in OWN_METRICS}
 
     def last(self, name: str) -> float:
         """Return the last entry of a column, NaN where there is none."""

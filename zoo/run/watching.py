@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from zoo.run.loop import Run, Stop
 
 
+OWN_METRICS = ("step", "nfev", "best", "value", "median", "failed", "violation", "x")
+"""Names in a step's metrics that no method may give to a diagnostic."""
+
+
 class Beginning(NamedTuple):
     """What there is to know as a run begins, or goes on.
 

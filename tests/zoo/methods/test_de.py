@@ -326,7 +326,6 @@ def test_diagnostics() -> None:
     assert math.isnan(method.diagnostics(first)["weight"])
     state = told(method, first)
     found = method.diagnostics(state)
-    assert found["value"] == state.values[0]
     assert found["population"] == 6
     assert found["spread"] == (state.pool.max(0) - state.pool.min(0)).max()
     assert found["weight"] == state.weights.mean()

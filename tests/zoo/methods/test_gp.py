@@ -323,9 +323,7 @@ def test_a_state_says_all() -> None:
     assert digest(told_once) == digest(told_again)
     found = method.diagnostics(told_once)
     lengths = np.exp(told_once.theta[1:-1])
-    assert found["value"] == told_once.values.array.min()
     assert_allclose((found["shortest_length"], found["longest_length"]), (lengths.min(), lengths.max()))
-    assert method.diagnostics(first)["value"] == INF
 
 
 def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,8 +224,8 @@ def test_a_run_of_a_session(tmp_path):
                 session.tell(trial.id, sphere(trial.x))
         recording = read_recording(tmp_path)
         assert recording.result is None
-        assert recording.num_steps == 0  # so few lines still wait to be written
-        assert len(recording.seconds) == 0
+        assert recording.num_steps <= 3  # the last lines may wait for a second to be written
+        assert len(recording.seconds) == recording.num_steps
         while not session.done:
             for trial in session.ask(7):
                 session.tell(trial.id, sphere(trial.x))
