@@ -16,12 +16,17 @@ os.environ.update(
 )
 
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
+# A shell starts what goes to the background with Ctrl-C ignored, and so would be all that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
