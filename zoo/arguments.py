@@ -69,7 +69,11 @@ def as_region(
         inside = box.map(given, "clip")
         # A wall that `x0`'s dtype cannot hold is a rounding away from it.
         if not np.allclose(to_numpy(inside), to_numpy(given), rtol=Like.of(given).epsilon, atol=0):
-            raise ValueError(f"`x0` must lie inside `bounds`, got {to_numpy(given)!r}.")
+            i = int(np.argmax(np.abs(to_numpy(inside) - to_numpy(given))))
+            raise ValueError(
+                f"`x0` must lie inside `bounds`, got x0[{i}] = {float(given[i])!r} and bounds[{i}] = "
+                f"({float(box.lower[i])!r}, {float(box.upper[i])!r})."
+            )
         given = inside
     for points in (None if told is None else told.points, first):
         if points is None:

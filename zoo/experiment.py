@@ -44,6 +44,9 @@ _ARGUMENT = {  # of arrays and entries that have another name than what the user
     "from_best": "x0",
 }
 
+# Entries that are told with their values where two runs differ in them.
+_SHORT = ("method", "budget", "target", "noise", "vectorized", "on_error", "threads", "dim")
+
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
@@ -253,15 +256,19 @@ def differences(
     one: tuple[Mapping[str, Any], Mapping[str, np.ndarray[Any, Any]]],
     other: tuple[Mapping[str, Any], Mapping[str, np.ndarray[Any, Any]]],
 ) -> list[str]:
-    """Return the names of what differs between two experiments as `written`, the objectives left aside."""
+    """Return what differs between an experiment here and one there as `written`, but for the objectives."""
     configs, arrays = (one[0], other[0]), (one[1], other[1])
-    names = sorted({*configs[0], *configs[1]} - {"objective"})
-    differ = [_ARGUMENT.get(name, name) for name in names if configs[0].get(name) != configs[1].get(name)]
+    differ = {}
+    for name in sorted({*configs[0], *configs[1]} - {"objective"}):
+        here, there = configs[0].get(name), configs[1].get(name)
+        if here != there:
+            is_short = name in _SHORT and name in configs[0] and name in configs[1]
+            differ[_ARGUMENT.get(name, name)] = f" ({there!r} there, {here!r} here)" if is_short else ""
     for name in sorted({*arrays[0], *arrays[1]}):
         mine, theirs = arrays[0].get(name), arrays[1].get(name)
         if mine is None or theirs is None or mine.dtype != theirs.dtype or not np.array_equal(mine, theirs):
-            differ.append(_ARGUMENT.get(name, name.removeprefix(_OPTION)))
-    return list(dict.fromkeys(differ))
+            differ[_ARGUMENT.get(name, name.removeprefix(_OPTION))] = ""
+    return [f"{name!r} differs{values}" for name, values in differ.items()]
 
 
 def named_objective(path: Path, identity: dict[str, Any]) -> Any:
@@ -274,9 +281,10 @@ def named_objective(path: Path, identity: dict[str, Any]) -> Any:
     if name.startswith("command "):
         return shlex.split(name.removeprefix("command "))
     if set(identity) - {"name", "constraints"} or ":" not in name:
+        what = "with arguments, which" if "arguments" in identity else "a function that"
         raise RunDirectoryError(
-            f"{path} minimises {name!r}, which with its arguments is more than a directory can hold: "
-            f"give it again, as in zoo.resume({str(path)!r}, fun)."
+            f"{path} minimises {name!r}, {what} a directory does not hold: give it again, as in "
+            f"zoo.resume({str(path)!r}, fun)."
         )
     return name
 

@@ -19,7 +19,7 @@ from zoo.core.modules import files_of, own_path
 from zoo.core.objective import Objective, as_objective
 from zoo.core.rng import Key
 from zoo.core.space import Space
-from zoo.core.validation import check_positive, listed
+from zoo.core.validation import check_positive
 from zoo.execution.executor import Executor
 from zoo.experiment import (
     Experiment,
@@ -202,7 +202,7 @@ def minimize(
         differ = differences((config, arrays), (directory.config, directory.start))
         if differ:
             raise RunDirectoryError(
-                f"{path} holds another run: {listed(differ)} differ. Choose another directory; an existing "
+                f"{path} holds another run: {', '.join(differ)}. Choose another directory; an existing "
                 "run is resumed or refused, never overwritten."
             )
         compare_objective(path, directory.config["objective"], config["objective"])

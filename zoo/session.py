@@ -22,7 +22,7 @@ from zoo.core.rng import Key
 from zoo.core.space import Space
 from zoo.core.state import Log
 from zoo.core.types import Candidates, Evaluations, Reply
-from zoo.core.validation import check_count, check_number, listed
+from zoo.core.validation import check_count, check_number
 from zoo.execution.executor import Serial
 from zoo.execution.interrupts import postponed
 from zoo.execution.ledger import Ledger
@@ -615,7 +615,7 @@ def _directory(path: Path, experiment: Experiment, any_key: bool, wait: float) -
             stack.pop_all()
             return directory, False
         raise RunDirectoryError(
-            f"{path} holds another run: {listed(differ)} differ. Choose another directory, or open this one "
+            f"{path} holds another run: {', '.join(differ)}. Choose another directory, or open this one "
             f"as it is by zoo.Session.open({str(path)!r})."
         )
 

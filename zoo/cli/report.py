@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -81,8 +81,21 @@ def _print(recording: Recording) -> None:
         "num_failed": recording.last("failed"),
     }
     so_far = {name: int(count) if count == count else 0 for name, count in counters.items()}
-    content = recording.result or {"message": "not finished"}
+    content = recording.result or {**_best(recording), "message": "not finished"}
     print_json({"directory": str(recording.path), **so_far, **content})
+
+
+def _best(recording: Recording) -> dict[str, Any]:
+    """Return the best of what is logged, as `result.json` has it."""
+    from zoo.run.directory import plain
+
+    if not recording.points:
+        return {}
+    last, space = recording.points[-1], recording.space
+    found: dict[str, Any] = plain(
+        {"x_best": last.x if space is None else space.decode(last.x), "fun_best": last.fun}
+    )
+    return found
 
 
 def _show(recording: Recording) -> None:

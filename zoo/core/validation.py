@@ -75,8 +75,9 @@ def check_known(what: str, names: Iterable[str], valid: Iterable[str]) -> None:
 
 def hint(value: object, valid: Iterable[str]) -> str:
     """Return " Did you mean ...?" when something in `valid` is near `value`, else nothing."""
-    near = difflib.get_close_matches(str(value), list(valid), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    names = {name.casefold(): name for name in valid}  # scipy writes L-BFGS-B
+    near = difflib.get_close_matches(str(value).casefold(), names, n=1, cutoff=0.5)
+    return f" Did you mean {names[near[0]]!r}?" if near else ""
 
 
 def listed(names: Iterable[Any]) -> str:

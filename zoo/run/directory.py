@@ -322,7 +322,8 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
             start = load_arrays(arrays)
     except FileNotFoundError as error:
         name = Path(error.filename).name
-        advice = "" if name == "config.json" else " Put it back: nothing else says where the run began."
+        advice = " Put it back: nothing else says where the run began."
+        advice = _inside(path) if name == "config.json" else advice
         raise RunDirectoryError(f"{path} is no run directory: it has no {name}.{advice}") from None
     except Exception as error:
         raise RunDirectoryError(f"{path} is damaged: its configuration cannot be read ({error}).") from error
@@ -371,6 +372,14 @@ def _is_directory(path: Path) -> bool:
 def _nearest(path: Path) -> str:
     with contextlib.suppress(OSError):
         return hint(path.name, (other.name for other in path.parent.iterdir() if other.is_dir()))
+    return ""
+
+
+def _inside(path: Path) -> str:
+    """Say which runs are in a directory, one or two levels down."""
+    with contextlib.suppress(OSError):
+        found = sorted(one.parent for one in [*path.glob("*/config.json"), *path.glob("*/*/config.json")])
+        return f" There are runs in it, such as {found[0]}." if found else ""
     return ""
 
 

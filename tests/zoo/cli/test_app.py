@@ -127,6 +127,9 @@ def test_an_objective_that_fails_is_shown_and_goes_on_once_it_is_mended(zoo, mod
         ("minimize zoo.problems:sphere --x0 0x3 --option sigme=1", "Did you mean 'sigma'"),
         ("minimize zoo.problems:sphere --x0 0x3 --budget 1.5", "must be a whole number"),
         ("minimize zoo.problems:sphere --x0 0x3 --progress panle", "Did you mean 'panel'"),
+        ("minimize zoo.problems:sphere --x0 0x3 --method L-BFGS-B", "Did you mean 'l-bfgs-b'"),
+        ("minimize zoo.problems:sphere --x0 0,9 --bounds 0:3", "got x0[1] = 9.0 and bounds[1] = (0.0, 3.0)."),
+        ("minimize zoo.problems:sphere --x0 0x3 --log tensorbord", "`--log` must be one of"),
         ("minimize zoo.problems:sphere --x0 0x3 --log tensorbord", "Did you mean 'tensorboard'"),
         ("minimize zoo.problems:sphere --x0 0x3 --budgt 10", "no option --budgt. Did you mean --budget?"),
         ("minimize zoo.problems:sphere", "Give --x0 0x10 for ten zeros"),
@@ -173,18 +176,6 @@ def test_wrong_arguments_are_explained(zoo, model, arguments, said):
     assert done.err.startswith("zoo: ") or "experiment.toml" in done.err
     assert "Traceback" not in done.err
     assert (done.status, done.out) == (2, "")
-
-
-def test_a_run_that_is_resumed_elsewhere(zoo, model, tmp_path, monkeypatch):
-    zoo("minimize", "model:loss", "--x0", "1x3", "--budget", 50, "--out", "run")
-    Path("elsewhere").mkdir()
-    sys.modules.pop("model", None)
-    with monkeypatch.context() as patch:
-        patch.chdir("elsewhere")
-        done = zoo("resume", "../run")
-    assert done.status == 2
-    assert "../run minimises 'model:loss': there is no module 'model'" in done.err
-    assert "Be where that module is found" in done.err
 
 
 def test_where_a_module_was_looked_for(zoo, tmp_path):

@@ -69,9 +69,17 @@ def test_report_of_a_run_without_an_end_says_how_far_it_came(tmp_path):
     printed = json.loads(call("report", "run", "--out", "there", cwd=tmp_path).stdout)
     assert printed["message"] == "not finished"
     assert printed["nit"] > 50
+    assert printed["fun_best"] < 1
+    assert len(printed["x_best"]) > 1
     assert printed["nfev"] == 599  # and one that was kept for the end
     assert (tmp_path / "there" / "report.html").exists()
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_report_of_a_folder_of_runs_names_one(folder):
+    done = call("report", "runs", cwd=folder)
+    assert done.returncode == 2
+    assert "There are runs in it, such as runs/cma/0." in done.stderr
 
 
 def test_report_on_a_terminal_is_for_people(folder):

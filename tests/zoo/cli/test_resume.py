@@ -76,6 +76,7 @@ def test_a_module_that_is_nowhere_is_told_with_its_last_place(zoo, begun):
     done = zoo("resume", run)
     assert done.status == 2
     assert f"minimises 'model:loss', which was in {run.parent / 'model.py'}: there is no module" in done.err
+    assert "Be where that module is found" in done.err
 
 
 @pytest.mark.parametrize("modules", ["missing", None, [], {"model": 3}, {"model": "model.py"}])
