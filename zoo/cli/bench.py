@@ -80,6 +80,12 @@ def bench(
         bool, typer.Option("--vectorized", help="The function takes many points at once.")
     ] = False,
     noise: Annotated[bool, typer.Option("--noise", help="The function is random.")] = False,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="raise or nan: what an exception in the function does.", autocompletion=completion.on_error
+        ),
+    ] = "raise",
     workers: Annotated[
         int, typer.Option(help="Runs made at a time, each by a process; -1 for one a core.")
     ] = 1,
@@ -106,6 +112,7 @@ def bench(
     with explained(shlex.join(["zoo", *sys.argv[1:]]), is_one_run=False):
         from zoo.cli.contest import Race, run_all, standings
         from zoo.cli.problems import PROBLEMS
+        from zoo.core.validation import check_choice
 
         methods = _methods(method or [_METHODS])
         problem = PROBLEMS[name] if name in PROBLEMS else _own(name, x0, bounds, vectorized)
@@ -120,7 +127,9 @@ def bench(
         if target is None and problem.minimum is not None:
             target = problem.minimum + _PRECISION * max(1.0, abs(problem.minimum))
         start = None if x0 is None else start_of(x0)
-        common = {"budget": budget, "target": target, "noise": noise}
+        common: dict[str, Any] = {"budget": budget, "target": target, "noise": noise}
+        if check_choice("--on-error", on_error, ("raise", "nan")) == "nan":
+            common["on_error"] = on_error  # only then: what was made before has no such setting
         settings = {**common, "objective": problem.spec, "dim": dim, "x0": start, "bounds": problem.bounds}
         races = [
             Race(

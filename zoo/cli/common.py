@@ -83,7 +83,7 @@ def explained(resume: str | None = None, *, is_one_run: bool = True) -> Iterator
         resume: The command that goes on with what is being done, or None if nothing is kept.
         is_one_run: Whether what a run had found is all that was found.
     """
-    from zoo.core.errors import RunDirectoryError, ZooError
+    from zoo.core.errors import EvaluationError, RunDirectoryError, ZooError
     from zoo.facade import Interrupted
 
     try:
@@ -106,6 +106,8 @@ def explained(resume: str | None = None, *, is_one_run: bool = True) -> Iterator
         raise typer.Exit(2) from None
     except ZooError as error:
         _complain(str(error))
+        if type(error) is EvaluationError and "none before it" not in str(error):
+            _complain("in a run with on_error=nan, points at which it raises are failed evaluations")
         if resume and hasattr(error, "result"):
             _complain(f"what was evaluated is kept: once it is mended, `{resume}` goes on")
         raise typer.Exit(3) from None
@@ -171,8 +173,11 @@ def resuming(
 def watchers(progress: str, logs: Sequence[str], out: Path | str | None) -> list[Watcher]:
     """Return who is to watch a run."""
     import zoo.loggers
+    from zoo.core.validation import check_choice
     from zoo.progress import Progress, chosen
 
+    for name in logs:
+        check_choice("--log", name, zoo.loggers.NAMES)
     table = "steps.csv" if out is None else Path(out) / "steps.csv"
     found: list[Watcher] = [zoo.loggers.make(name, _PLACES.get(name, table)) for name in logs]
     shown = Progress(progress)

@@ -51,7 +51,19 @@ def test_runs_are_ordinary_ones_and_made_once(zoo):
     for _ in range(2):
         refused = zoo("bench", *SMALL, "--budget", 400)
         assert refused.status == 2
-        assert "holds another run: 'budget' differ. Give --out another one." in refused.err
+        assert "another run: 'budget' differs (300 there, 400 here). Give --out another one." in refused.err
+
+
+def test_functions_may_raise_at_some_points(zoo, tmp_path):
+    (tmp_path / "fragile.py").write_text(
+        "def loss(x):\n    assert x[0] * 1e6 % 1 > 0.1\n    return float(x @ x)\n"
+    )
+    bench = ("bench", "fragile:loss", "--bounds", "-1:1x2", "--method", "cma", "--seeds", 1, "--budget", 60)
+    raised = zoo(*bench)
+    assert raised.status == 3
+    assert "in a run with on_error=nan, points at which it raises are failed evaluations" in raised.err
+    assert zoo(*bench, "--on-error", "nan", "--out", "runs/other").status == 0
+    assert "`--on-error` must be one of" in zoo(*bench, "--on-error", "nn").err
 
 
 def test_what_was_interrupted_goes_on(zoo, tmp_path):
