@@ -62,13 +62,14 @@ def print_table(
     for name in spare:
         if sum(room.values()) > console.width:
             del room[name]
+    fits = sum(room.values()) <= console.width
     kept = [number for number, name in enumerate(columns) if name in room]
     table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for number in kept:
         table.add_column(
             columns[number],
             style="bold cyan" if number == 0 else None,
-            no_wrap=number == 0 or columns[number] in right,
+            no_wrap=fits and (number == 0 or columns[number] in right),  # else words go on below
             justify="right" if columns[number] in right else "left",
         )
     for row in rows:

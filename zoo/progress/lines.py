@@ -50,7 +50,7 @@ class LinesDisplay(Display):
         self._refresher.stop()
         outcome = self._tally.outcome
         if outcome is not None:
-            self._report(outcome.status, reason=outcome.reason)
+            self._report(outcome.status, reason=outcome.reason.partition("\n")[0])
 
     def _tick(self) -> float:
         self._report("running")
