@@ -90,15 +90,27 @@ def _check_objective(directory: Path) -> None:
 
 
 def _find_again(directory: Path, module: str, file: str, path: list[str]) -> None:
-    """Have a module found in the file that it was in, if there still is one, and no other one in silence."""
+    """Have a module found in the file that it was in, if there still is one, and no other one in silence.
+
+    Nothing is taken from inside the run directory: it may have come from somebody else, as data do.
+    """
     from zoo.core.errors import ZooWarning
     from zoo.core.modules import first_found
 
-    here = first_found(module, file)
-    if not Path(file).is_file() or (here and here.samefile(file)):
+    here, inside = first_found(module, file), directory.resolve()
+    is_foreign = Path(file).resolve().is_relative_to(inside)
+    if is_foreign or not Path(file).is_file() or (here and here.samefile(file)):
         return
     # All of the path, since what the module imports may be in another folder of it.
-    sys.path[:] = [*filter(os.path.isdir, path), *(entry for entry in sys.path if entry not in path)]
+    there = [one for one in path if os.path.isdir(one) and not Path(one).resolve().is_relative_to(inside)]
+    before = sys.path[:]
+    sys.path[:] = [*there, *(entry for entry in sys.path if entry not in there)]
+    found = first_found(module, file)
+    if not (found and found.samefile(file)):
+        sys.path[:] = before
+        return
+    folders = ", ".join(one for one in there if one not in before)
+    typer.echo(f"zoo: {module!r} is that of {file}, by meta.json; imports look in {folders} first", err=True)
     if here:
         warnings.warn(
             f"{directory} was started with the module {module!r} of {file}, and goes on with it; {here} is "

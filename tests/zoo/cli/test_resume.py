@@ -79,6 +79,35 @@ def test_a_module_that_is_nowhere_is_told_with_its_last_place(zoo, begun):
     assert "Be where that module is found" in done.err
 
 
+def test_a_remembered_folder_is_named_before_anything_of_it_is_run(zoo, begun):
+    run = begun()
+    (run.parent / "model.py").write_text(
+        "import sys\n\nprint('runs', file=sys.stderr)\n" + _MODEL.format(0.3)
+    )
+    said = zoo("resume", run).err
+    assert f"zoo: 'model' is that of {run.parent / 'model.py'}" in said.partition("runs")[0]
+
+
+@pytest.mark.parametrize("place", ["run", "run/inner", "link", "other"])
+def test_a_run_directory_brings_no_code(zoo, begun, tmp_path, place):
+    run, real = begun(), tmp_path / "home/model.py"
+    folder = tmp_path / "home" / place
+    if place == "link":
+        folder.symlink_to(run)
+    folder.mkdir(exist_ok=True)
+    (folder / "model.py").write_text("open('ran', 'w')\n" + _MODEL.format(5))
+    meta = json.loads((run / "meta.json").read_text())
+    meta["path"] = [str(folder), str(real.parent)]
+    if place != "other":  # there, a folder of the path comes before that of the file
+        real.unlink()
+        meta["modules"] = {"model": str(folder / "model.py")}
+    (run / "meta.json").write_text(json.dumps(meta))
+    done = zoo("resume", run)
+    assert done.status == 2
+    assert "there is no module 'model'" in done.err
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("modules", ["missing", None, [], {"model": 3}, {"model": "model.py"}])
 def test_directories_without_places_are_resumed_as_before(zoo, begun, monkeypatch, modules):
     run = begun()
