@@ -12,7 +12,7 @@ import json
 import math
 import os
 import platform
-import shutil
+import re
 import stat
 import sys
 import time
@@ -38,6 +38,20 @@ from zoo.run.lock import locked, unlock
 SCHEMA = 1
 _WAITING = 1 << 13  # bytes of a log at most before they are handed to the operating system
 _SECONDS = 1.0  # after which they are in any case, with the next line: somebody may look on
+# All that lies in a run of which nothing has come; the lock goes last, as what says whose the others are.
+_OF_NO_STEP = (
+    "config.json",
+    "meta.json",
+    "start.safetensors",
+    "evaluations.bin",
+    "events.jsonl",
+    "asked.jsonl",
+    ".lock",
+)
+# What a process leaves that is killed while it makes a run, the file last begun perhaps beside its place.
+_BEGUN = re.compile(
+    r"\.lock|start\.safetensors|meta\.json|\.(start\.safetensors|meta\.json|config\.json)\.\d+"
+)
 _VERSIONS = ("gradfree", "numpy", "scipy", "torch", "ray", "cma")
 
 
@@ -85,7 +99,7 @@ class RunDirectory:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()) and not (path / ".lock").exists():
+            if not _may_be_ours({entry.name for entry in path.iterdir()}):
                 raise RunDirectoryError(f"{path} exists and is no run directory; nothing in it was touched.")
             lock = locked(path, wait)
             try:
@@ -149,12 +163,12 @@ class RunDirectory:
         return message
 
     def discard(self) -> None:
-        """Remove the directory, in which nothing has happened yet."""
+        """Remove the directory, in which nothing has happened yet, but for what is not this run's own."""
         self.close()
-        real = self.path.resolve()
-        shutil.rmtree(real)
-        if self.path.is_symlink():
-            real.mkdir()  # or the link would lead nowhere
+        with contextlib.suppress(OSError):  # what anybody put there meanwhile stays, and so does a link
+            for name in _OF_NO_STEP:
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()
 
     def note_resumption(self) -> None:
         """Put it on record that another process goes on, and warn if the same bytes cannot be promised."""
@@ -352,6 +366,15 @@ def holds_run(path: Path) -> bool:
         RunDirectoryError: There can be none, as of a name that is too long.
     """
     return _is_directory(path) and (path / "config.json").exists()
+
+
+def _may_be_ours(names: set[str]) -> bool:
+    """Return whether a folder that holds these is empty, or a run, whole or in part."""
+    if names & {"config.json", "evaluations.bin", "checkpoints"}:
+        return ".lock" in names  # `create` refuses it by a reason of its own
+    # Written after `start.safetensors`, a `meta.json` without it is somebody else's.
+    is_in_order = "meta.json" not in names or "start.safetensors" in names
+    return not names or (".lock" in names and is_in_order and all(map(_BEGUN.fullmatch, names)))
 
 
 def _is_directory(path: Path) -> bool:

@@ -23,6 +23,7 @@ from zoo.core.errors import CheckpointError, EvaluationError, RunDirectoryError,
 from zoo.problems import rosenbrock, sphere
 from zoo.run import journal
 from zoo.run.digest import digest_of_run
+from zoo.run.directory import RunDirectory
 
 
 def shifted(x, by=0.0):
@@ -294,8 +295,6 @@ def test_a_signal_stops_a_run_with_a_checkpoint(tmp_path, number, pause, workers
 
 
 def test_one_process_at_a_time(tmp_path):
-    from zoo.run.directory import RunDirectory
-
     minimize(Counting(), tmp_path / "run")
     held = RunDirectory.open(tmp_path / "run")
     with pytest.raises(RunDirectoryError, match="in use"):
@@ -445,6 +444,27 @@ def test_a_directory_that_was_being_made_when_its_process_was_killed_is_used(tmp
     (tmp_path / "run/start.safetensors").write_bytes(b"")
     (tmp_path / "run/.config.json.123").write_bytes(b"{")
     assert minimize(Counting(), tmp_path / "run").nfev == 200
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "meta.json"])
+def test_a_lock_alone_makes_no_folder_a_run(tmp_path, name):
+    (tmp_path / ".lock").touch()
+    (tmp_path / name).write_text("years of work")
+    with pytest.raises(RunDirectoryError, match="no run directory; nothing in it was touched"):
+        minimize(Counting(), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".lock", name]
+    assert (tmp_path / name).read_text() == "years of work"
+
+
+def test_a_refused_run_removes_nothing_but_itself(tmp_path, monkeypatch):
+    def refuse(self, *_):
+        (self.path / "thesis.txt").write_text("years of work")
+        raise TypeError("of the workers")
+
+    monkeypatch.setattr(RunDirectory, "restore", refuse)
+    with pytest.raises(TypeError, match="of the workers"):
+        minimize(Counting(), tmp_path / "run")
+    assert os.listdir(tmp_path / "run") == ["thesis.txt"]
 
 
 def test_what_json_cannot_hold_leaves_no_directory(tmp_path):
