@@ -14,6 +14,7 @@ import os
 import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,8 +164,11 @@ def run_all(races: Sequence[Race], workers: int, done: Callable[[Race], None]) -
     context = multiprocessing.get_context("spawn")
     taken, ended = context.Value("i", 0), context.SimpleQueue()
     processes = [context.Process(target=_work, args=(races, taken, ended)) for _ in range(workers)]
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
+        for number, handler in handlers.items():
+            if handler != signal.SIG_IGN:  # as `nohup` has it
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
         for process in processes:
             process.start()
         while any(process.is_alive() for process in processes) or not ended.empty():
@@ -177,16 +181,17 @@ def run_all(races: Sequence[Race], workers: int, done: Callable[[Race], None]) -
         if codes := [process.exitcode for process in processes if process.exitcode]:
             raise WorkerError(f"a process that made runs has died, with exit code {codes[0]}")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         _end([process for process in processes if process.pid is not None])
 
 
 def _work(races: Sequence[Race], taken: Any, ended: Any) -> None:
     """Make runs until there are none left, in a process of its own."""
     os.setsid()  # Ctrl-C is for the process that started this one, which then ends it
-    parent = os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))  # between runs; a run has handlers of its own
-    while os.getppid() == parent:
+    threading.Thread(target=_follow, daemon=True).start()
+    while True:
         with taken.get_lock():
             number = taken.value
             taken.value += 1
@@ -200,6 +205,16 @@ def _work(races: Sequence[Race], taken: Any, ended: Any) -> None:
         except Exception as caught:
             error = caught
         ended.put((number, error))
+
+
+def _follow() -> None:
+    """End this process once the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    time.sleep(_PATIENCE)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _end(processes: Sequence[Any]) -> None:

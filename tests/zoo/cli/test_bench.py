@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -105,6 +106,35 @@ def test_what_was_interrupted_goes_on(zoo, tmp_path):
         for seed in ("seed-1", "seed-2"):
             there, alone = folder / method / seed, tmp_path / "alone/slow-loss" / method / seed
             assert digest_of_run(there).values == digest_of_run(alone).values
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_no_process_outlives_the_bench(tmp_path, number):
+    """Whoever holds the end of its pipe is alive: a terminal that is closed, and a kill, end all of them."""
+    (tmp_path / "stuck.py").write_text(
+        "import os, pathlib, time\n\ndef loss(x):\n"
+        "    pathlib.Path(f'{os.getpid()}.pid').touch()\n    time.sleep(600)\n"
+    )
+    begun = subprocess.Popen(
+        # What a shell ignores, as under `nohup`, its programs ignore.
+        [sys.executable, "-c", "import signal, zoo.cli; signal.signal(1, signal.SIG_DFL); zoo.cli.main()"]
+        + "bench stuck:loss --x0 1,2 --method cma,random --seeds 2 --budget 9 --workers 2".split(),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stderr=subprocess.PIPE,
+    )
+    try:
+        while len(list(tmp_path.glob("*.pid"))) < 2:
+            assert begun.poll() is None
+            time.sleep(0.02)
+        begun.send_signal(number)
+        begun.communicate(timeout=30)
+    finally:
+        begun.kill()
+        for path in tmp_path.glob("*.pid"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(path.stem), signal.SIGKILL)
+    assert begun.returncode == (129 if number == signal.SIGHUP else -9)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
