@@ -79,13 +79,11 @@ def _targets(text: str) -> list[float]:
 
 
 def _show(one: Comparison) -> None:
-    from zoo.report.comparison import COLUMNS, PAIR_COLUMNS, left_out, pair_rows_of, rows_of
+    from zoo.report.comparison import COLUMNS, PAIR_COLUMNS, about_target, left_out, pair_rows_of, rows_of
 
     say(one.section.title, "bold")
     print_table(COLUMNS, rows_of(one), right=COLUMNS[1:], spare=("Quartiles", "Evaluations"))
-    say(
-        f"To the target: evaluations to reach {one.target:.6g}, those of runs that never did included.", "dim"
-    )
+    say(about_target(one), "dim")
     if one.pairs:
         print_table(PAIR_COLUMNS, pair_rows_of(one), right=("A12", "p"))
     for words in (left_out(one), one.remark):

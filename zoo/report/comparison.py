@@ -42,7 +42,7 @@ class Comparison:
 
     Attributes:
         section: The runs.
-        target: The value that `Summary.ert` is about; infinite where no run had a value.
+        target: The value that `Summary.ert` is about; infinite where no run had a value, which is none.
         targets: The values that the distributions are about.
         summaries: A row for each group, the lowest median first.
         pairs: All pairs of groups with enough runs.
@@ -188,6 +188,7 @@ def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
                 "comparison": one,
                 "pictures": shown,
                 "rows": rows_of(one),
+                "about_target": about_target(one),
                 "pairs": pair_rows_of(one),
                 "left_out": left_out(one),
             }
@@ -228,11 +229,24 @@ def rows_of(one: Comparison) -> list[tuple[str, ...]]:
             f"{value(row.lower)} to {value(row.upper)}",
             value(row.best),
             f"{row.evaluations:,.0f}",
-            f"{row.ert:,.0f}" if np.isfinite(row.ert) else "never",
-            f"{row.successes} of {row.runs}",
+            "none" if row.ert is None else f"{row.ert:,.0f}" if np.isfinite(row.ert) else "never",
+            "none" if row.successes is None else f"{row.successes} of {row.runs}",
         )
         for row in one.summaries
     ]
+
+
+def about_target(one: Comparison) -> str:
+    """Return what the columns of the target hold, or why there is nothing in them."""
+    if not np.isfinite(one.target):
+        return (
+            "To the target, and who reached it: not computed. There is no target, since no run found a point "
+            "that has a value and keeps to the constraints."
+        )
+    return (
+        f"To the target: evaluations to reach {one.target:.6g}, all that were made before it or in vain, over "
+        "the runs that reached it (the expected running time of COCO)."
+    )
 
 
 def _digits(values: np.ndarray[Any, Any]) -> int:

@@ -39,7 +39,11 @@ class Pair(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The runs of a group in numbers; `ert` is infinite where the target was never reached."""
+    """The runs of a group in numbers.
+
+    `ert` is infinite where the target was never reached. It and `successes` are None where there is nothing
+    to be said.
+    """
 
     name: str
     runs: int
@@ -48,8 +52,8 @@ class Summary(NamedTuple):
     upper: float
     best: float
     evaluations: float
-    successes: int
-    ert: float
+    successes: int | None
+    ert: float | None
 
 
 def targets_of(section: Section) -> Array:
@@ -76,9 +80,10 @@ def targets_of(section: Section) -> Array:
 
 def hits(entry: Entry, targets: Array) -> Array:
     """Return after how many evaluations a run reached each target, infinity for never."""
-    index = np.searchsorted(-entry.best, -np.asarray(targets, float), side="left")
+    targets = np.asarray(targets, float)
+    index = np.searchsorted(-entry.best, -targets, side="left")
     reached = np.append(entry.evaluations.astype(float), np.inf)
-    return reached[index]
+    return np.where(np.isfinite(targets), reached[index], np.inf)  # no value is no target
 
 
 def attained(entries: Sequence[Entry], targets: Array, divided: bool = False) -> tuple[Array, Array]:
@@ -111,9 +116,12 @@ def expected_evaluations(entries: Sequence[Entry], target: float) -> tuple[float
 
 
 def summary(group: Group, target: float) -> Summary:
-    """Return a group in numbers, with the evaluations it takes to a target."""
+    """Return a group in numbers, with the evaluations it takes to a target; infinite, it is none."""
     finals = group.finals
-    ert, successes = expected_evaluations(group.entries, target)
+    ert: float | None = None
+    successes: int | None = None
+    if math.isfinite(target):
+        ert, successes = expected_evaluations(group.entries, target)
     lower, median, upper = quantiles(finals)
     length = float(np.median([entry.length for entry in group.entries]))
     return Summary(group.name, len(finals), median, lower, upper, float(finals.min()), length, successes, ert)

@@ -12,7 +12,7 @@ from tests.zoo.report import runs
 from tests.zoo.report.test_single import HOSTILE, Elements
 from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.report import compare
-from zoo.report.comparison import comparisons
+from zoo.report.comparison import comparisons, rows_of
 from zoo.report.entries import find_runs, read_entries, sections_of
 
 
@@ -142,6 +142,24 @@ def test_what_keeps_to_no_constraint_has_no_value(tmp_path):
     (entry,) = read_entries([tmp_path / "run"])
     assert entry.final == np.inf
     assert np.isinf(entry.best).all()
+
+
+def test_where_nothing_has_a_value_no_target_is_reached(tmp_path):
+    for seed in range(4):
+        for method in ("cma", "random"):
+            zoo.minimize(
+                runs.sphere, np.zeros(2), method=method, budget=30, rng=seed, out=tmp_path / method / str(seed),
+                constraints={"type": "ineq", "fun": lambda x: -1.0 - x[0] ** 2},
+            )  # fmt: skip
+    (found,) = comparisons([tmp_path])
+    assert found.target == np.inf
+    assert {(row.successes, row.ert) for row in found.summaries} == {(None, None)}
+    assert {row[-2:] for row in rows_of(found)} == {("none", "none")}
+    text = Elements(compare([tmp_path], tmp_path / "out")[0].read_text()).text
+    assert "There is no target, since no run found a point that has a value" in text
+    assert "inf" not in text
+    (found,) = comparisons([tmp_path], targets=[1.0])
+    assert {row[-2:] for row in rows_of(found)} == {("never", "0 of 4")}
 
 
 def test_runs_are_found_once_and_nothing_else(folder, tmp_path):

@@ -43,6 +43,7 @@ def test_a_target_is_hit_at_the_first_value_that_is_as_low():
     run = entry([np.inf, 5, 5, 2, 1])
     assert hits(run, [6, 5, 4.9, 2, 1, 0.5]).tolist() == [20, 20, 40, 40, 50, np.inf]
     assert hits(entry([]), [1.0]).tolist() == [np.inf]
+    assert hits(entry([np.inf, np.inf]), [1.0, np.inf]).tolist() == [np.inf, np.inf]
 
 
 def test_expected_evaluations_are_those_of_coco():
