@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 import os
 import sys
@@ -343,6 +344,30 @@ def test_a_file_may_be_included_twice_but_not_by_itself() -> None:
     write("self.toml", 'include = "self.toml"')
     assert said("self.toml") == [
         "self.toml, line 1: `include` leads back to where it started: self.toml includes self.toml."
+    ]
+
+
+def test_files_are_read_once_however_many_ways_lead_to_them() -> None:
+    names = [f"{number}.toml" for number in range(60)]
+    for name, following in itertools.pairwise(names):  # 2 to the 59 ways to the last one
+        write(name, f"include = ['{following}', './{following}']\n[method]\noptions.sigma = 0.5")
+    write(names[-1], SHORT)
+    write("other.toml", "[method]\nname = 'snes'")
+    assert read_experiment("0.toml").arguments()["options"] == {"sigma": 0.5}
+    # What is taken over from one file stays as it is in that one.
+    write("left.toml", 'include = ["1.toml", "other.toml"]')
+    assert read('include = ["left.toml", "1.toml"]').arguments()["options"] == {"sigma": 0.5}
+
+
+def test_there_is_an_end_to_files_that_include_others() -> None:
+    for number in range(100):
+        write(f"{number}.toml", f"# on\ninclude = '{number + 1}.toml'")
+    write("100.toml", SHORT)
+    assert said("0.toml") == ["99.toml, line 2: `include` must lead to 100 files at most."]
+    assert read_experiment("1.toml").arguments()["rng"] == 1
+    assert wrong(f"include = {['none.toml', *(f'{number}.toml' for number in range(100, -1, -1))]}") == [
+        "line 1: includes 'none.toml': there is no such file.",
+        "line 1: `include` must lead to 100 files at most.",
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,7 @@ from zoo.experiment_file import lines
 from zoo.experiment_file.problems import ExperimentFileError, Place, Problem, near, shown
 
 _TIMES = re.compile(r"[-+]?[\d.]+x\d+")  # as in 0x10, ten zeros; TOML would read a hexadecimal number
-
-
+_MOST = 100  # files that one leads to
 _NAME = ("method", "name")
 # By what is said, what was said before, in a file that is included, and now means nothing.
 _UNSAID = {
@@ -57,7 +56,13 @@ class Document:
             for table, key in rivals:
                 if _said(self.data, (table, key)) is not None and _said(other.data, (table, key)) is None:
                     del self.data[table][key]
-        _merge(self.data, other.data, (), self.places, other.places)
+        replaced = set(_merge(self.data, other.data))
+        kept = {
+            path: place
+            for path, place in self.places.items()
+            if not any(path[:length] in replaced for length in range(1, len(path) + 1))
+        }
+        self.places = {**kept, **other.places}
         self.folders = [*other.folders, *(folder for folder in self.folders if folder not in other.folders)]
 
 
@@ -69,7 +74,7 @@ def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
             circle, or an override has no form.
     """
     problems: list[Problem] = []
-    document = _read(Path(path), (), Place(str(path)), problems)
+    document = _Reader(problems).read(Path(path), Place(str(path)))
     for text in overrides:
         document.take(_override(text, problems))
     if problems:
@@ -78,26 +83,47 @@ def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     return document
 
 
-def _read(path: Path, chain: tuple[Path, ...], asked: Place, problems: list[Problem]) -> Document:
-    whole = Document(folders=[path.resolve().parent])
-    if path.resolve() in [one.resolve() for one in chain]:
-        circle = " includes ".join(map(str, (*chain, path)))
-        problems.append(Problem(asked, f"`include` leads back to where it started: {circle}."))
+class _Reader:
+    """Reads each file once, however many others include it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self._problems = problems
+        self._read: dict[str, Document] = {}
+        self._open: dict[str, Path] = {}  # those that include what is read now, the first one first
+
+    def read(self, path: Path, asked: Place) -> Document:
+        """Return what a file says that is asked for somewhere, and all that it includes."""
+        real = os.path.realpath(path)
+        if real in self._open:
+            circle = " includes ".join(map(str, (*self._open.values(), path)))
+            self._problems.append(Problem(asked, f"`include` leads back to where it started: {circle}."))
+            return Document()
+        if real in self._read:
+            return self._read[real]
+        if len(self._read) + len(self._open) == _MOST:
+            self._problems.append(Problem(asked, f"`include` must lead to {_MOST} files at most."))
+            raise ExperimentFileError(self._problems)
+        text = _text(path, asked, self._problems)
+        if text is None:
+            return Document()
+        self._open[real] = path
+        self._read[real] = self._document(path, text, [Path(real).parent])
+        del self._open[real]
+        return self._read[real]
+
+    def _document(self, path: Path, text: str, folders: list[Path]) -> Document:
+        whole = Document(folders=folders)
+        try:
+            own = tomllib.loads(text)
+        except ValueError as error:
+            self._problems.append(_syntax(path, text, str(error)))
+            return whole
+        places = {where: Place(str(path), line) for where, line in lines.lines_of(text).items()}
+        for name, where in _included(own, places, self._problems):
+            whole.take(self.read(Path(os.path.normpath(path.parent / name)), where))
+        own.pop("include", None)
+        whole.take(Document(own, places, folders))
         return whole
-    text = _text(path, asked, problems)
-    if text is None:
-        return whole
-    try:
-        own = tomllib.loads(text)
-    except ValueError as error:
-        problems.append(_syntax(path, text, str(error)))
-        return whole
-    places = {where: Place(str(path), line) for where, line in lines.lines_of(text).items()}
-    for name, where in _included(own, places, problems):
-        whole.take(_read(Path(os.path.normpath(path.parent / name)), (*chain, path), where, problems))
-    own.pop("include", None)
-    whole.take(Document(own, places, [path.resolve().parent]))
-    return whole
 
 
 def _text(path: Path, asked: Place, problems: list[Problem]) -> str | None:
@@ -206,20 +232,14 @@ def _said(data: Mapping[str, Any], path: tuple[str, str]) -> Any:
     return table.get(path[1]) if isinstance(table, dict) else None
 
 
-def _merge(
-    data: dict[str, Any],
-    other: Mapping[str, Any],
-    path: lines.Path,
-    places: dict[lines.Path, Place],
-    others: Mapping[lines.Path, Place],
-) -> None:
+def _merge(data: dict[str, Any], other: Mapping[str, Any], path: lines.Path = ()) -> Iterator[lines.Path]:
+    """Merge tables into others, and yield the paths of what is not merged but replaced."""
     for key, value in other.items():
-        here = (*path, key)
-        if isinstance(value, dict) and isinstance(data.get(key), dict):
-            places[here] = others[here]
-            _merge(data[key], value, here, places, others)
+        if not isinstance(value, dict):
+            yield (*path, key)
+            data[key] = value
             continue
-        for old in [one for one in places if one[: len(here)] == here]:
-            del places[old]
-        places.update({one: place for one, place in others.items() if one[: len(here)] == here})
-        data[key] = value
+        if not isinstance(data.get(key), dict):
+            yield (*path, key)
+            data[key] = {}
+        yield from _merge(data[key], value, (*path, key))
