@@ -326,6 +326,9 @@ def test_what_excludes_something_takes_its_place() -> None:
     assert read(text, "method.name=snes").arguments()["options"] == {}
     assert read(text, "method.name=cma").arguments()["options"] == {"sigma": 0.5}
     assert read(text, "method.name=sep-cma", "method.options.sigma=1").arguments()["options"] == {"sigma": 1}
+    write("method.toml", text)
+    other = 'include = "method.toml"\n[method]\nname = "snes"\noptions = {population_size = 8}'
+    assert read(other).arguments()["options"] == {"population_size": 8}
     # In one file it is a mistake.
     assert "cannot be given along with" in wrong(bounded.replace("x0", "command = ['cat']\n    x0"))[0]
 
@@ -412,6 +415,20 @@ def test_overrides(override: str, argument: str, value: Any) -> None:
 
 def test_later_overrides_win() -> None:
     assert read(SHORT, "stop.budget=5", "stop.budget=6").arguments()["budget"] == 6
+
+
+def test_overrides_mean_the_same_in_any_order() -> None:
+    text = textwrap.dedent(SHORT) + "[method]\nname = 'cma'\noptions = {sigma = 0.5}"
+    changes = ["method.name=sep-cma", "method.options.population_size=10"]
+    for overrides in (changes, changes[::-1]):
+        arguments = read(text, *overrides).arguments()
+        assert (arguments["method"], arguments["options"]) == ("sep-cma", {"population_size": 10})
+    for overrides in itertools.permutations(
+        ["objective.function=ef_model:loss", "objective.command=['cat']"]
+    ):
+        assert wrong(SHORT, *overrides) == [
+            "--set objective.command=['cat']: `command` cannot be given along with `function`: drop one."
+        ]
 
 
 @pytest.mark.parametrize(

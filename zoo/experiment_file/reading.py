@@ -48,14 +48,18 @@ class Document:
         return self.places[path]
 
     def take(self, other: Document) -> None:
-        """Take over what another one says; where both say something, the other one is right."""
+        """Merge another one, and leave out what means nothing beside what that one says."""
         for path, rivals in _UNSAID.items():
             value = _said(other.data, path)
             if value is None or (path == _NAME and _said(self.data, _NAME) in (None, value)):
                 continue
             for table, key in rivals:
-                if _said(self.data, (table, key)) is not None and _said(other.data, (table, key)) is None:
+                if _said(self.data, (table, key)) is not None:
                     del self.data[table][key]
+        self.merge(other)
+
+    def merge(self, other: Document) -> None:
+        """Take over what another one says; where both say something, the other one is right."""
         replaced = set(_merge(self.data, other.data))
         kept = {
             path: place
@@ -75,8 +79,10 @@ def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     """
     problems: list[Problem] = []
     document = _Reader(problems).read(Path(path), Place(str(path)))
+    said = Document()
     for text in overrides:
-        document.take(_override(text, problems))
+        said.merge(_override(text, problems))
+    document.take(said)
     if problems:
         raise ExperimentFileError(problems)
     document.places[()] = Place(str(path))
