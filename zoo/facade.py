@@ -190,8 +190,9 @@ def minimize(
         return _run(experiment, executor, *limits, None)
     path, (config, arrays) = Path(out), experiment.written()
     if not holds_run(path):
-        found = {"modules": files_of(names_in(config["objective"])), "path": own_path()}
-        directory = RunDirectory.create(path, config, arrays, {**executor.describe(), **found})
+        modules = files_of(names_in(config["objective"]))
+        places = {"modules": modules, "path": own_path(), "folder": os.getcwd()}
+        directory = RunDirectory.create(path, config, arrays, {**executor.describe(), **places})
         return _run(experiment, executor, *limits, directory, fresh=True)
     directory = RunDirectory.open(path)
     with contextlib.ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -77,6 +78,8 @@ def _check_objective(directory: Path) -> None:
     for module, file in modules.items():
         _find_again(directory, module, file, path)
     name = identity["name"]
+    if name.startswith("command "):
+        _check_command(directory, shlex.split(name.removeprefix("command ")))
     if set(identity) <= {"name", "constraints"} and not name.startswith("command "):
         try:
             check_name("the objective", name)
@@ -87,6 +90,20 @@ def _check_objective(directory: Path) -> None:
                 f"{directory} minimises {name!r}{place}: {error} Be where that module is found, or go on by "
                 "`zoo run` if it is beside an experiment file."
             ) from None
+
+
+def _check_command(directory: Path, words: list[str]) -> None:
+    """Refuse a program, or a file that is named to it, that is another one here than where the run began."""
+    from zoo.run.directory import read_folder
+
+    folder = read_folder(directory)
+    for word in words if folder else ():
+        there, here = Path(folder or "", word), Path(word)
+        if there.is_file() and not (here.is_file() and here.samefile(there)):
+            raise ValueError(
+                f"{directory} runs {shlex.join(words)!r} in {folder}, and {word!r} is not the same "
+                "file here: go on from that folder."
+            )
 
 
 def _find_again(directory: Path, module: str, file: str, path: list[str]) -> None:

@@ -42,8 +42,8 @@ def folder_of(module: str, file: str) -> Path:
     """Return the folder of `sys.path` in which a module was found.
 
     Example:
-        >>> folder_of("models.spring", "/work/models/spring.py").as_posix()
-        '/work'
+        >>> folder_of("models.spring", "/srv/models/spring.py").as_posix()
+        '/srv'
     """
     return Path(file).parents[module.count(".") + Path(file).name.startswith("__init__.")]
 

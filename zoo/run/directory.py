@@ -349,6 +349,15 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, A
     return config, start
 
 
+def read_folder(path: Path) -> Path | None:
+    """Return the folder in which a run was started; None if it is not known."""
+    try:
+        folder = Path(json.loads((path / "meta.json").read_text())["folder"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return folder if folder.is_absolute() else None
+
+
 def read_modules(path: Path) -> tuple[dict[str, str], list[str]]:
     """Return the files of the modules that a run names and `sys.path`, as they were when it was started."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -119,3 +120,24 @@ def test_directories_without_places_are_resumed_as_before(zoo, begun, monkeypatc
     monkeypatch.chdir(run.parent)
     assert zoo("resume", run).json["nfev"] == 300
     monkeypatch.chdir(run.parents[1])
+
+
+@pytest.mark.parametrize("command", ["./simulate.py", f"{sys.executable} simulate.py"])
+@pytest.mark.parametrize("other", [False, True])
+def test_no_other_program_is_started(zoo, tmp_path, monkeypatch, command, other):
+    home, name = tmp_path / "home", "simulate.py"
+    home.mkdir()
+    text = "while True:\n    print(sum(float(v) ** 2 for v in input().split()), flush=True)\n"
+    for folder in (home, tmp_path) if other else (home,):
+        (folder / name).write_text(f"#!{sys.executable}\n{text}")
+        (folder / name).chmod(0o755)
+    monkeypatch.chdir(home)
+    options = ("--x0", "1x2", "--budget", 40, "--out", "run", "--seconds", "1e-9")
+    assert zoo("minimize", "--command", command, *options).status == 0
+    monkeypatch.chdir(tmp_path)
+    refused = zoo("resume", "home/run")
+    assert refused.status == 2
+    assert f"in {home}, and {command.split()[-1]!r} is not the same file here" in refused.err
+    monkeypatch.chdir(home)
+    assert zoo("resume", "run").json["nfev"] == 40
+    monkeypatch.chdir(tmp_path)
