@@ -193,7 +193,7 @@ def minimize(
         modules = files_of(names_in(config["objective"]))
         places = {"modules": modules, "path": own_path(), "folder": os.getcwd()}
         directory = RunDirectory.create(path, config, arrays, {**executor.describe(), **places})
-        return _run(experiment, executor, *limits, directory, fresh=True)
+        return _run(experiment, executor, *limits, directory)
     directory = RunDirectory.open(path)
     with contextlib.ExitStack() as stack:
         stack.callback(directory.close)
@@ -332,7 +332,6 @@ def _run(
     callbacks: Sequence[Callable[[SearchState, Report], None]],
     watchers: Sequence[Watcher],
     directory: RunDirectory | None,
-    fresh: bool = False,
 ) -> OptimizeResult:
     job = experiment.job(executor)
     stop = Stop(experiment.target, seconds)
@@ -346,13 +345,15 @@ def _run(
     else:
         try:
             job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
-            if not fresh:
-                directory.note_resumption()
             outcome = run(job, stop, callbacks, directory, **about)
             result = result_of(experiment, job, outcome)
-            directory.finish(result)
+            if before := directory.result:  # a run that goes on has none: there was nothing to do
+                result.seconds = before.get("seconds", result.seconds)
+                result.account |= before.get("account", {})
+            else:
+                directory.finish(result)
         except (TypeError, ValueError, ImportError):
-            if fresh and directory.is_untouched:
+            if directory.is_new and directory.is_untouched:
                 directory.discard()
             raise
         finally:

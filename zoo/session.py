@@ -495,7 +495,7 @@ class Session:
     def _conclude(self) -> None:
         """Write down the end, unless an earlier process did."""
         result, directory = self.result, self._directory
-        if directory is None or self._end is None or directory.message == result.message:
+        if directory is None or self._end is None or directory.result.get("message") == result.message:
             return
         with self._recorded():
             self._save()

@@ -64,14 +64,14 @@ class RunDirectory:
     when, `events.jsonl` what went wrong, `asked.jsonl` which points of a session are out (see
     `zoo.run.handout`), `result.json` the end.
 
-    Use `create` or `open`. One that nobody closes is let go of with the last reference to it; what was not
-    flushed by then belongs to steps after the last checkpoint, and comes again.
+    Use `create` or `open`; `is_new` tells which it was. One that nobody closes is let go of with the last
+    reference to it; what was not flushed by then belongs to steps after the last checkpoint, and comes again.
     """
 
     def __init__(self, path: Path, wait: float = 0.0) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(unlock, locked(path, wait))
-            self.path = path
+            self.path, self.is_new = path, False
             self.config, self.start = read_config(path)
             self._run = _digest(path)
             self.journal = Journal(path / "evaluations.bin", self._run)
@@ -131,7 +131,9 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{path} cannot be written: {error.strerror}. Choose another directory."
             ) from error
-        return RunDirectory.open(path, wait)
+        made = RunDirectory.open(path, wait)
+        made.is_new = True
+        return made
 
     @staticmethod
     def open(path: Path, wait: float = 0.0) -> RunDirectory:
@@ -154,13 +156,11 @@ class RunDirectory:
         return not (self.path / "checkpoints").exists() and not self.journal.size
 
     @property
-    def message(self) -> str | None:
-        """How the last process ended, as `result.json` has it; None where there is none."""
-        try:
-            message: str = json.loads((self.path / "result.json").read_text())["message"]
-        except (OSError, ValueError, LookupError):
-            return None
-        return message
+    def result(self) -> dict[str, Any]:
+        """What `result.json` holds, empty where there is none, or it is damaged."""
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            return dict(json.loads((self.path / "result.json").read_text()))
+        return {}
 
     def discard(self) -> None:
         """Remove the directory, in which nothing has happened yet, but for what is not this run's own."""
@@ -174,7 +174,7 @@ class RunDirectory:
         """Put it on record that another process goes on, and warn if the same bytes cannot be promised."""
         now = machine()
         self.event({"event": "resumed", "versions": now["versions"], "processor": now["processor"]})
-        self.compare_machine(stacklevel=5)
+        self.compare_machine(stacklevel=6)
 
     def compare_machine(self, stacklevel: int = 4) -> None:
         """Forget the result of the process before, and warn if the same bytes cannot be promised."""

@@ -73,8 +73,9 @@ def run(
 ) -> Run[Any]:
     """Drive a job to its end.
 
-    With a directory, the job goes on from the newest checkpoint there (one that is finished is not even
-    opened), a checkpoint is written every ten seconds and at the end, and what is evaluated is journalled.
+    With a directory, the job goes on from the newest checkpoint there, a checkpoint is written every ten
+    seconds and at the end, and what is evaluated is journalled. A job that is at its end there already is not
+    even opened, and nothing is written.
     Signals and errors of the objective end the run, with a checkpoint, and are returned rather than raised.
 
     Args:
@@ -90,8 +91,10 @@ def run(
     began = time.monotonic()
     saved = out.restore() if out else None
     state = job.init() if saved is None else restored(job, *saved[1:])
-    if saved is not None and state.x is not None:
-        return Run(state, job.finished(state) or "the run is finished", "finished")
+    if saved is not None and (over := _over(job, state, stop)) is not None:
+        return Run(state, over[1], over[0])
+    if out is not None and not out.is_new:
+        out.note_resumption()
     with job.open(), interrupts.handled(), contextlib.ExitStack() as stack:
         saved_at = time.monotonic()
         if watching:
@@ -171,6 +174,14 @@ def ended(job: Job[Any], state: Any, stop: Stop, began: float) -> tuple[str, str
     if stop.seconds is not None and time.monotonic() - began > stop.seconds:
         return "seconds", f"the {stop.seconds:g} seconds are over"
     return None
+
+
+def _over(job: Job[Any], state: Any, stop: Stop) -> tuple[str, str] | None:
+    """Return why nothing is left to be done, not even a last evaluation, as (status, reason)."""
+    if state.x is not None:
+        return "finished", job.finished(state) or "the run is finished"
+    end = ended(job, state, Stop(stop.target), 0.0)
+    return end if end is not None and end[0] == "target" else None
 
 
 def _called(

@@ -64,6 +64,33 @@ def test_a_finished_run_is_returned_without_a_single_evaluation(tmp_path):
     assert first.message == resumed.message
 
 
+@pytest.mark.parametrize("target", [None, 0.5])
+@pytest.mark.parametrize("noise", [False, True])
+def test_a_finished_run_is_not_touched(tmp_path, target, noise):
+    arguments = {"target": target, "noise": noise}
+    first = minimize("zoo.problems:sphere", tmp_path / "run", workers=2, **arguments)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    again = minimize("zoo.problems:sphere", tmp_path / "run", **arguments)
+    resumed = zoo.resume(tmp_path / "run")
+    with zoo.Session.open(tmp_path / "run") as session:
+        assert session.done
+    assert {path: path.read_bytes() for path in before} == before
+    assert first.seconds > 0
+    assert first.account["sent"] > 0
+    for result in (again, resumed):
+        assert result.x.tobytes() == first.x.tobytes()
+        assert result.account | {"busy": ()} == first.account | {"busy": ()}
+        assert (result.seconds, result.status, result.message) == (first.seconds, first.status, first.message)
+
+
+def test_without_its_result_a_finished_run_writes_it_anew(tmp_path):
+    first = minimize(Counting(), tmp_path / "run")
+    path = tmp_path / "run/result.json"
+    path.write_text(path.read_text()[:100])
+    zoo.resume(tmp_path / "run", Counting())
+    assert json.loads(path.read_text())["fun"] == first.fun
+
+
 def test_a_directory_changes_nothing(tmp_path):
     kept, unkept = minimize(Counting(), tmp_path / "run"), minimize(Counting())
     assert kept.x.tobytes() == unkept.x.tobytes()
@@ -475,7 +502,7 @@ def test_what_json_cannot_hold_leaves_no_directory(tmp_path):
 
 @pytest.mark.parametrize("name", ["gradfree", "numpy", "torch"])
 def test_resumed_with_other_versions_it_warns(tmp_path, name):
-    minimize(Counting(), tmp_path / "run")
+    minimize(Counting(), tmp_path / "run", seconds=1e-6)
     path = tmp_path / "run/meta.json"
     meta = json.loads(path.read_text())
     meta["versions"][name] = "1.0a0"
