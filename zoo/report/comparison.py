@@ -43,7 +43,7 @@ class Comparison:
     Attributes:
         section: The runs.
         target: The value that `Summary.ert` is about; infinite where no run had a value, which is none.
-        targets: The values that the distributions are about.
+        targets: The values that the distributions are about; none where the function is random.
         summaries: A row for each group, the lowest median first.
         pairs: All pairs of groups with enough runs.
         remark: What the pairs can and cannot say; empty where there is nothing to add.
@@ -126,6 +126,8 @@ def comparisons(
 
 def _comparison(section: Section, chosen: np.ndarray[Any, Any] | None) -> Comparison:
     targets = targets_of(section) if chosen is None else chosen
+    if section.is_noisy:
+        targets = targets[:0]
     finals = np.array([entry.final for entry in section.entries])
     finals = finals[np.isfinite(finals)]
     asked = {entry.target for entry in section.entries}
@@ -194,8 +196,9 @@ def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
             }
         )
     together = []
-    if len(found) > 1 and len(names) > 1:
-        together = draw.together([(one.section, one.targets) for one in found], styles)
+    with_targets = [(one.section, one.targets) for one in found if len(one.targets)]
+    if len(with_targets) > 1 and len(names) > 1:
+        together = draw.together(with_targets, styles)
         pictures = together + pictures
     runs = sum(len(one.section.entries) for one in found)
     unended = sum(not entry.has_ended for one in found for entry in one.section.entries)
@@ -243,9 +246,17 @@ def about_target(one: Comparison) -> str:
             "To the target, and who reached it: not computed. There is no target, since no run found a point "
             "that has a value and keeps to the constraints."
         )
+    if one.section.is_noisy:
+        words = (
+            f"Reached it: runs that ended at {one.target:.6g} or lower, by fresh evaluations. When a target "
+            "was reached is neither computed nor drawn: the function is random, and the lowest of the single "
+            "values in the log is a lucky one."
+        )
+        unended = sum(not entry.has_ended for entry in one.section.entries)
+        return words + (f" {unended} without an end: by the median of the last step." if unended else "")
     return (
-        f"To the target: evaluations to reach {one.target:.6g}, all that were made before it or in vain, over "
-        "the runs that reached it (the expected running time of COCO)."
+        f"To the target: evaluations to reach {one.target:.6g}, all that were made before it or in vain, "
+        "over the runs that reached it (the expected running time of COCO)."
     )
 
 

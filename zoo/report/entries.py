@@ -89,6 +89,11 @@ class Group:
         return np.array([entry.final for entry in self.entries])
 
     @property
+    def is_noisy(self) -> bool:
+        """Whether equal points have different values."""
+        return any(entry.config.get("noise") for entry in self.entries)
+
+    @property
     def independent(self) -> Array:
         """What is tested: a score for each run, but for those that did the very same as another one."""
         seen = {(entry.score, entry.evaluations.tobytes(), entry.best.tobytes()) for entry in self.entries}
@@ -110,7 +115,7 @@ class Section:
     @property
     def is_noisy(self) -> bool:
         """Whether equal points have different values."""
-        return any(entry.config.get("noise") for entry in self.entries)
+        return any(group.is_noisy for group in self.groups)
 
 
 def find_runs(paths: Sequence[str | Path]) -> list[Path]:

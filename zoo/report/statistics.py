@@ -116,11 +116,17 @@ def expected_evaluations(entries: Sequence[Entry], target: float) -> tuple[float
 
 
 def summary(group: Group, target: float) -> Summary:
-    """Return a group in numbers, with the evaluations it takes to a target; infinite, it is none."""
+    """Return a group in numbers, with the evaluations it takes to a target; infinite, it is none.
+
+    Where the function is random, runs are counted that ended as low, and nothing is said of when: their logs
+    hold single values, the lowest of which says little of the point.
+    """
     finals = group.finals
     ert: float | None = None
     successes: int | None = None
-    if math.isfinite(target):
+    if math.isfinite(target) and group.is_noisy:
+        successes = int((finals <= target).sum())
+    elif math.isfinite(target):
         ert, successes = expected_evaluations(group.entries, target)
     lower, median, upper = quantiles(finals)
     length = float(np.median([entry.length for entry in group.entries]))

@@ -148,7 +148,8 @@ def test_where_nothing_has_a_value_no_target_is_reached(tmp_path):
     for seed in range(4):
         for method in ("cma", "random"):
             zoo.minimize(
-                runs.sphere, np.zeros(2), method=method, budget=30, rng=seed, out=tmp_path / method / str(seed),
+                runs.sphere, np.zeros(2), method=method, budget=30, rng=seed,
+                out=tmp_path / method / str(seed),
                 constraints={"type": "ineq", "fun": lambda x: -1.0 - x[0] ** 2},
             )  # fmt: skip
     (found,) = comparisons([tmp_path])
@@ -160,6 +161,29 @@ def test_where_nothing_has_a_value_no_target_is_reached(tmp_path):
     assert "inf" not in text
     (found,) = comparisons([tmp_path], targets=[1.0])
     assert {row[-2:] for row in rows_of(found)} == {("never", "0 of 4")}
+
+
+def test_lucky_values_reach_no_target(tmp_path):
+    paths = [
+        runs.log(
+            tmp_path / f"{method}{seed}",
+            {"best": [9.0, -1.0], "median": [9.0, 2.0 + seed]},
+            method=method,
+            key=str(seed),
+            noise=True,
+        )
+        for method in ("cma", "random")
+        for seed in range(4)
+    ]
+    (found,) = comparisons(paths, targets=[3.0])
+    assert [(row.successes, row.ert) for row in found.summaries] == [(2, None)] * 2
+    assert {row[-2:] for row in rows_of(found)} == {("none", "2 of 4")}
+    page, *pictures = compare(paths, tmp_path / "out")
+    assert "targets.png" not in {picture.name for picture in pictures}
+    text = Elements(page.read_text()).text
+    assert "ended at 3.5 or lower, by fresh evaluations" in text
+    assert "neither computed nor drawn: the function is random" in text
+    assert "without an end: by the median of the last step" in text
 
 
 def test_runs_are_found_once_and_nothing_else(folder, tmp_path):
@@ -187,6 +211,7 @@ def test_whatever_text_there_is_is_escaped(tmp_path):
             tmp_path / f"{method}{seed}",
             {"best": [3.0, 2.0 + seed]},
             method=method,
+            key=str(seed),
             objective={"name": HOSTILE},
         )
         for method in (HOSTILE, "$a_{b$")
@@ -203,6 +228,7 @@ def test_many_groups(tmp_path):
             tmp_path / f"{number}-{run}",
             {"best": [9.0 + run, -7.5 + 1e-6 * number + 1e-9 * run]},
             method=f"no. {number}",
+            key=str(run),
         )
         for number in (10, 9, 2, 20, 1, 3, 4)
         for run in range(4)
