@@ -630,6 +630,7 @@ FUNCTION = 'of the form "module:name" or "module:name()"'
         ("job.seed", "true", "a whole number of at least 0"),
         ("job.out", "3", "text in quotes"),
         ("job.out", '""', "text in quotes"),
+        ("job.out", '"a\\u0000b"', "text without NUL"),
         ("job.noise", "1", "true or false"),
         ("job.log", '"csv"', "a list"),
         ("objective.function", '"loss"', FUNCTION),

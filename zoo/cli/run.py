@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -54,13 +53,11 @@ def run(
         import zoo
         from zoo.experiment_file import read_experiment
 
-        changes = list(change or [])
-        again = ["zoo", "run", str(file), *(word for one in changes for word in ("--set", one))]
+        again = ["zoo", "run", str(file), *(word for one in change or () for word in ("--set", one))]
         if out is not None:
-            changes.append(f"job.out={json.dumps(str(out))}")
             again += ["--out", str(out)]
         with results_alone():
-            experiment = read_experiment(file, changes)
+            experiment = read_experiment(file, change or (), out)
         if dry_run:
             print_code(experiment.toml(), "toml")
             return

@@ -84,11 +84,25 @@ class ExperimentFile:
         return Tables(**tables).model_dump(exclude_none=True)
 
     def toml(self) -> str:
-        """Return `resolved` as the text of an experiment file."""
-        return tomlkit.dumps(_quick(self.resolved()))
+        """Return `resolved` as the text of an experiment file.
+
+        Raises:
+            ValueError: The name of a directory is no text.
+        """
+        text = tomlkit.dumps(_quick(self.resolved()))
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            line = text.splitlines()[text.count("\n", 0, error.start)]
+            raise ValueError(f"a file can hold names in UTF-8 only, got {line!r}.") from None
+        return text
 
 
-def read_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> ExperimentFile:
+def read_experiment(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    out: str | os.PathLike[str] | None = None,
+) -> ExperimentFile:
     """Read an experiment file, and find out whether it can be run.
 
     The folder of the file and those of the files it includes are put in front of `sys.path`, and the
@@ -98,6 +112,7 @@ def read_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ())
         path: The file.
         overrides: What is to be taken for said at its end, as in "stop.budget=500" or "method.name=cma".
             Values are TOML, or else text.
+        out: Directory of the run, if not what is said; any name that a directory can have.
 
     Raises:
         ExperimentFileError: Something is wrong with it: all that is found is said at once.
@@ -111,7 +126,7 @@ def read_experiment(path: str | os.PathLike[str], overrides: Sequence[str] = ())
         >>> experiment.arguments()["budget"], experiment.resolved()["method"]
         (500, {'name': 'cma', 'options': {}})
     """
-    document = read_document(path, overrides)
+    document = read_document(path, overrides, None if out is None else os.fspath(out))
     wrong: list[Finding] = []
     try:
         tables = Tables.model_validate(document.data)

@@ -70,8 +70,10 @@ class Document:
         self.folders = [*other.folders, *(folder for folder in self.folders if folder not in other.folders)]
 
 
-def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Document:
-    """Return what a file says, with all it includes, once overrides are applied.
+def read_document(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), out: str | None = None
+) -> Document:
+    """Return what a file says, with all it includes, once overrides are applied, and the directory is chosen.
 
     Raises:
         ExperimentFileError: A file is missing, unreadable or no TOML, files include each other in a
@@ -82,6 +84,8 @@ def read_document(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -
     said = Document()
     for text in overrides:
         said.merge(_override(text, problems))
+    if out is not None:
+        said.merge(_only(("job", "out"), out, Place("--out")))
     document.take(said)
     if problems:
         raise ExperimentFileError(problems)
@@ -214,11 +218,14 @@ def _override(text: str, problems: list[Problem]) -> Document:
     if path[0] == "include":
         problems.append(Problem(where, "`include` can be said in files only."))
         return Document()
-    data: Any = _value(said.strip())
-    places: dict[lines.Path, Place] = {path[:length]: where for length in range(1, len(path) + 1)}
+    return _only(path, _value(said.strip()), where)
+
+
+def _only(path: tuple[str, ...], value: Any, where: Place) -> Document:
+    """Return a document that says nothing but one value."""
     for key in reversed(path):
-        data = {key: data}
-    return Document(data, places)
+        value = {key: value}
+    return Document(value, {path[:length]: where for length in range(1, len(path) + 1)})
 
 
 def _value(text: str) -> Any:

@@ -65,6 +65,15 @@ class Wrong(Exception):
         self.at, self.words = at, words
 
 
+def _text(value: Any) -> str:
+    # Nothing of the system takes a NUL; bytes of a name that are no UTF-8, which pydantic refuses, it does.
+    if not isinstance(value, str) or not value:
+        raise Wrong
+    if "\0" in value:
+        raise Wrong(words="text without NUL")
+    return value
+
+
 def _number(value: Any, *at: int) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Wrong(*at, words="a number" if at else "")
@@ -146,7 +155,7 @@ class Table(BaseModel):
 Flag = Annotated[bool, Must("true or false")]
 Count = Annotated[int, Field(ge=1), Must("a whole number of at least 1")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Must("a number of seconds above 0")]
-Text = Annotated[str, Field(min_length=1), Must("text in quotes")]
+Text = Annotated[str, Must("text in quotes", _text)]
 Finite = Annotated[float, Field(allow_inf_nan=False), Must("a finite number")]
 Function = Annotated[
     str, Field(pattern=r"^[\w.]+:[\w.]+(\(\))?$"), Must('of the form "module:name" or "module:name()"')

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tomllib
 from pathlib import Path
+
+import pytest
 
 
 def test_a_dry_run_prints_what_would_be_run(zoo, model):
     done = zoo("run", "experiment.toml", "--dry-run", "--set", "method.name=de")
     assert done.status == 0, done.err
     assert not Path("runs").exists()
-    Path("whole.toml").write_text(done.out)
+    Path("whole.toml").write_text(done.out, encoding="utf-8")
     assert zoo("run", "whole.toml", "--dry-run").out == done.out
     assert zoo("run", "whole.toml").json["method"] == "de"
     assert Path("runs/experiment/result.json").exists()
@@ -34,6 +38,21 @@ def test_a_run_is_resumed_and_another_one_refused(zoo, model):
     elsewhere = zoo("run", "experiment.toml", "--set", "stop.budget=300", "--out", "runs/longer")
     assert elsewhere.json["nfev"] == 300
     assert Path("runs/longer").is_dir()
+
+
+@pytest.mark.parametrize("name", ["runs/\N{GRINNING FACE}", '"1\\n" = 2', os.fsdecode(b"caf\xe9")])
+def test_a_directory_may_have_any_name(zoo, model, name):
+    assert zoo("run", "experiment.toml", "--set", "job.out=elsewhere", "--out", name).status == 0
+    assert Path(name, "result.json").exists()
+    assert not Path("elsewhere").exists()
+    done = zoo("run", "experiment.toml", "--dry-run", "--out", name)
+    if name.isprintable():
+        Path("whole.toml").write_text(done.out, encoding="utf-8")
+        assert tomllib.loads(done.out)["job"]["out"] == name
+        assert zoo("run", "whole.toml", "--dry-run").out == done.out
+    else:
+        assert done.err == "zoo: a file can hold names in UTF-8 only, got 'out = \"caf\\udce9\"'.\n"
+        assert done.status == 2
 
 
 def test_an_objective_that_fails_goes_on_by_the_same_command(zoo, model):
