@@ -153,8 +153,8 @@ def _remark(section: Section, pairs: Sequence[Pair]) -> str:
     copies = [group.name for group in groups if len(group.entries) > counts[group.name]]
     if copies:
         sentences.append(
-            f"Some runs of {', '.join(copies)} did exactly the same: with equal seeds, or by a method that "
-            "draws no random numbers. They count as one here."
+            f"Some runs of {', '.join(copies)} only repeat others: they have the same key and start, or a "
+            "method that draws no random numbers. They count as one here."
         )
     if any(entry.target is not None and entry.final <= entry.target for entry in section.entries):
         sentences.append(

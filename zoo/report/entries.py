@@ -15,12 +15,15 @@ import numpy as np
 
 from zoo.core.errors import CheckpointError, RunDirectoryError, ZooWarning
 from zoo.core.validation import check_choice
+from zoo.registry import list_methods
 from zoo.report.about import objective_name, plain_options
 from zoo.run.reading import Recording, read_recording
 
 Array = np.ndarray[Any, Any]
 
 _STEPS = 2000  # of a run that are read
+# Methods that do the same whatever their key is, unless they are told to begin again somewhere else.
+_WITHOUT_DRAWS = {"bfgs", "cobyqa", "direct", "l-bfgs-b", "lbfgs", "nelder-mead", "powell"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,7 @@ class Entry:
         seconds: Seconds of work by then.
         final: The value it ended with: by fresh evaluations where the function is random.
         has_ended: Whether its end is on record.
+        start: Arrays that belong to what it is: "x0", "scale", "lower", "upper", and others.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class Entry:
     seconds: Array
     final: float
     has_ended: bool
+    start: Mapping[str, Array]
 
     @property
     def length(self) -> int:
@@ -68,6 +73,24 @@ class Entry:
         identity = dict(self.config.get("objective") or {})
         identity.pop("attributes", None)
         return json.dumps([identity, self.config.get("dim"), self.config.get("noise")], sort_keys=True)
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """What tells it from runs that are evidence of their own, however far those went."""
+        names = ("method", "options", "key")
+        arrays = [(name, str(array.dtype), array.tobytes()) for name, array in sorted(self.start.items())]
+        settings = json.dumps([self.config.get(name) for name in names], sort_keys=True)
+        return (self.objective, settings, *arrays)
+
+    @property
+    def draws(self) -> bool:
+        """Whether its method is known to draw random numbers."""
+        method, options = self.config.get("method"), plain_options(self.config)
+        if method == "coordinate-descent":
+            return options.get("num_directions") is not None and options.get("order") != "cyclic"
+        known = list_methods().get(str(method))
+        is_ours = known is not None and known.target.startswith("zoo.")
+        return is_ours and (method not in _WITHOUT_DRAWS or bool(options.get("restarts")))
 
     @property
     def title(self) -> str:
@@ -95,9 +118,19 @@ class Group:
 
     @property
     def independent(self) -> Array:
-        """What is tested: a score for each run, but for those that did the very same as another one."""
-        seen = {(entry.score, entry.evaluations.tobytes(), entry.best.tobytes()) for entry in self.entries}
-        return np.array(sorted(score for score, *_ in seen))
+        """What is tested: a score for each run, but for those that only repeat another one.
+
+        They do so with the same key, and by a method that draws nothing where all else is the same, too.
+        Equal values alone are no proof: random points may well have them.
+        """
+        longest = {entry.identity: entry for entry in sorted(self.entries, key=lambda entry: entry.length)}
+        told = {
+            entry.identity
+            if entry.draws
+            else (entry.evaluations.tobytes(), entry.best.tobytes()): entry.score
+            for entry in longest.values()
+        }
+        return np.array(sorted(told.values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +230,7 @@ def entry_of(recording: Recording) -> Entry:
         seconds[order],
         final if np.isfinite(final) else np.inf,
         recording.result is not None,
+        recording.start,
     )
 
 

@@ -39,7 +39,7 @@ def pages(tmp_path_factory):
     )
     found = {kind: write_report(path)[0] for kind, path in made.items()}
     paths = [
-        runs.log(folder / f"{method}{seed}", {"best": [3.0, 2.0 + seed / 8]}, method=method)
+        runs.log(folder / f"{method}{seed}", {"best": [3.0, 2.0 + seed / 8]}, method=method, key=str(seed))
         for method in ("cma", "a method with a long name and more", "random")
         for seed in range(4)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import zoo
+from zoo.registry import list_methods
 from zoo.report.entries import Entry, Group, Section
 from zoo.report.statistics import (
     attained,
@@ -22,12 +25,16 @@ from zoo.report.statistics import (
     targets_of,
 )
 
+KEYS = itertools.count()
+START = {"x0": np.zeros(2)}
+
 
 def entry(best, evaluations=None, final=None, **config):
     best = np.array(best, float)
     evaluations = np.arange(1, len(best) + 1) * 10 if evaluations is None else np.array(evaluations)
     final = final if final is not None else best[-1] if len(best) else np.inf
-    return Entry(Path("run"), config, 1, evaluations, best, evaluations / 1e3, float(final), True)
+    config = {"method": "cma", "key": str(next(KEYS)), **config}
+    return Entry(Path("run"), config, 1, evaluations, best, evaluations / 1e3, float(final), True, START)
 
 
 def section(**groups):
@@ -116,6 +123,45 @@ def test_few_runs_and_copies_are_not_tested():
     copies = [entry([9, 1])] * 10
     assert Group("copies", copies).independent.tolist() == [1]
     assert pairs_of(section(copies=copies, four=four)) == []
+
+
+def test_equal_values_of_unequal_keys_are_evidence_where_numbers_are_drawn():
+    def independent(**config):
+        return Group("equal", [entry([3, 1], **config) for _ in range(5)]).independent.tolist()
+
+    assert independent(method="cma") == [1] * 5
+    assert independent(method="cma", key="same") == [1]
+    assert independent(method="nelder-mead") == [1]
+    assert independent(method="nelder-mead", options={"dict": {"restarts": True}}) == [1] * 5
+    assert independent(method="coordinate-descent") == [1]
+    assert independent(method="coordinate-descent", options={"dict": {"num_directions": 1}}) == [1] * 5
+    cyclic = {"dict": {"num_directions": 1, "order": "cyclic"}}
+    assert independent(method="coordinate-descent", options=cyclic) == [1]
+    assert independent(method="of:somebody") == [1]
+
+
+def test_of_runs_with_one_key_the_longest_counts():
+    runs = [entry([3, 2, 1], key="same"), entry([3, 2], key="same"), entry([4, 4], key="other")]
+    assert Group("budgets", runs).independent.tolist() == [1, 4]
+    moved = dataclasses.replace(runs[1], start={"x0": np.ones(2)})
+    assert Group("starts", [runs[0], moved]).independent.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("method", [name for name, one in list_methods().items() if one.target[:4] == "zoo."])
+def test_methods_without_draws_are_those_that_do_the_same_with_any_key(method):
+    def points(key):
+        found = []
+        zoo.minimize(
+            lambda x: found.append(x.tolist()) or float(((x - 0.3) ** 2).sum()),
+            [1.0, 2.0],
+            bounds=[(-3, 3)] * 2,
+            method=method,
+            budget=40,
+            rng=key,
+        )
+        return found
+
+    assert (points(0) != points(1)) == entry([1.0], method=method).draws
 
 
 def test_reaching_the_target_is_a_draw():
