@@ -228,7 +228,7 @@ def test_progress_is_shown_on_standard_error(zoo):
 
 
 def test_warnings_are_a_line(zoo, model):
-    zoo("minimize", "model:loss", "--x0", "1x3", "--budget", 50, "--out", "run")
+    zoo("minimize", "model:loss", "--x0", "1x3", "--budget", 50, "--seconds", "1e-9", "--out", "run")
     meta = Path("run/meta.json")
     meta.write_text(re.sub(r'"numpy": "[^"]*"', '"numpy": "1.0"', meta.read_text()))
     with warnings.catch_warnings():
