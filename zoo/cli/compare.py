@@ -84,6 +84,8 @@ def _show(one: Comparison) -> None:
     say(one.section.title, "bold")
     print_table(COLUMNS, rows_of(one), right=COLUMNS[1:], spare=("Quartiles", "Evaluations"))
     say(about_target(one), "dim")
+    if one.unequal:
+        say(one.unequal)
     if one.pairs:
         print_table(PAIR_COLUMNS, pair_rows_of(one), right=("A12", "p"))
     for words in (left_out(one), one.remark):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from zoo.core.validation import check_number
 from zoo.report import comparison_figures as draw
-from zoo.report.entries import Section, find_runs, read_entries, sections_of
+from zoo.report.entries import Entry, Section, find_runs, read_entries, sections_of
 from zoo.report.statistics import (
     FEWEST,
     LEVEL,
@@ -36,6 +37,20 @@ GUIDE = (
 )
 
 
+def _arrays(entry: Entry, *names: str) -> tuple[bytes, ...]:
+    return tuple(entry.start[name].tobytes() for name in names if name in entry.start)
+
+
+_CIRCUMSTANCES: dict[str, Callable[[Entry], Any]] = {
+    "bounds": lambda entry: (
+        json.dumps(entry.config.get("space"), sort_keys=True),
+        _arrays(entry, "lower", "upper"),
+    ),
+    "starts": lambda entry: _arrays(entry, "x0"),
+    "budgets": lambda entry: entry.config.get("budget"),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """What there is to say of the runs with one objective.
@@ -47,6 +62,7 @@ class Comparison:
         summaries: A row for each group, the lowest median first.
         pairs: All pairs of groups with enough runs.
         remark: What the pairs can and cannot say; empty where there is nothing to add.
+        unequal: In what else than the groups' names runs differ; empty where they do not.
     """
 
     section: Section
@@ -55,6 +71,7 @@ class Comparison:
     summaries: list[Summary]
     pairs: list[Pair]
     remark: str
+    unequal: str
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -67,6 +84,7 @@ class Comparison:
             "groups": groups,
             "pairs": pairs,
             "remark": self.remark,
+            "unequal": self.unequal,
         }
 
 
@@ -139,7 +157,27 @@ def _comparison(section: Section, chosen: np.ndarray[Any, Any] | None) -> Compar
         target = float(np.median(finals)) if len(finals) else np.inf
     summaries = sorted((summary(group, target) for group in section.groups), key=lambda one: one.median)
     pairs = pairs_of(section) if len(section.groups) > 1 else []
-    return Comparison(section, target, targets, summaries, pairs, _remark(section, pairs))
+    return Comparison(section, target, targets, summaries, pairs, _remark(section, pairs), _unequal(section))
+
+
+def _unequal(section: Section) -> str:
+    """Return in which circumstances runs differ, and whether all groups have the same ones."""
+    alike, uneven = [], []
+    for name, value in _CIRCUMSTANCES.items():
+        held = [{value(entry) for entry in group.entries} for group in section.groups]
+        count = len(set[Any]().union(*held))
+        if count > 1:
+            (alike if all(one == held[0] for one in held) else uneven).append(f"{name} ({count} of them)")
+    if len(section.groups) == 1 and alike:
+        return (
+            f"Runs differ in {' and '.join(alike)}: one median of all is of problems that are not the same."
+        )
+    sentences = []
+    if uneven:
+        sentences.append(f"Groups differ in {' and '.join(uneven)}: what tells them apart may be that alone.")
+    if alike:
+        sentences.append(f"Runs differ in {' and '.join(alike)}, which are the same ones in each group.")
+    return " ".join(sentences)
 
 
 def _remark(section: Section, pairs: Sequence[Pair]) -> str:

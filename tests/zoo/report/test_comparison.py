@@ -186,6 +186,29 @@ def test_lucky_values_reach_no_target(tmp_path):
     assert "without an end: by the median of the last step" in text
 
 
+def test_unequal_problems_are_said_to_be(tmp_path):
+    def one(name, start, width, budget, **how):
+        bounds = [(start - width, start + width)] * 2
+        zoo.minimize(runs.sphere, [start] * 2, bounds=bounds, budget=budget, out=tmp_path / name, **how)
+        return tmp_path / name
+
+    near = [one("cma/0", 1.0, 5, 30, rng=0), one("cma/1", 2.0, 5, 30, rng=1)]
+    (found,) = comparisons(near)
+    assert "Runs differ in bounds (2 of them) and starts (2 of them): one median" in found.unequal
+    near += [one(f"random/{seed}", 1.0 + seed, 5, 30, rng=seed, method="random") for seed in (0, 1)]
+    (found,) = comparisons(near)
+    assert found.unequal == (
+        "Runs differ in bounds (2 of them) and starts (2 of them), which are the same ones in each group."
+    )
+    (found,) = comparisons([*near, one("random/2", 1.0, 5, 40, rng=2, method="random")])
+    assert "Groups differ in budgets (2 of them): what tells them apart may be that alone." in found.unequal
+    assert found.plain["unequal"] == found.unequal
+    text = Elements(compare([tmp_path], tmp_path / "out")[0].read_text()).text
+    assert "Groups differ in budgets" in text
+    (found,) = comparisons([tmp_path / "cma" / "0", tmp_path / "random" / "0"])
+    assert found.unequal == ""
+
+
 def test_runs_are_found_once_and_nothing_else(folder, tmp_path):
     assert len(find_runs([folder, folder / "sphere", folder / "sphere" / "cma" / "seed-0"])) == 25
     with pytest.raises(RunDirectoryError, match="there is no directory"):
