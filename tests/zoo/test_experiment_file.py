@@ -496,6 +496,36 @@ def test_syntax_errors_have_a_line(text: str, line: int, advice: str) -> None:
     assert found.endswith(advice)
 
 
+@pytest.mark.parametrize("depth", [49, 100, 3000])
+def test_what_is_nested_too_deeply(depth: int) -> None:
+    rule = "lists and tables must not be nested more than 50 deep."
+    deep = f"{'[' * depth}{']' * depth}"
+    assert wrong(f"# 1\n[method.options]\nx = [[1],\n {deep}]\n[stop]\n") == [f"line 4: {rule}"]
+    assert wrong(f"[stop]\nbudget{'.a' * depth} = 1") == [f"line 2: {rule}"]
+    assert wrong(SHORT, f"method.options.y={deep}") == [f"--set method.options.y={deep}: {rule}"]
+    key = f"method.a{'.a' * depth}"
+    assert wrong(SHORT, f"{key}=1") == [f"--set {key}=1: {rule}"]
+
+
+def test_what_is_nested_as_deeply_as_may_be() -> None:
+    (found,) = wrong(f"{textwrap.dedent(SHORT)}[execution]\ntimeout = {'[' * 49}{']' * 49}")
+    assert found.startswith("line 9: `timeout` must be a number of seconds above 0, got [[[")
+
+
+@pytest.mark.parametrize("number", ["1" * 6000, f"0x{'f' * 6000}"])
+def test_numbers_that_are_too_long(number: str) -> None:
+    rule = "integers must have 4000 digits at most."
+    comment, quoted = "#" * 5000, "a" * 5000
+    text = f"{comment}\n[job]\nout = '{quoted}'\n[method.options]\nx = [1,\n  {number}]\n"
+    assert wrong(text) == [f"line 6: {rule}"]
+    (found,) = wrong(SHORT, f"stop.budget={number}")
+    assert "budget" in found
+    longest = "9" * 4000
+    assert wrong(SHORT, f"stop.target={longest}") == [
+        f"--set stop.target={longest}: `target` must be a finite number, got {'9' * 57}...."
+    ]
+
+
 def test_a_byte_order_mark_is_no_error() -> None:
     Path("bom.toml").write_bytes(b"\xef\xbb\xbf" + textwrap.dedent(SHORT).encode())
     assert read_experiment("bom.toml").arguments()["rng"] == 1

@@ -14,6 +14,9 @@ from typing import TypeAlias
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and indices from the top of a document down to a value."""
 
+DEEPEST = 50
+"""Keys and indices that a path may have: what is further down is refused, and where it stands is cut off."""
+
 _TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}'  # up to two quotes may stand inside, right before the end
     r"|'''.*?'{3,5}"
@@ -37,6 +40,30 @@ def lines_of(text: str) -> Mapping[Path, int]:
         {('stop',): 1, ('stop', 'budget'): 2}
     """
     return _Reader(text).read()
+
+
+def line_beyond(text: str, depth: int, length: int) -> int:
+    r"""Return the first line with too many brackets around something, or with a word that is too long.
+
+    Args:
+        text: A document, valid or not.
+        depth: How many brackets may be open.
+        length: How many characters a word may have.
+
+    Returns:
+        The line, counted from 1; the last one if there is none.
+
+    Example:
+        >>> line_beyond("a = [1]\nb = [[2]]\nc = 3", 1, 9)
+        2
+    """
+    line, opened = 1, 0
+    for token in _TOKEN.findall(text.rstrip("\n")):
+        opened += (token in ("[", "{")) - (token in ("]", "}"))
+        if opened > depth or (len(token) > length and token[0] not in "\"'#" and not token.isspace()):
+            return line
+        line += token.count("\n")
+    return line
 
 
 def key_of(text: str) -> tuple[str, ...]:
@@ -115,7 +142,7 @@ class _Reader:
             self._next()
             if token != ".":
                 parts.append(_unquoted(token))
-        return parts
+        return parts[: DEEPEST + 1]  # paths of all parts would be quadratic in their number
 
     def _value(self, path: Path) -> None:
         self._found.setdefault(path, self._line)

@@ -15,6 +15,10 @@ from zoo.experiment_file.problems import ExperimentFileError, Place, Problem, ne
 
 _TIMES = re.compile(r"[-+]?[\d.]+x\d+")  # as in 0x10, ten zeros; TOML would read a hexadecimal number
 _MOST = 100  # files that one leads to
+_LONGEST = 4000  # digits; Python writes no more than 4300
+_TOO_LARGE = 10**_LONGEST
+_DEEP = f"lists and tables must not be nested more than {lines.DEEPEST} deep."
+_LONG = f"integers must have {_LONGEST} digits at most."
 _NAME = ("method", "name")
 # By what is said, what was said before, in a file that is included, and now means nothing.
 _UNSAID = {
@@ -125,10 +129,13 @@ class _Reader:
         whole = Document(folders=folders)
         try:
             own = tomllib.loads(text)
-        except ValueError as error:
-            self._problems.append(_syntax(path, text, str(error)))
+        except (ValueError, RecursionError) as error:
+            self._problems.append(_syntax(path, text, error))
             return whole
         places = {where: Place(str(path), line) for where, line in lines.lines_of(text).items()}
+        if unusable := [Problem(places[where], message) for where, message in _unusable(own)]:
+            self._problems += unusable
+            return whole
         for name, where in _included(own, places, self._problems):
             whole.take(self.read(Path(os.path.normpath(path.parent / name)), where))
         own.pop("include", None)
@@ -158,11 +165,13 @@ def _text(path: Path, asked: Place, problems: list[Problem]) -> str | None:
     return None
 
 
-def _syntax(path: Path, text: str, said: str) -> Problem:
+def _syntax(path: Path, text: str, error: Exception) -> Problem:
     """Return what a parser said, as a problem."""
-    found = re.fullmatch(r"(.*) \((?:at line (\d+), column (\d+)|at end of document)\)", said, re.DOTALL)
-    if found is None:
-        return Problem(Place(str(path)), f"no valid TOML: {said}.")
+    where = r"(.*) \((?:at line (\d+), column (\d+)|at end of document)\)"
+    found = re.fullmatch(where, str(error), re.DOTALL)
+    if found is None:  # it says so only of what is beyond it, and not where that is
+        what = _DEEP if isinstance(error, RecursionError) else _LONG
+        return Problem(Place(str(path), lines.line_beyond(text, lines.DEEPEST, _LONGEST)), what)
     what, line, column = found.groups()
     # Where the parser has a tuple of keys, we have a table.
     what = re.sub(r"\(([^()]*)\)", _table, what)
@@ -177,6 +186,20 @@ def _syntax(path: Path, text: str, said: str) -> Problem:
         Place(str(path), number),
         f"no valid TOML: {what[0].lower()}{what[1:]} {where}, in {source.strip()!r}{advice}.",
     )
+
+
+def _unusable(data: Mapping[str, Any]) -> Iterator[tuple[lines.Path, str]]:
+    """Yield what nothing can work with, though it is valid TOML, and its place."""
+    pending: list[tuple[lines.Path, Any]] = [((), data)]
+    for path, value in pending:  # which grows on the way
+        if len(path) > lines.DEEPEST:
+            yield path, _DEEP
+        elif isinstance(value, dict):
+            pending += [((*path, key), item) for key, item in value.items()]
+        elif isinstance(value, list):
+            pending += [((*path, number), item) for number, item in enumerate(value)]
+        elif isinstance(value, int) and abs(value) >= _TOO_LARGE:
+            yield path, _LONG
 
 
 def _table(keys: re.Match[str]) -> str:
@@ -218,7 +241,13 @@ def _override(text: str, problems: list[Problem]) -> Document:
     if path[0] == "include":
         problems.append(Problem(where, "`include` can be said in files only."))
         return Document()
-    return _only(path, _value(said.strip()), where)
+    try:
+        found = _only(path[: lines.DEEPEST + 1], _value(said.strip()), where)
+        unusable = [Problem(where, message) for _, message in _unusable(found.data)]
+    except RecursionError:
+        unusable = [Problem(where, _DEEP)]
+    problems += unusable
+    return Document() if unusable else found
 
 
 def _only(path: tuple[str, ...], value: Any, where: Place) -> Document:
