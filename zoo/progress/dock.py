@@ -12,10 +12,13 @@ import os
 import select
 from collections.abc import Sequence
 
+from zoo.progress.guard import Guard
+
 _SAVE, _RESTORE = "\x1b7", "\x1b8"  # the cursor
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
 _WHOLE = "\x1b[r"  # the scrolling region is all of the screen, and the cursor at its top
 _ERASE_BELOW, _ERASE_LINE = "\x1b[J", "\x1b[2K"
+_FREE = f"{_SAVE}{_WHOLE}{_RESTORE}{_ERASE_BELOW}{_SHOW}"
 _DOWN = "\x1bD"  # by a line, with scrolling, in the same column
 
 
@@ -31,6 +34,7 @@ class Dock:
     def __init__(self, descriptor: int, encoding: str = "utf-8") -> None:
         self._descriptor, self._encoding = descriptor, encoding
         self._docked: tuple[os.terminal_size, int] | None = None  # the screen, and lines held of it
+        self._guard: Guard | None = None
 
     @property
     def size(self) -> os.terminal_size:
@@ -66,6 +70,9 @@ class Dock:
         text += f"{_SAVE}\x1b[1;{first - 1}r"
         for i, line in enumerate(lines):
             text += f"\x1b[{first + i};1H{_ERASE_LINE}{line}"
+        if self._docked is None:
+            self._guard = self._guard or Guard(self._descriptor, _FREE)
+            self._guard.watch(True)
         self._docked = size, len(lines)
         self.write(f"{text}{_RESTORE}{_SHOW}")
 
@@ -73,7 +80,16 @@ class Dock:
         """Give the lines back."""
         if self._docked is not None:
             self._docked = None
-            self.write(f"{_SAVE}{_WHOLE}{_RESTORE}{_ERASE_BELOW}{_SHOW}")
+            self.write(_FREE)
+            if self._guard is not None:
+                self._guard.watch(False)
+
+    def close(self) -> None:
+        """Give the lines back for good."""
+        self.remove()
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
 
     def leave(self, text: str) -> None:
         """Give the lines back, and write a text that stays, from the start of a line on."""

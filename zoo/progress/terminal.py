@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import signal
 import sys
 import threading
 import time
-from typing import TextIO
+from typing import Any, TextIO
 
 from zoo.execution import interrupts
 from zoo.progress.display import Display
@@ -44,12 +46,16 @@ class PanelDisplay(Display):
         self._dock = Dock(stream.fileno(), encoding)
         self._refresher = Refresher(self._tick, delay=_PERIOD)
         self._has_terminal = False
+        self._drawing = threading.RLock()  # a handler of signals may come upon its own thread
+        self._owner = os.getpid()
 
     def begin(self) -> None:
         self._lines(80, None)  # what this imports is not to be imported by a thread
         # A run inside another one's objective leaves the terminal to that one.
         self._has_terminal = _panel_is_up.acquire(blocking=False)
         if self._has_terminal:
+            if _takes_suspension():
+                signal.signal(signal.SIGTSTP, self._suspend)
             self._refresher.start()
 
     def look(self) -> None:
@@ -64,7 +70,6 @@ class PanelDisplay(Display):
         try:
             self._refresher.stop()
             if self._tally.outcome is None or self._dock.in_background:
-                self._dock.remove()
                 return
             for stream in (sys.stdout, self._stream):
                 with contextlib.suppress(OSError, ValueError):
@@ -73,10 +78,26 @@ class PanelDisplay(Display):
             lines = self._lines(self._dock.size.columns, None)
             self._dock.leave("".join(f"{line}\n" for line in lines))
         finally:
+            self._dock.close()
+            if _takes_suspension(self._suspend):
+                signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             self._has_terminal = False
             _panel_is_up.release()
 
+    def _suspend(self, *_: Any) -> None:
+        """Stop this process, as Ctrl-Z asks for, with the terminal free; the panel is back when it goes on."""
+        if os.getpid() != self._owner:  # of a process that the objective has forked
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return
+        with self._drawing:
+            self._dock.remove()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
     def _tick(self) -> float | None:
+        with self._drawing:
+            return self._draw()
+
+    def _draw(self) -> float | None:
         if interrupts.pending():
             # From here on a second signal may end the process at once, with the terminal as it is.
             self._dock.leave("zoo: asked to stop; asked again, it ends at once\n")
@@ -102,3 +123,10 @@ class PanelDisplay(Display):
             self._console.print(panel)
         text = capture.get()
         return (text.translate(_ASCII) if self._console.options.ascii_only else text).splitlines()
+
+
+def _takes_suspension(handler: Any = signal.SIG_DFL) -> bool:
+    """Whether Ctrl-Z does what this handler does, and may be given another one here."""
+    return (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTSTP) == handler
+    )

@@ -115,10 +115,11 @@ def test_no_process_outlives_the_bench(tmp_path, number):
         "import os, pathlib, time\n\ndef loss(x):\n"
         "    pathlib.Path(f'{os.getpid()}.pid').touch()\n    time.sleep(600)\n"
     )
+    arguments = ("--x0=1,2", "--method=cma,random", "--budget=9", "--workers=2")
+    # What a shell ignores, as under `nohup`, its programs ignore.
+    heeds = "import signal, zoo.cli; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
     begun = subprocess.Popen(
-        # What a shell ignores, as under `nohup`, its programs ignore.
-        [sys.executable, "-c", "import signal, zoo.cli; signal.signal(1, signal.SIG_DFL); zoo.cli.main()"]
-        + "bench stuck:loss --x0 1,2 --method cma,random --seeds 2 --budget 9 --workers 2".split(),
+        [sys.executable, "-c", f"{heeds}; zoo.cli.main()", "bench", "stuck:loss", *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         stderr=subprocess.PIPE,

@@ -113,6 +113,13 @@ class Terminal:
             assert time.monotonic() < deadline, "\n".join(self.screen.lines)
             assert self._read(), "\n".join(self.screen.lines)
 
+    def wait_until_sane(self) -> None:
+        """Read until all of the screen scrolls and there is a cursor."""
+        deadline = time.monotonic() + 20
+        while not self.screen.is_sane:
+            assert time.monotonic() < deadline, "\n".join(self.screen.lines)
+            self._read()
+
     def finish(self) -> tuple[int, str]:
         """Read to the end; return the exit code and what came on standard output."""
         while self._read():

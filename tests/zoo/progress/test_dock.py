@@ -27,6 +27,7 @@ def terminal(monkeypatch):
 
     dock.write = written
     yield screen, dock
+    dock.close()
     os.close(reader)
     os.close(writer)
 
@@ -112,6 +113,8 @@ def test_size_without_a_terminal(terminal, monkeypatch):
 def test_a_terminal_that_is_gone():
     reader, writer = os.pipe()
     os.close(reader)
-    Dock(writer).show(["panel"], SIZE)
+    dock = Dock(writer)
+    dock.show(["panel"], SIZE)
     os.close(writer)
-    Dock(writer).leave("summary")
+    dock.leave("summary")
+    dock.close()

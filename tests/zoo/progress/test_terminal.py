@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import sys
 import textwrap
 
@@ -93,6 +95,54 @@ def test_ctrl_c_twice_where_the_objective_heeds_none(program):
         code, _ = terminal.finish()
     assert code == -2
     assert terminal.screen.is_sane
+
+
+SLOW = "zoo.minimize(lambda x: time.sleep(600), np.ones(3), budget=50, callback=zoo.Progress())"
+
+
+@pytest.mark.parametrize("how", ["key", "kill"])
+def test_suspended(program, how):
+    with Terminal(program(SLOW)) as terminal:
+        for _ in range(2):
+            terminal.wait_for("no value yet")
+            if how == "key":
+                terminal.press("\x1a")
+            else:
+                terminal.process.send_signal(signal.SIGTSTP)
+            terminal.wait_until_sane()
+            os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED)
+            assert "no value yet" not in "".join(terminal.screen.lines)
+            terminal.process.send_signal(signal.SIGCONT)
+        terminal.wait_for("no value yet")
+        terminal.press("\x03")
+        assert terminal.finish()[0] == 1
+    assert terminal.screen.is_sane
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGKILL, signal.SIGSEGV])
+def test_ended_at_once(program, number):
+    with Terminal(program(SLOW)) as terminal:
+        terminal.wait_for("no value yet")
+        assert not terminal.screen.is_sane
+        if number == signal.SIGQUIT:
+            terminal.press("\x1c")
+        else:
+            terminal.process.send_signal(number)
+        code, _ = terminal.finish()
+    assert code == -number
+    assert terminal.screen.is_sane
+    assert "no value yet" not in "".join(terminal.screen.lines)
+
+
+def test_ctrl_z_is_as_it_was_after_a_run(program):
+    source = """
+        import signal
+
+        zoo.minimize(lambda x: time.sleep(0.01) or x @ x, np.ones(3), budget=50, callback=zoo.Progress())
+        print(signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL)
+    """
+    with Terminal(program(source)) as terminal:
+        assert terminal.finish() == (0, "True\n")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
