@@ -698,6 +698,13 @@ def test_values_that_are_wrong(key: str, value: str, rule: str) -> None:
     assert wrong(SHORT, f"{key}={value}") == [f"--set {key}={value}: `{name}` must be {rule}, got {value}."]
 
 
+@pytest.mark.parametrize("dim", ["100000001", "0x", "1" * 20, "1" * 5000])
+def test_more_variables_than_fit_into_memory(dim: str) -> None:
+    shown = f'"0x{dim}"' if len(dim) < 50 else f'"0x{"1" * 54}...'
+    rule = "VALUExDIM with DIM up to 100000000" if dim.isdigit() else START
+    assert wrong(SHORT.replace("0x3", f"0x{dim}")) == [f"line 5: `x0` must be {rule}, got {shown}."]
+
+
 LOSS = "function = 'ef_model:loss'\n"
 MIXED = "function = 'ef_model:mixed'\n"
 

@@ -29,6 +29,7 @@ from zoo.cli.common import (
 )
 from zoo.cli.naming import check_name
 from zoo.cli.results import print_result
+from zoo.core.validation import MOST_VARIABLES
 
 _WHERE, _HOW, _END = "Where to search", "How to search", "When to stop"
 
@@ -191,27 +192,37 @@ def minimize(
 
 def start_of(text: str) -> list[float]:
     """Return the point that `--x0` says."""
-    value, times, count = text.partition("x")
+    value, times, dim = text.partition("x")
     try:
-        return [float(value)] * int(count) if times else [float(part) for part in text.split(",")]
+        return [float(value)] * _dim(dim) if times else [float(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"`--x0` must be numbers separated by commas, or VALUExDIM, got {text!r}.") from None
+        raise ValueError(
+            "`--x0` must be numbers separated by commas, or VALUExDIM with DIM up to "
+            f"{MOST_VARIABLES}, got {text!r}."
+        ) from None
 
 
 def bounds_of(text: str) -> list[tuple[float, float]]:
     """Return the pairs that `--bounds` says."""
-    single, times, count = text.partition("x")
+    single, times, dim = text.partition("x")
     try:
         pairs = [part.split(":") for part in single.split(",")]
         found = [(float(lower), float(upper)) for lower, upper in pairs]
         if times and len(found) > 1:
             raise ValueError
-        return found * int(count) if times else found
+        return found * _dim(dim) if times else found
     except ValueError:
         raise ValueError(
-            "`--bounds` must be LOWER:UPPER pairs separated by commas, or LOWER:UPPERxDIM (inf for no "
-            f"limit), got {text!r}."
+            "`--bounds` must be LOWER:UPPER pairs separated by commas (inf for no limit), or LOWER:UPPERxDIM "
+            f"with DIM up to {MOST_VARIABLES}, got {text!r}."
         ) from None
+
+
+def _dim(text: str) -> int:
+    dim = int(text)
+    if dim > MOST_VARIABLES:
+        raise ValueError
+    return dim
 
 
 def options_of(given: list[str]) -> dict[str, Any]:
@@ -223,6 +234,6 @@ def options_of(given: list[str]) -> dict[str, Any]:
             raise ValueError(f"`--option` must have the form NAME=VALUE, got {entry!r}.")
         try:
             options[name] = None if text == "None" else json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[name] = text
     return options

@@ -6,6 +6,9 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+MOST_VARIABLES = 10**8
+"""Variables that VALUExDIM may ask for: lists of more do not fit into memory."""
+
 
 def check_positive(name: str, value: object) -> float:
     """Return `value` as a float, or raise unless it is a finite number above 0."""

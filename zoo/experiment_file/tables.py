@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from zoo.core.validation import MOST_VARIABLES
 from zoo.loggers import NAMES
 
 _TIMES = re.compile(r"([-+]?[\d.]+(?:e[-+]?\d+)?)x(\d+)", re.IGNORECASE)
@@ -91,9 +92,11 @@ def _list(value: Any, *at: int) -> list[Any]:
 
 def _start(value: Any) -> Any:
     if isinstance(value, str):
-        if not (found := _TIMES.fullmatch(value)) or not int(found[2]):
+        if not (found := _TIMES.fullmatch(value)) or not found[2].strip("0"):
             raise Wrong
         _parsed(found[1])
+        if len(found[2]) > len(str(MOST_VARIABLES)) or int(found[2]) > MOST_VARIABLES:
+            raise Wrong(words=f"VALUExDIM with DIM up to {MOST_VARIABLES}")
         return value
     return value if isinstance(value, dict) else _row(value)
 

@@ -121,6 +121,9 @@ def test_an_objective_that_fails_is_shown_and_goes_on_once_it_is_mended(zoo, mod
     [
         ("minimize zoo.problems:sphere --x0 0x3 --method cam", "Did you mean 'cma'"),
         ("minimize zoo.problems:sphere --x0 a,b", "`--x0` must be numbers"),
+        ("minimize zoo.problems:sphere --x0 0x99999999999999", "with DIM up to 100000000, got '0x9999"),
+        ("minimize zoo.problems:sphere --bounds 0:1x100000001", "with DIM up to 100000000, got '0:1x1"),
+        (f"minimize zoo.problems:sphere --x0 0x3 --option sigma={'[' * 3000}", "`sigma` must be a number"),
         ("minimize zoo.problems:sphere --bounds 1", "`--bounds` must be LOWER:UPPER"),
         ("minimize zoo.problems:sphere --bounds 0:1,0:1x3", "`--bounds` must be LOWER:UPPER"),
         ("minimize zoo.problems:sphere --x0 0x3 --option x", "NAME=VALUE"),
