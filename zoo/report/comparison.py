@@ -267,7 +267,7 @@ def rows_of(one: Comparison) -> list[tuple[str, ...]]:
             row.name,
             str(row.runs),
             value(row.median),
-            f"{value(row.lower)} to {value(row.upper)}",
+            f"{value(row.lower)} to {value(row.upper)}" if np.isfinite(row.lower) else "none",
             value(row.best),
             f"{row.evaluations:,.0f}",
             "none" if row.ert is None else f"{row.ert:,.0f}" if np.isfinite(row.ert) else "never",

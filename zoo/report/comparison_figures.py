@@ -104,17 +104,17 @@ def _medians(
             grid, table = _table(group.entries, last, by_time)
             if not len(grid):
                 continue
-            lower, median, upper = (scale.shifted(line) for line in quantiles(table))
+            known = (np.where(np.isfinite(line), line, np.nan) for line in quantiles(table))
+            lower, median, upper = map(scale.shifted, known)
             look = drawn[group.name]
             finite = np.isfinite(median)
-            lower, upper = (np.where(np.isfinite(one), one, np.nan) for one in (lower, upper))
             if len(group.entries) > 1 and banded:
-                floor = np.nanmin(np.where(finite, median, np.nan)) if finite.any() else np.nan
+                floor = np.nanmin(median) if finite.any() else np.nan
                 lower = np.where(np.isnan(lower) & finite & np.isfinite(upper), floor, lower)
                 axes.fill_between(grid / size, lower, upper, color=look.colour, alpha=0.16, lw=0)
             axes.plot(
                 grid / size,
-                np.where(finite, median, np.nan),
+                median,
                 look.dash,
                 color=look.colour,
                 lw=1.6,
@@ -127,7 +127,10 @@ def _medians(
             axes.plot(grid[at : at + 1] / size, median[at : at + 1], "x", color=look.colour, ms=5)
             first = min(first, grid[0])
         scale.apply(axes)
-        if last > 10 * first > 0:
+        if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+            axes.set(xlim=(0, last or 1), yticks=[])
+            axes.text(0.5, 0.5, "no value", ha="center", transform=axes.transAxes, color=style.FAINT)
+        elif last > 10 * first > 0:
             _log_x(axes)
         axes.set_xlabel(f"{unit} of work" if by_time else unit)
         axes.set_title(f"{scale.name('Best value')} against {'time' if by_time else 'evaluations'}")
@@ -135,8 +138,8 @@ def _medians(
     heading = "Best value against time" if by_time else "Best value against evaluations"
     caption = (
         f"Median of the runs of a group{', and the band between its quartiles' if banded else ''}; "
-        f"{scale.words}. A run that ended keeps its last value; the cross is where half of a group's had "
-        "ended."
+        f"{scale.words}. There is no line where half of the runs had no value. A run that ended keeps its "
+        "last value; the cross is where half of a group's had ended."
     )
     if section.is_noisy:
         caption += " The function is random: the lowest value is a lucky one."

@@ -11,7 +11,7 @@ import zoo
 from tests.zoo.report import runs
 from tests.zoo.report.test_single import HOSTILE, Elements
 from zoo.core.errors import RunDirectoryError, ZooWarning
-from zoo.report import compare
+from zoo.report import compare, comparison_figures
 from zoo.report.comparison import comparisons, rows_of
 from zoo.report.entries import find_runs, read_entries, sections_of
 
@@ -207,6 +207,19 @@ def test_unequal_problems_are_said_to_be(tmp_path):
     assert "Groups differ in budgets" in text
     (found,) = comparisons([tmp_path / "cma" / "0", tmp_path / "random" / "0"])
     assert found.unequal == ""
+
+
+def test_lines_begin_where_there_are_values(tmp_path):
+    columns = {"best": [0.1, 900.0, 40.0, 1.0], "violation": [1.0, 0.0, 0.0, 0.0]}
+    late = [runs.log(tmp_path / str(seed), columns, key=str(seed)) for seed in range(3)]
+    never = [runs.log(tmp_path / "never", {"best": [0.1, 0.1], "violation": [1.0, 1.0]}, method="random")]
+    for paths, known in ((late, [900, 40, 1]), (late + never, [900, 40, 1]), (never, [])):
+        (found,) = comparisons(paths)
+        styles = comparison_figures.styles([group.name for group in found.section.groups])
+        axes = comparison_figures.pictures(found.section, found.targets, styles, "")[0].figure.axes[0]
+        drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+        assert set(drawn[np.isfinite(drawn)]) == set(known)
+        assert [text.get_text() for text in axes.texts] == ([] if known else ["no value"])
 
 
 def test_runs_are_found_once_and_nothing_else(folder, tmp_path):
