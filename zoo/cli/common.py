@@ -186,8 +186,8 @@ def watchers(progress: str, logs: Sequence[str], out: Path | str | None) -> list
     return found if is_silent else [shown, *found]
 
 
-def shows_panel(progress: str) -> bool:
+def shows_panel(watching: Sequence[Watcher]) -> bool:
     """Whether a panel on the terminal has said how a run went."""
-    from zoo.progress import chosen
+    from zoo.progress import Progress
 
-    return progress == "panel" or (progress == "auto" and chosen(sys.stderr) == "panel")
+    return any(isinstance(one, Progress) and one.has_summary for one in watching)

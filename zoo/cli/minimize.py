@@ -187,7 +187,7 @@ def minimize(
                 out=out,
                 options=options_of(option or []),
             )
-        print_result(result, as_json=as_json, out=out, shown=shows_panel(progress))
+        print_result(result, as_json=as_json, out=out, shown=shows_panel(watching))
 
 
 def start_of(text: str) -> list[float]:

@@ -67,7 +67,7 @@ def resume(
         with results_alone():
             _check_objective(directory)
             result = zoo.resume(directory, workers=chosen, seconds=seconds, callback=watching)
-        print_result(result, as_json=as_json, out=directory, shown=shows_panel(progress))
+        print_result(result, as_json=as_json, out=directory, shown=shows_panel(watching))
 
 
 def _check_objective(directory: Path) -> None:

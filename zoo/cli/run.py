@@ -66,5 +66,6 @@ def run(
     with explained(shlex.join(again)):
         logs = list(dict.fromkeys([*experiment.log, *(log or [])]))
         with results_alone():
-            result = zoo.minimize(**arguments, callback=watchers(progress, logs, place))
-        print_result(result, as_json=as_json, out=place, shown=shows_panel(progress))
+            watching = watchers(progress, logs, place)
+            result = zoo.minimize(**arguments, callback=watching)
+        print_result(result, as_json=as_json, out=place, shown=shows_panel(watching))

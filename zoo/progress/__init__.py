@@ -32,6 +32,9 @@ class Progress(Watcher):
             notebook, and nothing where it is a pipe. With TERM=dumb there are lines on a terminal, with
             CI=true nothing.
 
+    Attributes:
+        has_summary: Whether a panel that stays says how the last run went.
+
     Raises:
         ValueError: There is no such mode.
 
@@ -44,7 +47,7 @@ class Progress(Watcher):
     def __init__(self, mode: str = "auto") -> None:
         if mode not in _MODES:
             raise ValueError(f"`mode` must be one of {', '.join(_MODES)}, got {mode!r}.{hint(mode, _MODES)}")
-        self.mode = mode
+        self.mode, self.has_summary = mode, False
         self._tally: Tally | None = None
         self._display: Display | None = None
         self._due = 0.0
@@ -53,6 +56,7 @@ class Progress(Watcher):
         stream = sys.stderr
         mode = chosen(stream) if self.mode == "auto" else self.mode
         self._tally = self._display = None
+        self.has_summary = False
         if mode == "none" or stream is None:
             return
         self._tally, self._due = Tally(run, time.monotonic()), 0.0
@@ -81,6 +85,7 @@ class Progress(Watcher):
             if outcome is not None:
                 self._tally.end(outcome)
             self._display.end()
+            self.has_summary = isinstance(self._display, PanelDisplay) and self._display.has_summary
         self._tally = self._display = None
 
     def _look(self) -> None:

@@ -31,6 +31,9 @@ class PanelDisplay(Display):
     Args:
         tally: What to show.
         stream: The terminal.
+
+    Attributes:
+        has_summary: Whether the summary is there.
     """
 
     def __init__(self, tally: Tally, stream: TextIO) -> None:
@@ -45,7 +48,7 @@ class PanelDisplay(Display):
         )
         self._dock = Dock(stream.fileno(), encoding)
         self._refresher = Refresher(self._tick, delay=_PERIOD)
-        self._has_terminal = False
+        self._has_terminal = self.has_summary = False
         self._drawing = threading.RLock()  # a handler of signals may come upon its own thread
         self._owner = os.getpid()
 
@@ -77,6 +80,7 @@ class PanelDisplay(Display):
             self._tally.sample(time.monotonic())
             lines = self._lines(self._dock.size.columns, None)
             self._dock.leave("".join(f"{line}\n" for line in lines))
+            self.has_summary = True
         finally:
             self._dock.close()
             if _takes_suspension(self._suspend):
@@ -85,7 +89,7 @@ class PanelDisplay(Display):
             _panel_is_up.release()
 
     def _suspend(self, *_: Any) -> None:
-        """Stop this process, as Ctrl-Z asks for, with the terminal free; the panel is back when it goes on."""
+        """Stop this process, as Ctrl-Z asks for, with the terminal free; the panel comes back after it."""
         if os.getpid() != self._owner:  # of a process that the objective has forked
             os.kill(os.getpid(), signal.SIGSTOP)
             return

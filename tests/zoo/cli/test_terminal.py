@@ -116,3 +116,12 @@ def test_a_dry_run_in_colours(tmp_path):
     status, said = terminal("run", "some.toml", "--dry-run", cwd=tmp_path)
     assert status == 0
     assert 'function = "zoo.problems:sphere"' in said
+
+
+def test_what_no_panel_has_said_is_printed(tmp_path):
+    run = ("minimize", "zoo.problems:sphere", "--x0", "1x3", "--budget", "60", "--seed", "1", "--out", "run")
+    assert "Ended:" not in terminal(*run, cwd=tmp_path)[1]
+    status, said = terminal("resume", "run", cwd=tmp_path)
+    assert status == 0
+    assert "Ended: the budget of 60 evaluations is used up." in said
+    assert "60 in" in said
