@@ -472,6 +472,30 @@ def test_files_that_cannot_be_read() -> None:
     ]
 
 
+def test_names_that_lead_nowhere() -> None:
+    Path("loop.toml").symlink_to("loop.toml")
+    Path("loop").symlink_to("loop")
+    assert said("loop.toml") == ["loop.toml: cannot be read: Too many levels of symbolic links."]
+    long = "a" * 300
+    assert said(long) == [f"{long}: cannot be read: File name too long."]
+    assert wrong(f"include = ['loop.toml', '{long}']\n" + textwrap.dedent(SHORT)) == [
+        "line 1: includes 'loop.toml': cannot be read: Too many levels of symbolic links.",
+        f"line 1: includes '{long}': cannot be read: File name too long.",
+    ]
+    (found,) = wrong(SHORT.replace("ef_model", long))
+    assert found.startswith(f"line 4: `function` is '{long}:loss', and no module '{long}' is installed or in")
+    for name in ("loop", long):
+        rule = f'`path[0]` must be a folder, got "{name}": there is no {os.getcwd()}/{name}.'
+        (found,) = wrong(SHORT.replace("x0", f"path = ['{name}']\n    x0"))
+        assert found == f"line 5: {shortened(rule, name)}"
+        (found,) = wrong(SHORT, f"objective.path=['{name}']")
+        assert found == f"--set objective.path=['{name}']: {shortened(rule, name)}"
+
+
+def shortened(message: str, name: str) -> str:
+    return message.replace(f'"{name}"', f'"{name[:56]}...') if len(name) > 56 else message
+
+
 def test_directory_of_a_run_is_told_from_others() -> None:
     zoo.minimize(**read(SHORT).arguments())
     assert said("runs/experiment") == [

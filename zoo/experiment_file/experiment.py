@@ -200,9 +200,9 @@ def _folders(document: Document, tables: Tables) -> list[Path]:
         return document.folders
     found = []
     for number, name in enumerate(tables.objective.path):
-        source = Path(document.place(("objective", "path", number)).source)
-        base = source.resolve().parent if source.exists() else Path.cwd()
-        found.append((base / name).resolve())
+        place = document.place(("objective", "path", number))
+        base = "" if place.line is None else os.path.dirname(os.path.realpath(place.source))
+        found.append(Path(os.path.realpath(os.path.join(base, name))))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Iterable
@@ -62,16 +63,16 @@ def _imported(key: str, spec: str, module: str, folders: list[Path]) -> Any:
 def _check_origin(key: str, spec: str, module: str, folders: list[Path]) -> None:
     """Refuse a module that is beside the file where another one of its name is loaded already."""
     top = module.partition(".")[0]
-    loaded = getattr(sys.modules.get(top), "__file__", "")
-    for folder in folders:
-        for path in (folder / f"{top}.py", folder / top / "__init__.py"):
-            if path.exists():
-                if top in sys.modules and (loaded is None or Path(loaded).resolve() != path.resolve()):
-                    raise ValueError(
-                        f"`{key}` is {spec!r}, and another module {top!r} than {path} is in use here: give "
-                        "that file another name."
-                    )
-                return
+    paths = (os.path.join(folder, name) for folder in folders for name in (f"{top}.py", f"{top}/__init__.py"))
+    path = next(filter(os.path.exists, paths), None)
+    if path is None or top not in sys.modules:
+        return
+    loaded = getattr(sys.modules[top], "__file__", "")
+    if loaded is None or os.path.realpath(loaded) != os.path.realpath(path):
+        raise ValueError(
+            f"`{key}` is {spec!r}, and another module {top!r} than {path} is in use here: give that file "
+            "another name."
+        )
 
 
 def _raised(key: str, spec: str, module: str, error: BaseException) -> str:
