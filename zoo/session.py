@@ -478,9 +478,7 @@ class Session:
                 self._turn(self._job.forgive(state), self._log.append(evaluations.values))
                 if self._directory is not None and metrics is not None:
                     with self._recorded():
-                        self._directory.log("metrics.jsonl", metrics)
-                        seconds = round(time.monotonic() - self._began, 6)
-                        self._directory.log("timings.jsonl", {"step": state.step, "seconds": seconds})
+                        self._directory.log_step(metrics, time.monotonic() - self._began)
                 if self.done:
                     self._conclude()
                 self._unsaved += time.perf_counter() - began

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import math
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ from zoo.core.space import Space
 from zoo.run.directory import plain, read_config
 from zoo.run.job import MOST_LOGGED
 from zoo.run.loop import Run
+from zoo.run.timings import read_timings
 from zoo.run.watching import Beginning, Watcher
 
 Line = Mapping[str, Any]
@@ -193,21 +195,17 @@ def recorded(path: Path, steps: int | None) -> Iterator[tuple[dict[str, Any], fl
 
 def _times(path: Path) -> Iterator[float]:
     """Yield when each step was done, as if the run had never been stopped; without end."""
-    start, before, offset, now = time.time(), 0.0, 0.0, 0.0
+    start, now = time.time(), 0.0
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         started = json.loads((path / "meta.json").read_text())["started"]
         start = datetime.datetime.fromisoformat(started).timestamp()
-    with (
-        contextlib.suppress(OSError, ValueError, LookupError, TypeError),
-        open(path / "timings.jsonl") as file,
-    ):
-        for text in file:
-            now = float(json.loads(text)["seconds"])
-            offset += before if now < before else 0.0  # every process counts from 0
-            before = now
-            yield start + offset + now
+    with contextlib.suppress(OSError):
+        for rows in read_timings(path / "timings.jsonl"):
+            for done in (rows[:, 1] + rows[:, 2]).tolist():
+                now = now if math.isnan(done) else done
+                yield start + now
     while True:
-        yield start + offset + now
+        yield start + now
 
 
 def _flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | float]]:

@@ -34,6 +34,7 @@ from zoo.run import checkpoint
 from zoo.run.checkpoint import checksum, write_atomically, writing
 from zoo.run.journal import Journal
 from zoo.run.lock import locked, unlock
+from zoo.run.timings import Clock
 
 SCHEMA = 1
 _WAITING = 1 << 13  # bytes of a log at most before they are handed to the operating system
@@ -79,6 +80,7 @@ class RunDirectory:
             self._events = _Lines(path / "events.jsonl")
             stack.callback(self._events.close)
             self._logs: dict[str, _Lines] = {}
+            self._earlier = 0.0  # seconds of work of the processes before
             self._metrics = ""  # digest of `metrics.jsonl`: of each line, and of all before it
             self._stack = stack.pop_all()
             self._finalizer = weakref.finalize(self, self._stack.close)
@@ -203,7 +205,9 @@ class RunDirectory:
         step = loaded[0] if loaded else 0
         self._compare_journal(loaded[1] if loaded else None)
         checkpoint.sweep(checkpoints, step if loaded else None)
-        _cut(self.path / "timings.jsonl", step)
+        clock = Clock()
+        clock.read(b"".join(_cut(self.path / "timings.jsonl", step)))
+        self._earlier = clock.total
         found = functools.reduce(_folded, _cut(self.path / "metrics.jsonl", step), "")
         self._metrics = checkpoint.metrics_of(checkpoints, step) if loaded else ""
         if found != self._metrics:
@@ -246,8 +250,14 @@ class RunDirectory:
         for log in self._logs.values():
             log.flush()
 
+    def log_step(self, metrics: Mapping[str, Any], seconds: float) -> None:
+        """Append a step to `metrics.jsonl` and, by the clock of this process, to `timings.jsonl`."""
+        times = {"seconds": round(seconds, 6), "earlier": round(self._earlier, 6)}
+        self.log("metrics.jsonl", metrics)
+        self.log("timings.jsonl", {"step": metrics["step"], **times})
+
     def log(self, name: str, entry: Mapping[str, Any]) -> None:
-        """Append a line to `metrics.jsonl` or `timings.jsonl`."""
+        """Append a line to a log."""
         if name not in self._logs:
             self._logs[name] = _Lines(self.path / name)
             self._stack.callback(self._logs[name].close)

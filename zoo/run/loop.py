@@ -111,9 +111,7 @@ def run(
                 state, report = job.step(state)
                 metrics = job.metrics(state, report) if out is not None or watching else {}
                 if out is not None:
-                    out.log("metrics.jsonl", metrics)
-                    elapsed = round(time.monotonic() - began, 6)
-                    out.log("timings.jsonl", {"step": state.step, "seconds": elapsed})
+                    out.log_step(metrics, time.monotonic() - began)
                     if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                         out.save(state.step, *job.snapshot(state))
                         saved_at = time.monotonic()

@@ -16,12 +16,11 @@ import numpy as np
 from zoo.core.errors import RunDirectoryError
 from zoo.core.space import Space
 from zoo.run.directory import read_config, read_events
+from zoo.run.timings import read_timings, whole_lines
 from zoo.run.watching import OWN_METRICS
 
-_CHUNK = 1 << 23  # bytes of a log that are in memory at a time
 _MOST_POINTS = 300
 _HAS_POINT = re.compile(rb'"x": \[')
-_NUMBERS = bytes(c if chr(c) in "0123456789.+-e" else 32 for c in range(256))
 _NUMBER = (int, float, type(None))
 # What entries are, so that whoever reads on need not ask; those that are something else are left out.
 _RESULT: dict[str, type | tuple[type, ...]] = {
@@ -130,8 +129,7 @@ def _read(path: Path, most: int) -> Recording:
         if chosen:
             steps.append(entry)
     columns, arrays = _columns(steps)
-    at, clock = _timings(path / "timings.jsonl")
-    seconds, worked = _elapsed(clock)
+    at, seconds, worked = _timings(path / "timings.jsonl")
     return Recording(
         path,
         config,
@@ -151,14 +149,10 @@ def _read(path: Path, most: int) -> Recording:
 def _lines(log: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return where each whole line ends, and the numbers of those that hold a point."""
     ends, marks, position = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
-    with contextlib.suppress(FileNotFoundError), open(log, "rb") as file:
-        rest = b""
-        while data := file.read(_CHUNK):
-            data = rest + data
-            whole = data[: data.rfind(b"\n") + 1]
-            ends.append(np.flatnonzero(np.frombuffer(whole, np.uint8) == 10) + position + 1)
-            marks.append(np.array([m.start() + position for m in _HAS_POINT.finditer(whole)], np.int64))
-            position, rest = position + len(whole), data[len(whole) :]
+    for whole in whole_lines(log):
+        ends.append(np.flatnonzero(np.frombuffer(whole, np.uint8) == 10) + position + 1)
+        marks.append(np.array([m.start() + position for m in _HAS_POINT.finditer(whole)], np.int64))
+        position += len(whole)
     found = np.concatenate(ends)
     return found, np.searchsorted(found, np.concatenate(marks), side="right")
 
@@ -198,40 +192,12 @@ def _columns(
     return columns, arrays
 
 
-def _timings(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the steps of a log and when each was done, by the clock of the process that did it."""
-    parts = [np.empty((0, 2))]
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        rest = b""
-        while data := file.read(_CHUNK):
-            data = rest + data
-            whole, rest = data[: (cut := data.rfind(b"\n") + 1)], data[cut:]
-            parts.append(_pairs(whole))
-    return tuple(np.concatenate(parts).T)
-
-
-def _pairs(lines: bytes) -> np.ndarray[Any, Any]:
-    """Return the two numbers of each line: all in one go, since there may be millions, or else one by one."""
-    numbers = lines.translate(_NUMBERS).replace(b" e ", b" ").split()
-    with contextlib.suppress(ValueError):
-        pairs = np.array(numbers, float).reshape(-1, 2)
-        if len(pairs) == lines.count(b"\n") and (np.diff(pairs[:, 0]) == 1).all():
-            return pairs
-    found = []
-    for line in lines.splitlines():
-        with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
-            entry = json.loads(line)
-            found.append((_number(entry["step"]), _number(entry["seconds"])))
-    pairs = np.array(found, float).reshape(-1, 2)
-    return pairs[np.isfinite(pairs).all(1)]
-
-
-def _elapsed(clock: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], list[float]]:
-    """Return how long a run had worked at the end of each step, over all its processes, and each of them."""
-    restarts = np.flatnonzero(np.diff(clock) < 0)  # every process counts from 0
-    offsets = np.zeros(len(clock))
-    offsets[restarts + 1] = clock[restarts]
-    return clock + np.cumsum(offsets), [*clock[restarts].tolist(), *clock[-1:].tolist()]
+def _timings(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], list[float]]:
+    """Return the steps of a log, how long the run had worked by then, and how long each of its processes."""
+    rows = np.concatenate([np.empty((0, 3)), *read_timings(path)])
+    at, clock, earlier = rows[np.isfinite(rows).all(1)].T
+    last = np.append(np.flatnonzero(np.diff(earlier)), np.arange(len(at))[-1:])
+    return at, earlier + clock, clock[last].tolist()
 
 
 def _looked_up(

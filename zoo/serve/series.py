@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.run.timings import Clock
 from zoo.serve.tail import Tail
 
 MOST = 1200  # points of a curve, which is a few hundred pixels wide
@@ -18,7 +19,6 @@ _MOST_COLUMNS = 120
 _LONGEST_NAME = 200
 _LARGEST = 10**300
 _LINE_BREAK = ord("\n")
-_SECONDS = re.compile(rb'"seconds": *([0-9.eE+-]+)')
 _HAS_POINT = b'"x": ['
 _generations = itertools.count()  # of all runs: a cursor of one that is gone fits no other
 _CURSOR = re.compile(r"(\d{1,12})\.(\d{1,12})\.(\d{1,12})")
@@ -54,7 +54,7 @@ class Series:
         self.row: list[Any] | None = None
         self._steps = self._times = 0  # lines of the two logs so far
         self._kept = 0
-        self._clock, self._offset = 0.0, 0.0  # of the process at work, and of all before it
+        self._clock = Clock()
 
     @property
     def more(self) -> bool:
@@ -78,7 +78,7 @@ class Series:
         if timings:
             self._add_times(_Lines(timings))
         if self._steps == self._times and (metrics or timings):
-            self.last["seconds"] = round(self._offset + self._clock, 3)
+            self.last["seconds"] = finite(round(self._clock.total, 3))
         return bool(metrics or timings)
 
     def since(self, cursor: str) -> dict[str, Any]:
@@ -118,24 +118,14 @@ class Series:
         self._kept += 1
 
     def _add_times(self, lines: _Lines) -> None:
-        for index in range(-self._times % self.stride, len(lines), self.stride):
-            self.seconds.append(self._elapsed(lines[index]))
-        self._elapsed(lines[-1])
+        kept = range(-self._times % self.stride, len(lines), self.stride)
+        # The last one too: it may be the last of all, or of its process.
+        rows = self._clock.read(b"".join(lines[index] + b"\n" for index in (*kept, len(lines) - 1)))
+        self.seconds.extend(
+            None if math.isnan(clock) else round(earlier + clock, 3)
+            for _, clock, earlier in rows[:-1].tolist()
+        )
         self._times += len(lines)
-
-    def _elapsed(self, line: bytes) -> float | None:
-        """Return when a step was done, None if its line is damaged."""
-        try:
-            match = _SECONDS.search(line)
-            clock = math.nan if match is None else float(match[1])
-        except ValueError:
-            return None
-        if not math.isfinite(clock):
-            return None
-        if clock < self._clock:  # every process counts from 0
-            self._offset += self._clock
-        self._clock = clock
-        return round(self._offset + clock, 3)
 
     def _thin(self) -> None:
         self.stride *= 2

@@ -162,7 +162,7 @@ def test_many_steps_are_thinned_but_their_ends_and_last_points_are_there(tmp_pat
 
 def test_logs_longer_than_what_is_held_in_memory(run, monkeypatch):
     whole = read_recording(run)
-    monkeypatch.setattr("zoo.run.reading._CHUNK", 50)
+    monkeypatch.setattr("zoo.run.timings._CHUNK", 50)
     pieces = read_recording(run)
     for name, column in whole.columns.items():
         np.testing.assert_array_equal(pieces.columns[name], column)
