@@ -66,13 +66,13 @@ _PLACES = {"tensorboard": "logs", "mlflow": "mlruns", "wandb": "."}
 
 def count(text: str) -> int:
     """Return a whole number, which may be written as 1e4 or 10_000, too."""
-    try:
+    with contextlib.suppress(ValueError):
+        return int(text)  # which a float would round
+    with contextlib.suppress(ValueError):
         number = float(text)
-    except ValueError:
-        number = 0.5
-    if number != number // 1:
-        raise typer.BadParameter(f"must be a whole number, as in 2000 or 2e3, got {text!r}.")
-    return int(number)
+        if number == number // 1:
+            return int(number)
+    raise typer.BadParameter(f"must be a whole number, as in 2000 or 2e3, got {text!r}.")
 
 
 @contextlib.contextmanager

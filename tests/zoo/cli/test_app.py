@@ -11,8 +11,10 @@ import warnings
 from pathlib import Path
 
 import pytest
+import typer
 
 import zoo as package
+from zoo.cli.common import count
 
 ROOT = Path(__file__).parents[3]
 ROSENBROCK = ("zoo.problems:rosenbrock", "--x0", "0x4", "--budget", "400", "--seed", "1")
@@ -85,6 +87,27 @@ def test_what_the_objective_prints_is_no_result(tmp_path, workers):
     assert json.loads(done.stdout)["nfev"] == 30
     assert done.stderr.count("hello") == 30
     assert "here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("2000", 2000),
+        ("2e3", 2000),
+        ("10_000", 10_000),
+        ("5.0", 5),
+        ("9007199254740993", 2**53 + 1),
+        ("-1", -1),
+    ],
+)
+def test_whole_numbers(text, number):
+    assert count(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5", "inf", "nan", "1e999", "", "many"])
+def test_no_whole_numbers(text):
+    with pytest.raises(typer.BadParameter, match="must be a whole number"):
+        count(text)
 
 
 def test_what_a_module_prints_is_no_result(tmp_path):
