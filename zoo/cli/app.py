@@ -170,6 +170,7 @@ def _options_of_all(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line."""
+    _open_what_is_closed()
     sys.path.insert(0, os.getcwd())  # so that module:function finds the user's own module
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
     try:
@@ -186,6 +187,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         typer.echo(f"zoo: {_explained(error)}", err=True)
         status = 2
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _open_what_is_closed() -> None:
+    """Have standard output and error be there: a shell can close them, and the next file takes their place."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, descriptor)
+            setattr(sys, name, open(descriptor, "w"))  # noqa: SIM115 - as long as this process
 
 
 def _explained(error: Any) -> str:

@@ -1,0 +1,33 @@
+"""Commands where a stream is closed or full, or the working directory is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = ("minimize", "zoo.problems:sphere", "--x0", "1x3", "--budget", "60", "--seed", "1", "--out", "run")
+
+
+def shell(redirection, *arguments, cwd):
+    """Run a command as a shell does with this redirection."""
+    return subprocess.run(
+        ["sh", "-c", f'"$0" -m zoo "$@" {redirection}', sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_may_be_closed(tmp_path, closed):
+    done = shell(closed, *RUN, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (closed == "2>&-")
+    assert json.loads((tmp_path / "run/result.json").read_text())["nfev"] == 60
