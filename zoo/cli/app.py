@@ -171,7 +171,11 @@ def _options_of_all(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line."""
     _open_what_is_closed()
-    sys.path.insert(0, os.getcwd())  # so that module:function finds the user's own module
+    try:
+        sys.path.insert(0, os.getcwd())  # so that module:function finds the user's own module
+    except FileNotFoundError:
+        typer.echo("zoo: the working directory is gone: change to one that is there", err=True)
+        sys.exit(2)
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
     try:
         status = app(arguments, prog_name="zoo", standalone_mode=False)

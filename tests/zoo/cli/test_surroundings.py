@@ -31,3 +31,13 @@ def test_streams_may_be_closed(tmp_path, closed):
     assert (done.returncode, done.stderr) == (0, "")
     assert bool(done.stdout) == (closed == "2>&-")
     assert json.loads((tmp_path / "run/result.json").read_text())["nfev"] == 60
+
+
+def test_a_working_directory_that_is_gone(zoo, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir("gone")
+        (tmp_path / "gone").rmdir()
+        done = zoo(*RUN)
+    assert (done.status, done.out) == (2, "")
+    assert done.err == "zoo: the working directory is gone: change to one that is there\n"
