@@ -34,7 +34,7 @@ class Stop:
 
     Attributes:
         target: As soon as the job's best value is this or less.
-        seconds: At the end of the first step after this time, counted by this process.
+        seconds: At the end of the first step after this time, counted by this process; each does one at least.
     """
 
     target: float | None = None
@@ -107,8 +107,10 @@ def run(
             out.save(state.step, *job.snapshot(state))
         error: Exception | None = None
         try:
-            while (end := ended(job, state, stop, began)) is None:
+            due = Stop(stop.target)  # however late it is: workers may take longer to start than there is time
+            while (end := ended(job, state, due, began)) is None:
                 state, report = job.step(state)
+                due = stop
                 metrics = job.metrics(state, report) if out is not None or watching else {}
                 if out is not None:
                     out.log_step(metrics, time.monotonic() - began)

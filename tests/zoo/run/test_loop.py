@@ -185,6 +185,13 @@ def test_seconds_stop_a_run_that_can_go_on(tmp_path):
     assert result.nfev == 200
 
 
+def test_however_few_seconds_there_are_every_process_does_a_step(tmp_path):
+    for step in (1, 2, 3):
+        part = minimize(Counting(), tmp_path / "run", seconds=1e-9)
+        assert (part.status, part.nit) == (2, step)
+        assert part.fun == sphere(part.x)
+
+
 def test_the_target_ends_a_run_at_once():
     result = minimize(Counting(), target=0.5, budget=5000)
     assert result.status == 1
