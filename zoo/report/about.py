@@ -151,8 +151,8 @@ def _numbers(recording: Recording, result: Mapping[str, Any]) -> list[Row]:
                     f"{done / seconds:,.0f}" if done > 100 * seconds else f"{done / seconds:.3g}",
                 )
             )
-    if len(spans(recording)) > 1:
-        rows.append(("Processes in turn", str(len(spans(recording)))))
+    if (processes := len(spans(recording))) > 1:
+        rows.append(("Processes in turn", str(processes)))
     return rows
 
 

@@ -15,6 +15,7 @@ from zoo.run.reading import Recording
 _COLOURS = {"resumed": style.PALETTE[0], "worker restarted": style.PALETTE[2]}
 _MOST_KINDS = 12
 _MOST_BARS = 64
+_PLACES = 1000  # across a figure, at which marks are told apart
 
 
 class Span(NamedTuple):
@@ -79,7 +80,7 @@ def time_line(recording: Recording) -> Picture | None:
                 lw=0,
             )
         for row, kind in enumerate(kinds, 1):
-            times = np.array(found[kind]) / size
+            times = _apart(np.array(found[kind]), end) / size
             axes.plot(
                 times, np.full(len(times), row), "|", ms=10, mew=1.2, color=_COLOURS.get(kind, style.ALARM)
             )
@@ -97,6 +98,12 @@ def time_line(recording: Recording) -> Picture | None:
         "NaN are not in it."
     )
     return Picture("time_line", "What happened when", caption, f"Time line: {counts}.", figure)
+
+
+def _apart(times: np.ndarray[Any, Any], end: float) -> np.ndarray[Any, Any]:
+    """Return times without those that would be drawn on top of another one."""
+    places = np.round(times / (end or 1.0) * _PLACES)
+    return times[np.unique(places, return_index=True)[1]]
 
 
 def failures(recording: Recording) -> Picture | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import html.parser
+import json
 import os
 import re
 import shutil
@@ -207,6 +209,18 @@ def test_what_happened_is_told(made, tmp_path):
     text = Elements(page.read_text()).text
     assert "90 x worker lost" in text
     assert "51 before them are in events.jsonl" in text
+
+
+def test_very_many_events_make_no_large_page(tmp_path):
+    run = runs.make("one step", tmp_path / "run")
+    started = datetime.datetime.fromisoformat(json.loads((run / "meta.json").read_text())["started"])
+    later = [started + datetime.timedelta(seconds=second / 10) for second in range(20_000)]
+    lines = [json.dumps({"time": time.isoformat(), "event": "evaluation raised"}) for time in later]
+    (run / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    page, *pictures = write_report(run)
+    assert "time_line" in names_of(pictures)
+    assert page.stat().st_size < 1_000_000
+    assert "evaluation raised (20000)" in page.read_text()
 
 
 @pytest.mark.parametrize(
