@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.core.errors import RunDirectoryError
 from zoo.report.style import Picture
 from zoo.run.checkpoint import write_atomically, writing
 from zoo.run.directory import machine
@@ -29,9 +30,15 @@ def write_page(
         The page, then the pictures.
 
     Raises:
-        RunDirectoryError: It cannot be written.
+        RunDirectoryError: It cannot be written, or its pictures would land elsewhere.
     """
     page = folder / f"{name}.html"
+    # Whoever names a folder may name a link; one inside a run that somebody sent is not theirs.
+    if beside != folder and beside.is_symlink():
+        raise RunDirectoryError(
+            f"{beside} is a link: pictures are not written to wherever it leads. Remove it, or choose another "
+            "directory with `out` (--out)."
+        )
     written, taken = [page], set[str]()
     with writing(page, _ADVICE):
         folder.mkdir(parents=True, exist_ok=True)

@@ -291,6 +291,18 @@ def test_a_directory_that_may_only_be_read_asks_for_another_place(made, tmp_path
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_pictures_are_not_written_through_a_link(made, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunDirectoryError, match=r"run/report is a link: .* Remove it, or .*--out"):
+        write_report(made("one step"), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["report"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert write_report(made("one step"), tmp_path / "link")[0].exists()
+
+
 def test_the_users_own_style_and_pyplot_stay_as_they_are(made, tmp_path):
     import matplotlib
 
