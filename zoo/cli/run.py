@@ -31,7 +31,7 @@ def run(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print what would be run, all defaults filled in; evaluate nothing."),
+        typer.Option("--dry-run", help="Print what would be run, with all defaults; evaluate nothing."),
     ] = False,
     progress: Progress = "auto",
     log: Log = None,

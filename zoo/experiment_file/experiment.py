@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
+import tomlkit.items
 from pydantic import ValidationError
 
 from zoo.arguments import as_executor
@@ -17,10 +18,13 @@ from zoo.experiment import Experiment, experiment_of
 from zoo.experiment_file import lines, values
 from zoo.experiment_file.checks import Checks, finding_of
 from zoo.experiment_file.imports import make_importable
-from zoo.experiment_file.problems import ExperimentFileError, Problem
+from zoo.experiment_file.problems import ExperimentFileError, Problem, shown
 from zoo.experiment_file.reading import Document, read_document
 from zoo.experiment_file.sentences import Finding, findings
 from zoo.experiment_file.tables import Tables
+from zoo.registry import Method, find
+
+_MOOT = ("function", "command", "known", "space", "address")  # nothing is missing without them
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,23 @@ class ExperimentFile:
         return Tables(**tables).model_dump(exclude_none=True)
 
     def toml(self) -> str:
-        """Return `resolved` as the text of an experiment file.
+        """Return `resolved` as the text of an experiment file, with comments where there is no value.
 
         Raises:
             ValueError: The name of a directory is no text.
         """
-        text = tomlkit.dumps(_quick(self.resolved()))
+        document = tomlkit.document()
+        for name, said in self.resolved().items():
+            table = tomlkit.table()
+            for key, field in Tables.model_fields[name].annotation.model_fields.items():  # type: ignore[union-attr]
+                if key == "options":
+                    table.add(key, _options(find(said["name"]), said[key]))
+                elif key in said:
+                    table.add(key, _quick(said[key]))
+                elif key not in (*_MOOT, *(("bounds", "scale") if "space" in said else ())):
+                    table.add(tomlkit.comment(f"{key}: {field.json_schema_extra['absent']}"))
+            document.add(name, table)
+        text = tomlkit.dumps(document)
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -161,6 +176,17 @@ def _experiment(arguments: dict[str, Any]) -> Experiment:
         is_endless=seconds is not None,
         **given,
     )
+
+
+def _options(method: Method, said: dict[str, Any]) -> tomlkit.items.Table:
+    """Return the options of a method, those that nobody has said as comments."""
+    table = tomlkit.table()
+    for name, value in said.items():
+        table.add(name, _quick(value))
+    for name, value in method.options().items():
+        if name not in said:
+            table.add(tomlkit.comment(f"{name} = {shown(value)}"))
+    return table
 
 
 def _quick(value: Any) -> Any:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from zoo.registry import find
+
 
 def test_a_dry_run_prints_what_would_be_run(zoo, model):
     done = zoo("run", "experiment.toml", "--dry-run", "--set", "method.name=de")
@@ -17,6 +19,21 @@ def test_a_dry_run_prints_what_would_be_run(zoo, model):
     assert zoo("run", "whole.toml", "--dry-run").out == done.out
     assert zoo("run", "whole.toml").json["method"] == "de"
     assert Path("runs/experiment/result.json").exists()
+
+
+def test_a_dry_run_says_what_nobody_has_said(zoo, model):
+    said = zoo("run", "experiment.toml", "--dry-run", "--set", "method.options.sigma=2").out
+    options = said.partition("[method.options]\n")[2].partition("\n\n")[0].splitlines()
+    assert options[:3] == ["sigma = 2", "# population_size = None", "# active = true"]
+    assert {line.strip("# ").split(" = ")[0] for line in options} == {*find("cma").options()}
+    for comment in ("# bounds: none", "# scale: .3 of the width of `bounds`, else 1", "# seconds: none"):
+        assert f"\n{comment}\n" in f"{said}\n"
+    assert "# seed" not in said
+    space = 'objective = {function = "model:loss", space.a = {type = "float", lower = 0, upper = 1}}'
+    Path("space.toml").write_text(space)
+    said = zoo("run", "space.toml", "--dry-run").out
+    assert "# seed: a fresh one\n" in said
+    assert "# x0: the middle of `bounds` or `space`\nconstraints = []\n" in said
 
 
 def test_a_dry_run_evaluates_nothing_and_imports_all(zoo, model):
