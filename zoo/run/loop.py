@@ -34,7 +34,7 @@ class Stop:
 
     Attributes:
         target: As soon as the job's best value is this or less.
-        seconds: At the end of the first step after this time, counted by this process; each does one at least.
+        seconds: At the end of the first step of this process that is done later than this, by its own clock.
     """
 
     target: float | None = None
@@ -99,10 +99,10 @@ def run(
         saved_at = time.monotonic()
         if watching:
             path = None if out is None else out.path
-            watching.begin(Beginning(config or {}, execution or {}, job, state, stop, path))
-            job.arrived = watching.arrived if watching.counts_arrivals else None
             not_told = stack.enter_context(contextlib.ExitStack())
             not_told.callback(watching.end, None)
+            watching.begin(Beginning(config or {}, execution or {}, job, state, stop, path))
+            job.arrived = watching.arrived if watching.counts_arrivals else None
         if out and not saved:
             out.save(state.step, *job.snapshot(state))
         error: Exception | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ class Watcher:
     """Watches a run: give one, or several, as `callback`.
 
     Override what is needed. The methods are called in the process and thread of the run, which waits for
-    them. One that raises is warned of and left alone from then on; the run goes on.
+    them. One that raises is warned of, told of an end, and left alone from then on; the run goes on.
 
     Example:
         >>> import zoo
@@ -74,7 +75,10 @@ class Watcher:
         """
 
     def end(self, outcome: Run[Any] | None) -> None:
-        """Be told how the run ended, or None if an error is on its way that is not the objective's."""
+        """Be told how the run ended, or None if it has not: an error, not the objective's, is on its way.
+
+        It may have been an error of this watcher, which watches no longer then.
+        """
 
 
 class Watchers:
@@ -108,14 +112,20 @@ class Watchers:
         self._call("end", outcome)
 
     def _call(self, name: str, *arguments: Any) -> None:
+        failed = []
         for watcher in tuple(self._watchers):
             try:
                 getattr(watcher, name)(*arguments)
             except Exception as error:
                 self._watchers.remove(watcher)
-                warnings.warn(
-                    f"{type(watcher).__name__} failed and watches this run no longer, which goes on: "
-                    f"{type(error).__name__}: {error}",
-                    ZooWarning,
-                    stacklevel=2,
-                )
+                failed.append((watcher, error))
+                if name != "end":
+                    with contextlib.suppress(Exception):  # of which the first one is told
+                        watcher.end(None)
+        for watcher, error in failed:  # after all are told, since a filter may make it an error
+            warnings.warn(
+                f"{type(watcher).__name__} failed and watches this run no longer, which goes on: "
+                f"{type(error).__name__}: {error}",
+                ZooWarning,
+                stacklevel=2,
+            )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
 import zoo
+from zoo.loggers import CSV
 from zoo.run.digest import digest_of_run
 
 
@@ -88,8 +91,49 @@ def test_one_that_fails_is_left_alone(name, tmp_path):
     with pytest.warns(zoo.ZooWarning, match="Faulty failed and watches this run no longer.*no room"):
         zoo.minimize(sphere, np.ones(3), **arguments, out=tmp_path / "run", callback=[faulty, sound])
     assert faulty.calls.count("failed") == 1
-    assert faulty.calls[-1] == "failed"
+    if name == "end":
+        assert faulty.calls[-1] == "failed"
+    else:
+        assert faulty.calls[-2:] == ["failed", "end"]
+        assert faulty.outcome is None
     assert sound.calls[-1] == "end"
+    assert digest_of_run(tmp_path / "run") == digest_of_run(tmp_path / "alone")
+
+
+def test_one_that_fails_leaves_nothing_open(tmp_path):
+    class FullDisk(CSV):
+        def write(self, line, when):
+            raise OSError("no room")
+
+    class Broken(zoo.Progress):
+        def step(self, state, metrics):
+            raise ValueError("of the display")
+
+    log = FullDisk(tmp_path / "steps.csv")
+    with pytest.warns(zoo.ZooWarning, match="Broken failed"), pytest.warns(zoo.ZooWarning, match="no room"):
+        zoo.minimize(sphere, np.ones(3), budget=40, rng=1, callback=[log, Broken("lines")])
+    assert log._rows.closed
+    assert "zoo-progress" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.mark.parametrize("name", ["begin", "arrived", "step", "end"])
+@pytest.mark.filterwarnings("error")
+def test_where_warnings_are_errors_a_failure_ends_the_run_which_goes_on_later(name, tmp_path):
+    class Faulty(zoo.Watcher):
+        """Fails."""
+
+    def fail(self, *arguments):
+        raise OSError("no room")
+
+    setattr(Faulty, name, fail)
+    arguments = {"method": "cma", "budget": 40, "rng": 1}
+    other = Everything()
+    zoo.minimize(sphere, np.ones(3), **arguments, out=tmp_path / "alone")
+    with pytest.raises(zoo.ZooWarning, match="no room"):
+        zoo.minimize(sphere, np.ones(3), **arguments, out=tmp_path / "run", callback=[Faulty(), other])
+    assert other.calls[0] == "begin"
+    assert other.calls.count("end") == 1
+    zoo.resume(tmp_path / "run", sphere)
     assert digest_of_run(tmp_path / "run") == digest_of_run(tmp_path / "alone")
 
 
