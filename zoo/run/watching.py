@@ -1,4 +1,4 @@
-"""Who may watch a run: displays and loggers. Nothing they do, or fail to do, can change it."""
+"""Who may watch a run: displays and loggers. One that fails does not change it."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Watcher:
 
     Override what is needed. The methods are called in the process and thread of the run, which waits for
     them. One that raises is warned of, told of an end, and left alone from then on; the run goes on.
+    What they are given is the run's own, not a copy: to read it changes nothing, to write to it may.
 
     Example:
         >>> import zoo

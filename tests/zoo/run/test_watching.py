@@ -1,4 +1,4 @@
-"""Watchers: what they are told, and that nothing they do changes a run."""
+"""Watchers: what they are told, and that a run is the same whether or not they fail."""
 
 from __future__ import annotations
 
