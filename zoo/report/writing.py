@@ -36,8 +36,8 @@ def write_page(
     # Whoever names a folder may name a link; one inside a run that somebody sent is not theirs.
     if beside != folder and beside.is_symlink():
         raise RunDirectoryError(
-            f"{beside} is a link: pictures are not written to wherever it leads. Remove it, or choose another "
-            "directory with `out` (--out)."
+            f"{beside} is a link: pictures are not written to wherever it leads. Remove it, or choose "
+            "another directory with `out` (--out)."
         )
     written, taken = [page], set[str]()
     with writing(page, _ADVICE):
