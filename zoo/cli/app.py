@@ -25,6 +25,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import zoo
+from zoo.cli.output import clean
 from zoo.core.errors import ZooWarning
 from zoo.core.validation import hint
 
@@ -194,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _open_what_is_closed() -> None:
-    """Have standard output and error be there: a shell can close them, and the next file takes their place."""
+    """Have standard output and error be there: where a shell closes them, the next file takes their place."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)
@@ -252,6 +253,6 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     if issubclass(category, ZooWarning):
-        typer.echo(f"zoo: warning: {message}", err=True)
+        typer.echo(f"zoo: warning: {clean(str(message))}", err=True)
     else:
         usual(message, category, filename, lineno, file, line)

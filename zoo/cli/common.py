@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zoo.cli import completion
+from zoo.cli.output import clean
 
 if TYPE_CHECKING:
     from zoo.run.watching import Watcher
@@ -124,7 +125,7 @@ def _in_our_words(message: str) -> str:
 
 
 def _complain(message: str) -> None:
-    typer.echo(f"zoo: {message}", err=True)
+    typer.echo(f"zoo: {clean(message)}", err=True)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,19 @@ from typing import Any, TextIO
 
 import typer
 
+from zoo.core.validation import printable
+
 _WIDEST = 40  # characters that a column gets on a terminal before others are left out
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
     """Whether somebody reads along; `stream` is standard output by default."""
     return (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb"
+
+
+def clean(text: str) -> str:
+    """Return lines that no terminal takes for commands: names in run directories may be anybody's."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def print_json(content: Any) -> None:
@@ -40,6 +47,7 @@ def print_table(
         right: Columns whose entries are numbers.
         spare: Columns that a narrow terminal can do without, the first one first.
     """
+    rows = [list(map(printable, row)) for row in rows]
     if not is_terminal():
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
         for row in (columns, *rows):
@@ -79,7 +87,7 @@ def print_table(
 
 def print_facts(facts: Mapping[str, str]) -> None:
     """Print what is known of something, each with its name; what is empty is left out."""
-    shown = {name: value for name, value in facts.items() if value}
+    shown = {printable(name): clean(value) for name, value in facts.items() if value}
     width = max(map(len, shown), default=0)
     if not is_terminal():
         for name, value in shown.items():
@@ -97,6 +105,7 @@ def print_facts(facts: Mapping[str, str]) -> None:
 
 def say(text: str = "", style: str = "") -> None:
     """Print a line, wrapped and in colour where that is a terminal."""
+    text = clean(text)
     if not is_terminal():
         typer.echo(text)
         return

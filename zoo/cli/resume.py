@@ -30,6 +30,7 @@ from zoo.cli.common import (
 )
 from zoo.cli.naming import check_name
 from zoo.cli.results import print_result
+from zoo.core.validation import printable
 
 
 def resume(
@@ -127,7 +128,8 @@ def _find_again(directory: Path, module: str, file: str, path: list[str]) -> Non
         sys.path[:] = before
         return
     folders = ", ".join(one for one in there if one not in before)
-    typer.echo(f"zoo: {module!r} is that of {file}, by meta.json; imports look in {folders} first", err=True)
+    said = f"{module!r} is that of {file}, by meta.json; imports look in {folders} first"
+    typer.echo(f"zoo: {printable(said)}", err=True)
     if here:
         warnings.warn(
             f"{directory} was started with the module {module!r} of {file}, and goes on with it; {here} is "

@@ -83,6 +83,18 @@ def hint(value: object, valid: Iterable[str]) -> str:
     return f" Did you mean {names[near[0]]!r}?" if near else ""
 
 
+def printable(text: object) -> str:
+    """Return a text as one line that no terminal takes for commands.
+
+    Example:
+        >>> printable("learning" + chr(10) + "rate")
+        'learning rate'
+    """
+    return "".join(
+        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(text)
+    )
+
+
 def listed(names: Iterable[Any]) -> str:
     """Return the names quoted and separated by commas, or `none`."""
     return ", ".join(repr(name) for name in names) or "none"

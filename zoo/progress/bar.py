@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import Any, TextIO
 
+from zoo.core.validation import printable
 from zoo.progress.display import Display
 from zoo.progress.tally import Tally
 from zoo.progress.wording import duration, number
@@ -33,7 +34,7 @@ class BarDisplay(Display):
             self._bar = kind(
                 total=tally.budget,
                 initial=tally.nfev,
-                desc=tally.method,
+                desc=printable(tally.method),
                 unit=" evaluations",
                 file=self._stream,
             )
@@ -65,12 +66,13 @@ class BarDisplay(Display):
         parts = [f"best {number(tally.best, 5)}" if tally.has_value else "no value yet"]
         parts += [] if size is None else [f"step size {size}"]
         parts += [f"{times} {name}" for name, times in tally.troubles()]
-        return ", ".join(parts)
+        return printable(", ".join(parts))
 
     def _rewrite(self) -> None:
         tally, now = self._tally, time.monotonic()
         of = "" if tally.budget is None else f" of {tally.budget:,}"
-        text = f"{tally.method}: {tally.count:,}{of} in {duration(tally.elapsed(now))}, {self._words()}"
+        spent = f"{tally.count:,}{of} in {duration(tally.elapsed(now))}"
+        text = f"{printable(tally.method)}: {spent}, {self._words()}"
         self._print(f"\r{text:<{self._width}}")
         self._width = len(text)
 

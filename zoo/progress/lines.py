@@ -7,6 +7,7 @@ import datetime
 import time
 from typing import Any, TextIO
 
+from zoo.core.validation import printable
 from zoo.progress.display import Display
 from zoo.progress.refresher import Refresher
 from zoo.progress.tally import Tally
@@ -78,10 +79,10 @@ class LinesDisplay(Display):
         stamp = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         text = "".join(f" {name}={_quoted(value)}" for name, value in fields.items() if value is not None)
         with contextlib.suppress(OSError, ValueError):  # a full disk, a closed file: the run goes on
-            self._stream.write(f"{stamp} zoo {event} method={self._tally.method}{text}\n")
+            self._stream.write(f"{stamp} zoo {event} method={_quoted(self._tally.method)}{text}\n")
             self._stream.flush()
 
 
 def _quoted(value: Any) -> str:
-    text = " ".join(str(value).split())
+    text = " ".join(printable(value).split())
     return '"' + text.replace('"', "'") + '"' if " " in text or not text else text

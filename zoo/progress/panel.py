@@ -7,6 +7,7 @@ from math import isfinite
 from textwrap import wrap
 from typing import NamedTuple
 
+from zoo.core.validation import printable
 from zoo.progress.drawing import ConsoleOptions, Panel, Text, cell_len
 from zoo.progress.tally import Tally
 from zoo.progress.wording import abridged, curve, duration, number, rate
@@ -70,14 +71,14 @@ def drawn(tally: Tally, now: float, options: ConsoleOptions, height: int | None 
 
 
 def _title(tally: Tally, room: int) -> tuple[Text, str]:
-    title, style = Text().append(tally.method, "bold"), "cyan"
+    title, style = Text().append(printable(tally.method), "bold"), "cyan"
     if tally.outcome is not None:
         style = _COLOURS.get(tally.outcome.status, "green")
     if tally.dim is not None:
         variables = tally.dim if tally.space is None else len(tally.space)
         title.append(f" · {variables:,} variable{'s' * (variables != 1)}", "default")
     if tally.path is not None:
-        path = str(tally.path)
+        path = printable(tally.path)
         left = room - title.cell_len - 3
         if left >= 8:
             shown = path if cell_len(path) <= left else "…" + path[1 - left :]
@@ -211,6 +212,7 @@ def _line(row: Row, width: int, room: int, is_narrow: bool) -> Text:
     used = 0
     for text, style in row.parts:
         # The empty part of a bar follows its full part at once.
+        text = printable(text)
         gap = 0 if not used or text.startswith("─") else _SHORT_GAP if is_narrow else _GAP
         if used and used + gap + cell_len(text) > room:
             continue

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoo.core.validation import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -179,9 +181,7 @@ def label(text: object, most: int = 28) -> str:
         >>> label("learning" + chr(10) + "rate")
         'learning rate'
     """
-    line = "".join(
-        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(text)
-    )
+    line = printable(text)
     return line if len(line) <= most else line[: most - 1] + "…"
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,17 @@ def test_a_working_directory_that_is_gone(zoo, tmp_path, monkeypatch):
         done = zoo(*RUN)
     assert (done.status, done.out) == (2, "")
     assert done.err == "zoo: the working directory is gone: change to one that is there\n"
+
+
+def test_errors_and_warnings_are_no_commands_to_the_terminal(zoo, tmp_path):
+    (tmp_path / "evil.py").write_text(
+        "import warnings\nimport zoo.core.errors\n\ndef loss(x):\n"
+        "    warnings.warn('\\x1b[1mtake heed', zoo.core.errors.ZooWarning)\n"
+        "    raise ValueError('\\x1b[2J')\n"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        done = zoo("minimize", "evil:loss", "--x0", "1x3")
+    assert "warning: \N{REPLACEMENT CHARACTER}[1mtake heed" in done.err
+    assert "ValueError: \N{REPLACEMENT CHARACTER}[2J" in done.err
+    assert "\x1b" not in done.err

@@ -14,6 +14,8 @@ from rich.console import Console
 import zoo
 from tests.zoo.progress.runs import BEGAN, CLOCK, MadeUp
 from zoo.execution.ledger import Account
+from zoo.progress.bar import BarDisplay
+from zoo.progress.lines import LinesDisplay
 from zoo.progress.panel import drawn
 from zoo.progress.terminal import PanelDisplay
 
@@ -140,6 +142,26 @@ def test_points_of_a_space():
     lines = lines_of(made)
     assert "cma · 2 variables" in lines[0]
     assert row(lines, "recommended") == "rate 0.25, kernel rbf"
+
+
+EVIL = "\x1b[2J\x1b[31mrbf\n\x9bH"
+
+
+def test_names_are_no_commands_to_the_terminal():
+    space = zoo.Space({EVIL: zoo.Float(0.0, 1.0), "kernel": zoo.Categorical(["linear", EVIL])})
+    point = space.encode({EVIL: 0.25, "kernel": EVIL})
+    made = MadeUp(dim=space.dim, space=space.describe(), point=point, path=Path(EVIL), method=EVIL)
+    made.step(50, 0.5, diagnostics={EVIL: 1.0})
+    made.end("failed", f"raised {EVIL}", x=point)
+    text = "\n".join(lines_of(made))
+    assert "[2J\N{REPLACEMENT CHARACTER}[31mrbf" in text
+    assert text.replace("\n", "").isprintable()
+    for display in (LinesDisplay, lambda *arguments: BarDisplay(*arguments, False)):
+        stream = io.StringIO()
+        shown = display(made.tally, stream)
+        shown.end()
+        assert stream.getvalue().strip().isprintable()
+        assert "[2J" in stream.getvalue()
 
 
 def test_many_variables():
