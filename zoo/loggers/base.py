@@ -112,7 +112,7 @@ class Logger(Watcher):
         """
         config, _ = read_config(path)
         result: dict[str, Any] | None = None
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             result = json.loads((path / "result.json").read_text())
         outcome = None
         self._open(path, config)
@@ -187,7 +187,7 @@ def recorded(path: Path, steps: int | None) -> Iterator[tuple[dict[str, Any], fl
     with contextlib.suppress(FileNotFoundError), open(path / "metrics.jsonl", "rb") as file:
         for text in itertools.islice(file, steps):
             when = next(clock)
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 line = json.loads(text)
                 if text.endswith(b"\n") and isinstance(line, dict) and {"step", "nfev"} <= set(line):
                     yield line, when
@@ -196,7 +196,7 @@ def recorded(path: Path, steps: int | None) -> Iterator[tuple[dict[str, Any], fl
 def _times(path: Path) -> Iterator[float]:
     """Yield when each step was done, as if the run had never been stopped; without end."""
     start, now = time.time(), 0.0
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
         started = json.loads((path / "meta.json").read_text())["started"]
         start = datetime.datetime.fromisoformat(started).timestamp()
     with contextlib.suppress(OSError):

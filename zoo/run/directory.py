@@ -183,7 +183,7 @@ class RunDirectory:
         now = _decisive(machine())
         try:
             before = _decisive(json.loads((self.path / "meta.json").read_text()))
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             before = now
         changed = [
             f"{name} {before[name]} then, {value} now" for name, value in now.items() if before[name] != value
@@ -323,7 +323,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     events = []
     with contextlib.suppress(OSError):
         for line in (path / "events.jsonl").read_bytes().splitlines():
-            with contextlib.suppress(ValueError, TypeError):
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
                 events.append(dict(json.loads(line)))
     return events
 
@@ -363,7 +363,7 @@ def read_folder(path: Path) -> Path | None:
     """Return the folder in which a run was started; None if it is not known."""
     try:
         folder = Path(json.loads((path / "meta.json").read_text())["folder"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return folder if folder.is_absolute() else None
 
@@ -374,7 +374,7 @@ def read_modules(path: Path) -> tuple[dict[str, str], list[str]]:
         meta = json.loads((path / "meta.json").read_text())
         modules = {str(name): str(file) for name, file in meta["modules"].items() if Path(file).is_absolute()}
         return modules, [str(folder) for folder in meta["path"] if Path(folder).is_absolute()]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}, []
 
 

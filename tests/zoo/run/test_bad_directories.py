@@ -22,6 +22,8 @@ import zoo
 from zoo.core.errors import RunDirectoryError
 from zoo.run import checkpoint, journal, loop
 from zoo.run.digest import digest_of_run
+from zoo.run.directory import read_modules
+from zoo.run.reading import read_recording
 
 ARGUMENTS = {"method": "cma", "budget": 60, "rng": 1}
 LEFT = 11  # evaluations that the run below has still to make
@@ -197,6 +199,20 @@ def test_cut_short(run, whole, entry, share, way):
         assert str(run / entry) in warned
         shutil.rmtree(run / "checkpoints")
         way(run, Counted())
+    assert_same(run, whole)
+
+
+@every_way
+@pytest.mark.parametrize(
+    "entry", ["meta.json", "timings.jsonl", "events.jsonl", "asked.jsonl", "result.json"]
+)
+def test_nested_deeper_than_can_be_read(run, whole, tmp_path, entry, way):
+    before = (run / entry).read_bytes() if entry.endswith("l") and (run / entry).exists() else b""
+    (run / entry).write_bytes(b"[" * 200_000 + b"\n" + before)
+    read_recording(run)
+    zoo.loggers.CSV(tmp_path / "steps.csv").replay(run)
+    assert read_modules(run) == ({}, []) or entry != "meta.json"
+    assert outcome(way, run) == (None, "", LEFT)
     assert_same(run, whole)
 
 
