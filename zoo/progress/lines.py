@@ -65,7 +65,7 @@ class LinesDisplay(Display):
             event,
             nfev=tally.count,
             best=number(tally.best, 7) if tally.has_value else None,
-            found=tally.found,
+            found=tally.found if tally.error is None else None,  # a mean of fresh values was found nowhere
             violation=number(tally.violation, 3) if tally.violation > 0 else None,
             step_size=size,
             seconds=round(tally.elapsed(now)),

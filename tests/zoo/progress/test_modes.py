@@ -190,6 +190,17 @@ def test_lines_of_a_week(clock):
     assert lines[-1].endswith(" seconds=603891 rate=1/s restarted=1")
 
 
+def test_a_mean_of_fresh_values_was_found_nowhere(clock):
+    stream, made = io.StringIO(), MadeUp(noise=True)
+    made.step(50, 0.001)
+    display = LinesDisplay(made.tally, stream)
+    display._tick()
+    assert "best=0.001 found=50" in stream.getvalue()
+    made.end(x=np.zeros(3), fun=0.5, fun_error=0.25)
+    display.end()
+    assert "best=0.5 step_size" in stream.getvalue().splitlines()[-1]
+
+
 def test_a_full_disk():
     class Full(Fake):
         def write(self, text):
