@@ -401,6 +401,8 @@ def test_what_cannot_be_included() -> None:
         ('method.name = "snes"', "method", "snes"),
         ("objective.x0=2x4", "x0", [2.0] * 4),
         ("objective.x0=0x4", "x0", [0.0] * 4),
+        ("objective.x0=-.5E-1x02", "x0", [-0.05] * 2),
+        (f"objective.x0=1.x{'0' * 5000}1", "x0", [1.0]),
         ("objective.x0=[1, 2]", "x0", [1.0, 2.0]),
         ("objective.bounds=[-inf, inf]", "bounds", [[-math.inf, math.inf]] * 3),
         ("job.noise=true", "noise", True),

@@ -12,8 +12,8 @@ from typing import Any
 
 from zoo.experiment_file import lines
 from zoo.experiment_file.problems import ExperimentFileError, Place, Problem, near, shown
+from zoo.experiment_file.tables import TIMES
 
-_TIMES = re.compile(r"[-+]?[\d.]+x\d+")  # as in 0x10, ten zeros; TOML would read a hexadecimal number
 _MOST = 100  # files that one leads to
 _LONGEST = 4000  # digits; Python writes no more than 4300
 _TOO_LARGE = 10**_LONGEST
@@ -259,7 +259,7 @@ def _only(path: tuple[str, ...], value: Any, where: Place) -> Document:
 
 def _value(text: str) -> Any:
     """Return the value that TOML sees in a text, else the text itself."""
-    if _TIMES.fullmatch(text):
+    if TIMES.fullmatch(text):  # TOML would read 0x10 as a hexadecimal number
         return text
     try:
         found = tomllib.loads(f"value = {text}")

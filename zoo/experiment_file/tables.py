@@ -15,7 +15,8 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from zoo.core.validation import MOST_VARIABLES
 from zoo.loggers import NAMES
 
-_TIMES = re.compile(r"([-+]?[\d.]+(?:e[-+]?\d+)?)x(\d+)", re.IGNORECASE)
+TIMES = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)x(\d+)", re.IGNORECASE)
+"""As in 0x10, ten zeros."""
 
 
 class Must:
@@ -91,21 +92,14 @@ def _list(value: Any, *at: int) -> list[Any]:
 
 
 def _start(value: Any) -> Any:
-    if isinstance(value, str):
-        if not (found := _TIMES.fullmatch(value)) or not found[2].strip("0"):
-            raise Wrong
-        _parsed(found[1])
-        if len(found[2]) > len(str(MOST_VARIABLES)) or int(found[2]) > MOST_VARIABLES:
-            raise Wrong(words=f"VALUExDIM with DIM up to {MOST_VARIABLES}")
-        return value
-    return value if isinstance(value, dict) else _row(value)
-
-
-def _parsed(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise Wrong from None
+    if not isinstance(value, str):
+        return value if isinstance(value, dict) else _row(value)
+    found = TIMES.fullmatch(value)
+    if found is None or not (dim := found[2].lstrip("0")):
+        raise Wrong
+    if len(dim) > len(str(MOST_VARIABLES)) or int(dim) > MOST_VARIABLES:
+        raise Wrong(words=f"VALUExDIM with DIM up to {MOST_VARIABLES}")
+    return f"{found[1]}x{dim}"
 
 
 def _row(value: Any, *at: int) -> list[float]:
@@ -144,7 +138,7 @@ def spread(x0: Any) -> Any:
     """Return a start with "0x3" written out: [0.0, 0.0, 0.0]."""
     if not isinstance(x0, str):
         return x0
-    found = _TIMES.fullmatch(x0)
+    found = TIMES.fullmatch(x0)
     assert found is not None
     return [float(found[1])] * int(found[2])
 
