@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -27,7 +28,9 @@ def clean(text: str) -> str:
 
 def print_json(content: Any) -> None:
     """Print something as JSON."""
-    typer.echo(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False))
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    # JSON itself escapes the other characters that terminals obey.
+    typer.echo(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_table(

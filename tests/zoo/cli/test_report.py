@@ -91,6 +91,28 @@ def test_report_on_a_terminal_is_for_people(folder):
     json.loads(call("report", "--json", "--no-html", "runs/cma/2", cwd=folder, terminal=True).stdout)
 
 
+def test_names_cannot_steer_a_terminal(tmp_path):
+    clear = "\x1b[2J\x9b2J"
+    kind = {"kind": "categorical", "choices": [f"a{clear}", "b", "c"], "ordered": False}
+    space = {"names": [f"kind{clear}"], "variables": [kind]}
+    run = runs.log(
+        tmp_path,
+        {"best": [3.0, 2.0], "x": [[0.1, 0.8, 0.2], [0.9, 0.1, 0.2]]},
+        objective={"name": f"loss{clear}"},
+        space=space,
+        method=f"cma{clear}",
+    )
+    for command in ("report", "compare"):
+        done = call(command, run, "--no-html", cwd=tmp_path, terminal=True)
+        assert done.returncode == 0, done.stderr
+        assert "cma\N{REPLACEMENT CHARACTER}[2J" in done.stdout
+        assert "\x1b[2J" not in done.stdout
+        assert "\x9b" not in done.stdout
+    done = call("report", run, "--no-html", "--json", cwd=tmp_path, terminal=True)
+    assert clear[4:] not in done.stdout
+    assert clear in json.loads(done.stdout)["x_best"].popitem()[0]
+
+
 def test_report_where_nothing_can_be_written(folder):
     (folder / "file").write_text("")
     done = call("report", "runs/cma/3", "--out", "file", cwd=folder)
