@@ -162,7 +162,8 @@ def _comparison(section: Section, chosen: np.ndarray[Any, Any] | None) -> Compar
 
 def _unequal(section: Section) -> str:
     """Return in which circumstances runs differ, and whether all groups have the same ones."""
-    alike, uneven = [], []
+    alike: list[str] = []
+    uneven: list[str] = []
     for name, value in _CIRCUMSTANCES.items():
         held = [{value(entry) for entry in group.entries} for group in section.groups]
         count = len(set[Any]().union(*held))
