@@ -33,9 +33,8 @@ class Handout:
         self._is_told: Callable[[int], bool] = bool
         if path is not None:
             for line in path.read_bytes().splitlines() if path.exists() else ():
-                with contextlib.suppress(
-                    ValueError, TypeError, LookupError, RecursionError
-                ):  # of a torn line
+                # A kill may have torn it.
+                with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
                     self._read(json.loads(line))
             with writing(path):
                 self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)

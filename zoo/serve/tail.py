@@ -102,8 +102,7 @@ class Tail:
             data = os.pread(file, length, self._offset)
         self.more = len(data) == length
         whole = data[: data.rfind(b"\n") + 1]
-        if not whole and self.more:
-            self._offset += len(data)
-        self._offset += len(whole)
-        self._mark = (self._mark + whole)[-_MARK:] if whole else self._mark
+        passed = data if not whole and self.more else whole  # of a line that is too long, no more is read
+        self._offset += len(passed)
+        self._mark = (self._mark + passed)[-_MARK:]
         return whole

@@ -95,6 +95,32 @@ def test_what_never_ends_is_passed_over(tmp_path, monkeypatch):
     assert len(found) < 100
 
 
+@pytest.mark.parametrize("before", [b"", b"one\ntwo\n"])
+def test_a_line_that_is_too_long_is_passed_over_once(tmp_path, monkeypatch, before):
+    monkeypatch.setattr(tail_module, "CHUNK", 100)
+    monkeypatch.setattr(tail_module, "_LONGEST", 800)
+    file = tmp_path / "log"
+    tail = Tail(file)
+    file.write_bytes(before)
+    assert tail.read() == before
+    with open(file, "ab") as log:
+        log.write(b"z" * 5000)
+    for _ in range(7):
+        assert tail.read() == b""
+        assert not tail.began_anew
+    assert not tail.more
+    with open(file, "ab") as log:
+        log.write(b"z\nthree\n")
+    found = b""
+    while (data := tail.read()) or tail.more:
+        found += data
+    assert found.endswith(b"z\nthree\n")
+    assert len(found) < 1000
+    file.write_bytes(b"other\n")
+    assert tail.read() == b"other\n"
+    assert tail.began_anew
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_nothing_but_plain_files_is_opened(tmp_path, kind):
     (tmp_path / "secret").write_text("secret\n")
