@@ -782,6 +782,10 @@ def test_an_empty_file_has_no_line() -> None:
     ("text", "message"),
     [
         ('[method]\nname = "cmaa"', 'line 2: `name` must be a method, got "cmaa". Did you mean "cma"?'),
+        (
+            '[method]\nname = "L-BFGS-B"',
+            'line 2: `name` must be a method, got "L-BFGS-B". Did you mean "l-bf',
+        ),
         ('[method]\nname = "zz"', 'line 2: `name` must be a method, got "zz". Valid: cma, '),
         ("[method]\noptions = {sigma = -1}", "line 2: `sigma` must be"),
         ('[execution]\naddress = "auto"', "line 2: `address` is that of a Ray cluster, and `backend` is"),

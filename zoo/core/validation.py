@@ -76,11 +76,11 @@ def check_known(what: str, names: Iterable[str], valid: Iterable[str]) -> None:
             raise TypeError(f"unknown {what} {name!r}.{hint(name, choices)} Valid: {listed(choices)}.")
 
 
-def hint(value: object, valid: Iterable[str]) -> str:
+def hint(value: object, valid: Iterable[str], quote: str = "'", cutoff: float = 0.5) -> str:
     """Return " Did you mean ...?" when something in `valid` is near `value`, else nothing."""
     names = {name.casefold(): name for name in valid}  # scipy writes L-BFGS-B
-    near = difflib.get_close_matches(str(value).casefold(), names, n=1, cutoff=0.5)
-    return f" Did you mean {names[near[0]]!r}?" if near else ""
+    near = difflib.get_close_matches(str(value).casefold(), names, n=1, cutoff=cutoff)
+    return f" Did you mean {quote}{names[near[0]]}{quote}?" if near else ""
 
 
 def printable(text: object) -> str:

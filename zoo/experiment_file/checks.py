@@ -14,9 +14,10 @@ from zoo.arguments import as_region
 from zoo.core.constraints import RETURNED, as_constraints
 from zoo.core.objective import as_objective
 from zoo.core.space import Space, Variable
+from zoo.core.validation import hint
 from zoo.experiment_file import lines, values
 from zoo.experiment_file.imports import found
-from zoo.experiment_file.problems import near, quoted, shown
+from zoo.experiment_file.problems import quoted, shown
 from zoo.experiment_file.sentences import Finding
 from zoo.experiment_file.tables import Execution, Method, Objective, Tables
 from zoo.registry import find, list_methods
@@ -142,14 +143,14 @@ class Checks:
             method = find(said.name, mixed=space is not None and space.grid is not None)
         except ValueError:
             names = [*list_methods(), "auto"]
-            hint = near(said.name, names, '"') or f" Valid: {', '.join(names)}."
-            self._say(("method", "name"), f"`name` must be a method, got {shown(said.name)}.{hint}")
+            nearest = hint(said.name, names, '"') or f" Valid: {', '.join(names)}."
+            self._say(("method", "name"), f"`name` must be a method, got {shown(said.name)}.{nearest}")
             return
         valid = method.options()
         for name in said.options:
             if name not in valid:
-                hint = near(name, valid) or f" Valid: {quoted(valid) or 'none'}."
-                message = f"unknown option `{name}` of method {method.name!r}.{hint}"
+                nearest = hint(name, valid, "`") or f" Valid: {quoted(valid) or 'none'}."
+                message = f"unknown option `{name}` of method {method.name!r}.{nearest}"
                 self._say(("method", "options", name), message)
         options = {name: value for name, value in said.options.items() if name in valid}
         while True:  # with one option less each time, until what is left is right

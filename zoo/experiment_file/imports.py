@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from zoo.experiment_file.problems import near
+from zoo.core.validation import hint
 
 
 def make_importable(folders: Iterable[Path]) -> None:
@@ -34,8 +34,8 @@ def found(key: str, spec: str, folders: Iterable[Path]) -> Any:
     place = _imported(key, spec, module, list(folders))
     for part in name.split("."):
         if not hasattr(place, part):
-            hint = near(part, vars(place), "'")
-            raise ValueError(f"`{key}` is {spec!r}, and {module!r} has no {part!r}.{hint}")
+            nearest = hint(part, vars(place))
+            raise ValueError(f"`{key}` is {spec!r}, and {module!r} has no {part!r}.{nearest}")
         place = getattr(place, part)
     return place
 
@@ -48,10 +48,10 @@ def _imported(key: str, spec: str, module: str, folders: list[Path]) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             names = (path.stem for folder in folders for path in folder.glob("*.py"))
-            hint = near(module, names, "'", cutoff=0.7)
+            nearest = hint(module, names, cutoff=0.7)
             raise ValueError(
                 f"`{key}` is {spec!r}, and no module {error.name!r} is installed or in "
-                f"{', '.join(map(str, folders))}.{hint}"
+                f"{', '.join(map(str, folders))}.{nearest}"
             ) from error
         raise ValueError(_raised(key, spec, module, error)) from error
     except (Exception, SystemExit) as error:

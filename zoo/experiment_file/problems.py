@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -53,12 +52,6 @@ class ExperimentFileError(ValueError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))
-
-
-def near(word: str, valid: Iterable[str], quote: str = "`", cutoff: float = 0.5) -> str:
-    """Return " Did you mean ...?" when something in `valid` is near, else nothing."""
-    found = difflib.get_close_matches(word, list(valid), n=1, cutoff=cutoff)
-    return f" Did you mean {quote}{found[0]}{quote}?" if found else ""
 
 
 def quoted(names: Iterable[str]) -> str:

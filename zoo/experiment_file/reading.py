@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.core.validation import hint
 from zoo.experiment_file import lines
-from zoo.experiment_file.problems import ExperimentFileError, Place, Problem, near, shown
+from zoo.experiment_file.problems import ExperimentFileError, Place, Problem, shown
 from zoo.experiment_file.tables import TIMES
 
 _MOST = 100  # files that one leads to
@@ -150,8 +151,8 @@ def _text(path: Path, asked: Place, problems: list[Problem]) -> str | None:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        hint = near(path.stem, (one.stem for one in path.parent.glob("*.toml")), "'", cutoff=0.6)
-        message = f"there is no such file.{hint[:-2]}.toml'?" if hint else "there is no such file."
+        nearest = hint(path.stem, (one.stem for one in path.parent.glob("*.toml")), cutoff=0.6)
+        message = f"there is no such file.{nearest[:-2]}.toml'?" if nearest else "there is no such file."
     except IsADirectoryError:
         message = "it is a directory, and must be an experiment file."
         if (path / "config.json").exists():

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from zoo.core.validation import hint
 from zoo.experiment_file import tables
 from zoo.experiment_file.lines import Path
-from zoo.experiment_file.problems import near, quoted, shown
+from zoo.experiment_file.problems import quoted, shown
 
 _TABLES: dict[tuple[str, ...], type[tables.Table]] = {
     ("job",): tables.Job,
@@ -57,15 +58,15 @@ def _sentence(kind: str, loc: Path, value: Any, context: dict[str, Any]) -> tupl
         for index in context["at"]:
             path, value = (*path, index), value[index]
         # Texts get what is near them; others are of the wrong type altogether.
-        hint = near(value, context["choices"], '"') if isinstance(value, str) else ""
-        return path, f"{key_name(path)} must be {context['words']}, got {shown(value)}.{hint}"
+        nearest = hint(value, context["choices"], '"') if isinstance(value, str) else ""
+        return path, f"{key_name(path)} must be {context['words']}, got {shown(value)}.{nearest}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         listed = ", ".join(f'"{name}"' for name in _VARIABLES)
         if kind == "union_tag_not_found":
             return path, f"{table_name(path)} must have `type`, one of {listed}."
         tag = value["type"]
-        hint = near(tag, _VARIABLES, '"') if isinstance(tag, str) else ""
-        return (*path, "type"), f"`type` must be one of {listed}, got {shown(tag)}.{hint}"
+        nearest = hint(tag, _VARIABLES, '"') if isinstance(tag, str) else ""
+        return (*path, "type"), f"`type` must be one of {listed}, got {shown(tag)}.{nearest}"
     if kind == "list_type":
         return path, f"{key_name(path)} must be a list, got {shown(value)}."
     return path, f"{table_name(path)} must be a table, got {shown(value)}."
@@ -81,14 +82,14 @@ def unknown(path: Path, model: type[tables.Table]) -> str:
     said = f"unknown key `{key}`{where}."
     if table and key == "include":
         return f"{said} It belongs at the top, before all tables."
-    if hint := near(str(key), valid):
-        return said + hint
+    if nearest := hint(str(key), valid, "`"):
+        return said + nearest
     for name, other in _TABLES.items():
         if key in other.model_fields:
             return f"{said} It belongs in {table_name(name)}."
     for name, other in _TABLES.items():
-        if hint := near(str(key), other.model_fields, cutoff=0.75):
-            return f"{said}{hint[:-1]} in {table_name(name)}?"
+        if nearest := hint(str(key), other.model_fields, "`", cutoff=0.75):
+            return f"{said}{nearest[:-1]} in {table_name(name)}?"
     return f"{said} Valid: {quoted(valid)}."
 
 
