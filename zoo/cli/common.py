@@ -14,9 +14,10 @@ import typer
 
 from zoo.cli import completion
 from zoo.cli.output import clean
+from zoo.run.watching import Watcher
 
 if TYPE_CHECKING:
-    from zoo.run.watching import Watcher
+    from zoo.run.watching import Beginning
 
 _WORKERS, _OUTPUT = "Who evaluates", "What is shown and kept"
 
@@ -171,6 +172,15 @@ def resuming(
     return shlex.join(said)
 
 
+class _Witness(Watcher):
+    """Knows whether there was anything to watch."""
+
+    has_begun = False
+
+    def begin(self, run: Beginning) -> None:
+        self.has_begun = True
+
+
 def watchers(progress: str, logs: Sequence[str], out: Path | str | None) -> list[Watcher]:
     """Return who is to watch a run."""
     import zoo.loggers
@@ -181,10 +191,20 @@ def watchers(progress: str, logs: Sequence[str], out: Path | str | None) -> list
         check_choice("--log", name, zoo.loggers.NAMES)
     table = "steps.csv" if out is None else Path(out) / "steps.csv"
     found: list[Watcher] = [zoo.loggers.make(name, _PLACES.get(name, table)) for name in logs]
+    found += [_Witness()] if logs else []
     shown = Progress(progress)
     # A run that nobody watches does not have to work out its diagnostics at every step.
     is_silent = progress == "none" or (progress == "auto" and chosen(sys.stderr) == "none")
     return found if is_silent else [shown, *found]
+
+
+def point_to_export(watching: Sequence[Watcher], logs: Sequence[str], out: Path | str | None) -> None:
+    """Say how to log a run that had ended before: there was no step of which a logger could be told."""
+    if out is not None and any(isinstance(one, _Witness) and not one.has_begun for one in watching):
+        for name in logs:
+            place = ["--out", str(Path(out) / "steps.csv")] if name == "csv" else []
+            command = shlex.join(["zoo", "export", str(out), "--to", name, *place])
+            _complain(f"the run had ended before, and nothing is logged; `{command}` does that")
 
 
 def shows_panel(watching: Sequence[Watcher]) -> bool:

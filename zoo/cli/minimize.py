@@ -22,6 +22,7 @@ from zoo.cli.common import (
     chosen_workers,
     count,
     explained,
+    point_to_export,
     results_alone,
     resuming,
     shows_panel,
@@ -187,6 +188,7 @@ def minimize(
                 out=out,
                 options=options_of(option or []),
             )
+        point_to_export(watching, log or [], out)
         print_result(result, as_json=as_json, out=out, shown=shows_panel(watching))
 
 

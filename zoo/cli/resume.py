@@ -23,6 +23,7 @@ from zoo.cli.common import (
     Workers,
     chosen_workers,
     explained,
+    point_to_export,
     results_alone,
     resuming,
     shows_panel,
@@ -68,6 +69,7 @@ def resume(
         with results_alone():
             _check_objective(directory)
             result = zoo.resume(directory, workers=chosen, seconds=seconds, callback=watching)
+        point_to_export(watching, log or [], directory)
         print_result(result, as_json=as_json, out=directory, shown=shows_panel(watching))
 
 

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from zoo.cli import completion
-from zoo.cli.common import Json, Log, Progress, explained, results_alone, shows_panel, watchers
+from zoo.cli.common import (
+    Json,
+    Log,
+    Progress,
+    explained,
+    point_to_export,
+    results_alone,
+    shows_panel,
+    watchers,
+)
 from zoo.cli.output import print_code
 from zoo.cli.results import print_result
 
@@ -68,4 +77,5 @@ def run(
         with results_alone():
             watching = watchers(progress, logs, place)
             result = zoo.minimize(**arguments, callback=watching)
+        point_to_export(watching, logs, place)
         print_result(result, as_json=as_json, out=place, shown=shows_panel(watching))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pytest
@@ -141,3 +142,26 @@ def test_no_other_program_is_started(zoo, tmp_path, monkeypatch, command, other)
     monkeypatch.chdir(home)
     assert zoo("resume", "run").json["nfev"] == 40
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("resume", "run"),
+        ("minimize", "zoo.problems:sphere", "--x0", "1x3", "--budget", "60", "--seed", "1", "--out", "run"),
+        ("run", "experiment.toml", "--out", "run"),
+    ],
+)
+def test_how_to_log_what_had_ended_before(zoo, tmp_path, command):
+    (tmp_path / "experiment.toml").write_text(
+        'objective = {function = "zoo.problems:sphere", x0 = "1x3"}\nstop = {budget = 60}\njob = {seed = 1}\n'
+    )
+    assert "logged" not in zoo("run", "experiment.toml", "--log", "csv", "--out", "other").err
+    zoo("run", "experiment.toml", "--out", "run")
+    done = zoo(*command, "--log", "csv")
+    advice = re.findall("nothing is logged; `zoo (.*)` does that", done.err)
+    assert advice == ["export run --to csv --out run/steps.csv"]
+    assert not (tmp_path / "run/steps.csv").exists()
+    assert zoo(*advice[0].split()).status == 0
+    assert (tmp_path / "run/steps.csv").read_text() == (tmp_path / "other/steps.csv").read_text()
+    assert "logged" not in zoo(*command).err
