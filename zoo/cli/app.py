@@ -2,8 +2,8 @@
 
 Results go to standard output: as JSON, or for people where that is a terminal. All else goes to standard
 error.
-Exit codes: 0 done, 2 usage, 3 the objective or the workers failed, 130 and 143 stopped by SIGINT and SIGTERM
-with a checkpoint.
+Exit codes: 0 done, 1 standard output takes no more, 2 usage, 3 the objective or the workers failed, 130 and 143
+stopped by SIGINT and SIGTERM with a checkpoint.
 
 Other distributions add commands through the entry point group `gradfree.commands`: a name, and
 "module:attribute" of a function or a `typer.Typer`.
@@ -11,6 +11,7 @@ Other distributions add commands through the entry point group `gradfree.command
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import importlib.metadata
@@ -25,6 +26,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import zoo
+from zoo.cli.common import NO_ROOM
 from zoo.cli.output import clean
 from zoo.core.errors import ZooWarning
 from zoo.core.validation import hint
@@ -182,8 +184,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = app(arguments, prog_name="zoo", standalone_mode=False)
     except KeyboardInterrupt:
         status = 130
-    except BrokenPipeError:  # whoever read has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        if error.errno not in (*NO_ROOM, errno.EPIPE):
+            raise
+        if error.errno != errno.EPIPE:  # there, whoever read has seen enough, as `head` has
+            typer.echo(f"zoo: cannot write: {error}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it would raise again
         status = 1
     except Exception as error:
         # Typer's own errors, which have had other homes in other versions.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import sys
@@ -63,6 +64,7 @@ Log = Annotated[
         autocompletion=completion.loggers,
     ),
 ]
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # no fault in what was typed
 _PLACES = {"tensorboard": "logs", "mlflow": "mlruns", "wandb": "."}
 
 
@@ -103,7 +105,12 @@ def explained(resume: str | None = None, *, is_one_run: bool = True) -> Iterator
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise
-    except (ValueError, TypeError, OSError, ImportError, RunDirectoryError) as error:
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        _complain(_in_our_words(str(error)))
+        raise typer.Exit(2) from None
+    except (ValueError, TypeError, ImportError, RunDirectoryError) as error:
         _complain(_in_our_words(str(error)))
         raise typer.Exit(2) from None
     except ZooError as error:

@@ -56,3 +56,11 @@ def test_errors_and_warnings_are_no_commands_to_the_terminal(zoo, tmp_path):
     assert "warning: \N{REPLACEMENT CHARACTER}[1mtake heed" in done.err
     assert "ValueError: \N{REPLACEMENT CHARACTER}[2J" in done.err
     assert "\x1b" not in done.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("command", [RUN, ("list", "methods"), ("list", "--json")])
+def test_a_full_disk_is_no_wrong_usage(tmp_path, command):
+    done = shell("> /dev/full", *command, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "zoo: cannot write: [Errno 28] No space left on device\n"
