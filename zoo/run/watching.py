@@ -123,10 +123,10 @@ class Watchers:
                 if name != "end":
                     with contextlib.suppress(Exception):  # of which the first one is told
                         watcher.end(None)
-        for watcher, error in failed:  # after all are told, since a filter may make it an error
+        for watcher, because in failed:  # after all are told, since a filter may make it an error
             warnings.warn(
                 f"{type(watcher).__name__} failed and watches this run no longer, which goes on: "
-                f"{type(error).__name__}: {error}",
+                f"{type(because).__name__}: {because}",
                 ZooWarning,
                 stacklevel=2,
             )
