@@ -2,8 +2,8 @@
 
 Results go to standard output: as JSON, or for people where that is a terminal. All else goes to standard
 error.
-Exit codes: 0 done, 1 standard output takes no more, 2 usage, 3 the objective or the workers failed, 130 and 143
-stopped by SIGINT and SIGTERM with a checkpoint.
+Exit codes: 0 done, 1 standard output takes no more, 2 usage, 3 the objective or the workers failed, 130 and
+143 stopped by SIGINT and SIGTERM with a checkpoint.
 
 Other distributions add commands through the entry point group `gradfree.commands`: a name, and
 "module:attribute" of a function or a `typer.Typer`.

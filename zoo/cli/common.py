@@ -65,7 +65,7 @@ Log = Annotated[
     ),
 ]
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # no fault in what was typed
-_PLACES = {"tensorboard": "logs", "mlflow": "mlruns", "wandb": "."}
+PLACES = {"tensorboard": "logs", "mlflow": "mlruns", "wandb": "."}
 
 
 def count(text: str) -> int:
@@ -197,7 +197,7 @@ def watchers(progress: str, logs: Sequence[str], out: Path | str | None) -> list
     for name in logs:
         check_choice("--log", name, zoo.loggers.NAMES)
     table = "steps.csv" if out is None else Path(out) / "steps.csv"
-    found: list[Watcher] = [zoo.loggers.make(name, _PLACES.get(name, table)) for name in logs]
+    found: list[Watcher] = [zoo.loggers.make(name, PLACES.get(name, table)) for name in logs]
     found += [_Witness()] if logs else []
     shown = Progress(progress)
     # A run that nobody watches does not have to work out its diagnostics at every step.

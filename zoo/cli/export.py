@@ -12,19 +12,13 @@ from typing import Annotated
 import typer
 
 from zoo.cli import completion
-from zoo.cli.common import explained
-
-_PLACES = {"csv": "", "tensorboard": "logs", "mlflow": "mlruns", "wandb": "."}
-
-
-def _names(incomplete: str) -> list[str]:
-    return [name for name in _PLACES if name.startswith(incomplete)]
+from zoo.cli.common import PLACES, explained
 
 
 def export(
     directory: Annotated[Path, typer.Argument(help="Directory of the run.", autocompletion=completion.runs)],
     to: Annotated[
-        str, typer.Option(help="csv, tensorboard, mlflow or wandb.", autocompletion=_names)
+        str, typer.Option(help="csv, tensorboard, mlflow or wandb.", autocompletion=completion.loggers)
     ] = "csv",
     out: Annotated[
         str | None,
@@ -48,7 +42,7 @@ def export(
         import zoo.loggers
         from zoo.core.validation import check_choice
 
-        check_choice("--to", to, _PLACES)
+        check_choice("--to", to, zoo.loggers.NAMES)
         if to == "csv" and out is None:
             with tempfile.TemporaryDirectory() as beside:
                 path = Path(beside) / "steps.csv"
@@ -57,6 +51,6 @@ def export(
                     shutil.copyfileobj(file, sys.stdout)
                     sys.stdout.flush()
             return
-        place = out or _PLACES[to]
+        place = out or PLACES[to]
         zoo.loggers.make(to, place).replay(directory)
         typer.echo(f"zoo: {directory} is now in {place}", err=True)
