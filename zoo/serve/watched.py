@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections import Counter, deque
 from pathlib import Path
@@ -146,11 +147,13 @@ class Watched:
         last = json_object(lines[-1]) if lines else {}
         step, nfev, best = (finite(last.get(name)) for name in ("step", "nfev", "best"))
         times = [json_object(line) for line in last_lines(self.path / "timings.jsonl")[-_FEW:]]
-        clock = [finite(entry.get("seconds")) or 0.0 for entry in times]
+        clock = [(finite(t.get("seconds")) or 0.0) + (finite(t.get("earlier")) or 0.0) for t in times]
         if times and step and nfev:
             # Either log may be ahead of the other: what waits in the memory of the run is not here yet.
             self._note_progress(clock[-1], nfev / step * (finite(times[-1].get("step")) or step))
-        pace = max((b - a for a, b in zip([0.0, *clock], clock, strict=False)), default=0.0)
+        is_whole = bool(times) and times[0].get("step") == 1
+        known = [0.0, *clock] if is_whole else clock
+        pace = max((b - a for a, b in itertools.pairwise(known)), default=0.0)
         if self._result:
             nfev, best = (finite(self._result.get(name)) for name in ("nfev", "fun"))
         objective = self._config.get("objective")

@@ -96,6 +96,18 @@ def test_silence_means_stopped_unless_steps_take_long(tmp_path):
     assert seen(slow)["status"] == "stopped"
 
 
+def test_time_at_work_is_that_of_all_processes(tmp_path):
+    path = under_way(tmp_path / "run", 0)
+    times = [{"step": n, "seconds": 1.0 * n} for n in range(1, 6)]
+    times += [{"step": n, "seconds": n - 5.0, "earlier": 5.0} for n in range(6, 41)]
+    for entry in times:
+        step(path, entry["step"])
+    (path / "timings.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in times))
+    assert seen(path)["seconds"] == 40.0
+    age(path, 100)  # far beyond the time that a step takes, though not beyond what all of them did
+    assert seen(path)["status"] == "stopped"
+
+
 def test_waiting_for_the_first_step(tmp_path):
     path = under_way(tmp_path / "run", 0)
     age(path, 1000)
