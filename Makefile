@@ -21,7 +21,7 @@ demo: $(INSTALLED)
 
 # In the order in which they are found: what needs Ray, and with it both cores, comes last.
 test: lint
-	$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart=0
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

@@ -122,8 +122,9 @@ class Terminal:
 
     def finish(self) -> tuple[int, str]:
         """Read to the end; return the exit code and what came on standard output."""
+        deadline = time.monotonic() + 60
         while self._read():
-            pass
+            assert time.monotonic() < deadline, "\n".join(self.screen.lines)
         out, _ = self.process.communicate(timeout=60)
         return self.process.returncode, out.decode()
 
