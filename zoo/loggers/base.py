@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import datetime
 import hashlib
@@ -55,7 +56,7 @@ class Outcome(NamedTuple):
     is_complete: bool
 
 
-class Logger(Watcher):
+class Logger(Watcher, abc.ABC):
     """Passes on what a run logs.
 
     A run that goes on is told to the tool as if it had never been stopped: `open` says how many steps are
@@ -72,17 +73,17 @@ class Logger(Watcher):
         self._steps_there = 0
         self._subject: Subject
 
+    @abc.abstractmethod
     def open(self, subject: Subject) -> int:
         """Get ready, and return the number of the last step that need not be written again."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def write(self, line: Line, when: float) -> None:
         """Write a step down; `when` it was done, in seconds since 1970."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def close(self, outcome: Outcome | None) -> None:
         """Write the end down, None if nothing is known of it, and let go of everything."""
-        raise NotImplementedError
 
     def begin(self, run: Beginning) -> None:
         self._open(run.path, run.config)
