@@ -13,6 +13,7 @@ from pathlib import Path
 from zoo.core.errors import RunDirectoryError, ZooWarning
 
 _PAUSE = 0.002  # seconds between two looks whether a lock is free
+_GRACE = 0.2  # seconds for which a child that was just forked may have it after its parent was killed
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _locks: dict[int, tuple[int, int]] = {}  # by descriptor, which file it is
 
@@ -34,8 +35,9 @@ def locked(path: Path, wait: float) -> int:
             f"{path} cannot be written: {error.strerror}. A run needs a directory that it may write to: copy "
             "this one, or choose another; `zoo report --out ELSEWHERE` shows it as it is."
         ) from error
-    status, until = os.fstat(handle), time.monotonic() + wait
+    status = os.fstat(handle)
     file = status.st_dev, status.st_ino
+    until = time.monotonic() + (wait if file in _locks.values() else max(wait, _GRACE))
     while True:
         try:
             # The operating system lets go of it when the process ends, however it ends.

@@ -339,9 +339,9 @@ def test_no_end_is_no_overflow() -> None:
 def test_diagnostics() -> None:
     method = ZOSGD()
     known = method.diagnostics(states(method, bowl, 3)[-1])
-    assert set(known) == {"value", "smoothing", "step_size", "noise"}
+    assert set(known) == {"current_value", "smoothing", "step_size", "noise"}
     textbook = ZOSGD(learning_rate=0.1, smoothing=0.1)
-    assert set(textbook.diagnostics(states(textbook, bowl, 3)[-1])) == {"value", "smoothing"}
+    assert set(textbook.diagnostics(states(textbook, bowl, 3)[-1])) == {"current_value", "smoothing"}
 
 
 @pytest.mark.parametrize(
