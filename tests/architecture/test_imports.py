@@ -20,6 +20,7 @@ ROWS = (
     "zoo.estimators",
     "zoo.updates",
     "zoo.methods",
+    "zoo.consensus",
     "zoo.wrappers",
     "zoo.registry",
     "zoo.execution",

@@ -1,0 +1,188 @@
+"""Where swarms are: any number of them at once, as anchors in double precision and offsets from there.
+
+Particle i of swarm m is at anchor_m + offset_mi. Multiplicative noise needs the relative precision of the
+distance to the consensus point: a coordinate held in single precision as it is would be rounded onto the
+consensus point as soon as the swarm is seven digits narrower than that is far from 0, and stay there for ever,
+unless the point is 0 itself. So the anchor, which moves with the consensus point, is kept in float64, and
+offsets may be float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array, Like, array_module, to_numpy
+from zoo.core.rng import Key
+from zoo.core.state import state
+from zoo.core.types import Candidates, Known
+from zoo.methods.population import inside
+
+Matrix = np.ndarray[Any, Any]
+
+STARTS = ("normal", "uniform")
+
+
+@state
+class Frame:
+    """What swarms were begun with and keep.
+
+    Attributes:
+        keys: Of each swarm.
+        like: Kind, dtype and device of the rows asked for.
+        work: The same, with the dtype that offsets have.
+        bounds: Box, or None.
+        x0: Start, shape (dim,), float64, inside the box.
+        scale: Shape (dim,), float64.
+        budget: Evaluations there will be of each swarm, or None.
+    """
+
+    keys: tuple[Key, ...]
+    like: Like
+    work: Like
+    bounds: Bounds | None
+    x0: Array
+    scale: Matrix
+    budget: int | None
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates."""
+        return len(self.scale)
+
+    @property
+    def wide(self) -> Like:
+        """What anchors are: of the same kind and device, in double precision."""
+        return Like(self.like.kind, "float64", self.like.device)
+
+
+def begin(
+    x0: Array,
+    keys: Sequence[Key],
+    bounds: Bounds | None,
+    scale: Any,
+    budget: int | None,
+    precision: str = "double",
+) -> Frame:
+    """Return the frame of some swarms.
+
+    Args:
+        x0: Start, shape (dim,).
+        keys: One for each swarm.
+        bounds: Box, or None.
+        scale: A number or shape (dim,).
+        budget: Evaluations of each swarm, or None.
+        precision: Of offsets, "single" or "double".
+
+    Raises:
+        ValueError: `x0` is no vector, or `scale` is not above 0.
+    """
+    like = Like.of(x0)
+    dtype = "float32" if precision == "single" else "float64"
+    wide = Like(like.kind, "float64", like.device)
+    start = wide.asarray(x0) + 0
+    if start.ndim != 1 or not len(start):
+        raise ValueError(f"`x0` must have shape (dim,), got {tuple(start.shape)}.")
+    spread = np.array(np.broadcast_to(np.asarray(to_numpy(scale), np.float64), (len(start),)))
+    if not (np.isfinite(spread).all() and (spread > 0).all()):
+        raise ValueError(f"`scale` must be finite and above 0 everywhere, got {scale!r}.")
+    if bounds is not None:
+        start = bounds.map(start, "clip")
+    return Frame(tuple(keys), like, Like(like.kind, dtype, like.device), bounds, start, spread, budget)
+
+
+def scatter(frame: Frame, count: int, start: str, known: Known | None = None) -> Array:
+    """Return where particles begin, as offsets from x0, shape (m, count, dim).
+
+    A coordinate is uniform between its walls where both are finite. Else it is x0 + scale * z, with z standard
+    normal, or uniform in [-1, 1] with start "uniform", mirrored at the one wall it may have. The best points that
+    are known come first, then x0 itself.
+    """
+    work, wide, dim = frame.work, frame.wide, frame.dim
+    scale = wide.asarray(frame.scale)
+    xp = array_module(scale)
+    swarms = []
+    for key in frame.keys:
+        law = key.fold("start", start)
+        if start == "normal":
+            offsets = scale * law.normal(0, count, dim, like=wide)
+        else:
+            offsets = scale * (2 * law.uniform(0, count, dim, like=wide) - 1)
+        if frame.bounds is not None:
+            lower, upper = frame.bounds.sides(scale)
+            boxed = xp.isfinite(lower) & xp.isfinite(upper)
+            shares = key.fold("start", "box").uniform(0, count, dim, like=wide)
+            low, high = xp.where(boxed, lower, 0), xp.where(boxed, upper, 0)
+            offsets = xp.where(boxed, (1 - shares) * low + shares * high - frame.x0, offsets)
+            offsets = frame.bounds.map(frame.x0 + offsets) - frame.x0
+        fixed = 0
+        if known is not None:
+            order = known.order
+            order = order[inside(frame.bounds, known.points[order])][:count]
+            fixed = len(order)
+            offsets[:fixed] = wide.asarray(known.points[order]) - frame.x0
+        if fixed < count and not (fixed and bool((offsets[:fixed] == 0).all(1).any())):
+            offsets[fixed] = 0
+        swarms.append(work.asarray(offsets))
+    return xp.stack(swarms)
+
+
+class Particles(Candidates):
+    """Particles of some swarms, swarm by swarm, made when their rows are wanted.
+
+    Args:
+        like: Kind, dtype and device of rows.
+        bounds: Box that rows are clipped to, or None.
+        anchor: Shape (m, dim), float64.
+        offsets: Shape (m, n, dim).
+    """
+
+    __slots__ = ("anchor", "bounds", "like", "offsets")
+
+    def __init__(self, like: Like, bounds: Bounds | None, anchor: Array, offsets: Array) -> None:
+        self.like, self.bounds, self.anchor, self.offsets = like, bounds, anchor, offsets
+
+    @property
+    def dim(self) -> int:
+        return int(self.offsets.shape[2])
+
+    def __len__(self) -> int:
+        return int(self.offsets.shape[0] * self.offsets.shape[1])
+
+    def rows(self, start: int, stop: int) -> Array:
+        count = int(self.offsets.shape[1])
+        parts = []
+        while start < stop:
+            swarm, first = divmod(start, count)
+            last = min(count, first + stop - start)
+            parts.append(place(self.like, self.bounds, self.anchor[swarm], self.offsets[swarm, first:last]))
+            start += last - first
+        return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts)
+
+
+def place(like: Like, bounds: Bounds | None, anchor: Array, offsets: Array) -> Array:
+    """Return the points anchor + offsets as the user's kind of array, inside the box."""
+    if like.dtype == "float32" and bounds is None and str(offsets.dtype).endswith("float32"):
+        return offsets + like.asarray(anchor)
+    x = like.asarray(anchor + offsets)
+    return x if bounds is None else bounds.map(x, "clip")
+
+
+def confine(frame: Frame, anchor: Array, offsets: Array) -> Array:
+    """Return offsets of points inside the box, for those of any; shapes (m, dim) and (m, n, dim)."""
+    if frame.bounds is None:
+        return offsets
+    xp = array_module(offsets)
+    lower, upper = frame.bounds.sides(anchor)
+    low, high = frame.work.asarray(lower - anchor)[:, None], frame.work.asarray(upper - anchor)[:, None]
+    return xp.minimum(xp.maximum(offsets, low), high)
+
+
+def spread_of(offsets: Array, centre: Array | None = None) -> Matrix:
+    """Return the root mean square distance of a coordinate from the anchors, or from `centre`, shape (m,)."""
+    away = offsets if centre is None else offsets - centre[:, None]
+    with np.errstate(over="ignore"):
+        return np.sqrt(np.asarray(to_numpy((away * away).mean((1, 2))), np.float64))

@@ -1,0 +1,222 @@
+"""Gibbs weights, the consensus point, and how both are put together from blocks of particles.
+
+The consensus point of particles x_i with energies f_i at inverse temperature alpha is
+
+    c = sum_i w_i x_i / sum_i w_i,    w_i = exp(-alpha (f_i - min f)).
+
+The shift by the least energy changes no ratio, and leaves exponents of at most 0: nothing overflows, and
+sum_i w_i lies between 1 and the number of particles, however large alpha is. Failed evaluations are infinite
+energies and have weight 0. At alpha = inf only the best particles count, all of them alike; at alpha = 0 all
+that have an energy.
+
+Arrays of energies have shape (..., n): any number of swarms at once. They are float64 numpy arrays; what is
+averaged may be of any kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.core.device import Array
+
+Matrix = np.ndarray[Any, Any]
+
+_BLOCKS = 16  # at most, of the particles of a swarm
+_BLOCK_ROWS = 64  # particles of a block at least, but for the last
+_ALIGNED = 16  # blocks begin at multiples of it, so that sums over them find memory aligned as it is alone
+
+
+def boundaries(num_particles: int) -> tuple[int, ...]:
+    """Return the boundaries 0, ..., n of the blocks that sums over particles are made of.
+
+    They depend on the number of particles alone, so that a swarm spread over workers adds up the same numbers
+    in the same order.
+
+    Example:
+        >>> boundaries(100), boundaries(1000)[:4], len(boundaries(10**6)) - 1
+        ((0, 64, 100), (0, 64, 128, 192), 16)
+    """
+    height = max(_BLOCK_ROWS, -(-num_particles // (_BLOCKS * _ALIGNED)) * _ALIGNED)
+    return (*range(0, num_particles, height), num_particles)
+
+
+def energies_of(values: Matrix) -> Matrix:
+    """Return values as energies: infinite where an evaluation failed."""
+    return np.where(np.isnan(values), np.inf, values)
+
+
+def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix) -> Matrix:
+    """Return exp(-alpha (energy - lowest)); 0 where an energy is infinite.
+
+    Args:
+        energies: Shape (..., n).
+        lowest: Shape (...,), at most the least energy.
+        alpha: Shape (...,), from 0 to infinity.
+    """
+    alpha, lowest = np.asarray(alpha)[..., None], np.asarray(lowest)[..., None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        above = energies - lowest
+        if np.isinf(alpha).any():
+            weights = np.where(np.isinf(alpha), (above == 0) * 1.0, np.exp(-np.minimum(alpha, 1e300) * above))
+        else:
+            weights = np.exp(-alpha * above)
+    return np.where(np.isfinite(energies), np.where(np.isnan(weights), 1.0, weights), 0.0)
+
+
+def gibbs_weights(energies: Matrix, alpha: Any) -> Matrix:
+    """Return the weights of particles, which add up to 1; all 0 where every energy is infinite.
+
+    Args:
+        energies: Shape (..., n); NaN and infinities count for nothing.
+        alpha: Inverse temperature, a number or shape (...,).
+
+    Example:
+        >>> gibbs_weights(np.array([1.0, 1.0, np.nan, 3.0]), np.inf).tolist()
+        [0.5, 0.5, 0.0, 0.0]
+    """
+    energies = energies_of(np.asarray(energies, np.float64))
+    alpha = np.broadcast_to(np.asarray(alpha, np.float64), energies.shape[:-1])
+    weights = boltzmann(energies, energies.min(-1), alpha)
+    total = weights.sum(-1, keepdims=True)
+    return weights / np.where(total > 0, total, 1.0)
+
+
+def weighted_sum(weights: Matrix, points: Array) -> Array:
+    """Return sum_i w_i x_i of each swarm, as float64.
+
+    Args:
+        weights: Shape (m, n).
+        points: Shape (m, n, dim).
+    """
+    if isinstance(points, np.ndarray):
+        return (weights.astype(points.dtype)[:, None] @ points)[:, 0].astype(np.float64)
+    import torch
+
+    row = torch.from_numpy(weights).to(device=points.device, dtype=points.dtype)[:, None]
+    return torch.bmm(row, points)[:, 0].double()
+
+
+def consensus_point(points: Array, values: Matrix, alpha: float) -> Array:
+    """Return the consensus point of one swarm, shape (dim,), float64.
+
+    Args:
+        points: Shape (n, dim).
+        values: Shape (n,); NaN is failed.
+        alpha: Inverse temperature.
+
+    Raises:
+        ValueError: All evaluations failed.
+
+    Example:
+        >>> consensus_point(np.array([[0.0], [1.0], [5.0]]), np.array([2.0, 2.0, np.nan]), 10.0).tolist()
+        [0.5]
+    """
+    weights = gibbs_weights(values, alpha)
+    if not weights.any():
+        raise ValueError("`values` must have a finite entry at least: all evaluations failed.")
+    return weighted_sum(weights[None], points[None])[0]
+
+
+def effective_sample_size(weights: Matrix) -> Matrix:
+    """Return (sum w)^2 / sum w^2 over the last axis: how many particles the consensus point is a mean of."""
+    total, squares = weights.sum(-1), (weights**2).sum(-1)
+    return total**2 / np.where(squares > 0, squares, 1.0)
+
+
+class Sums(NamedTuple):
+    """What a block of particles adds to the consensus point; what is sent of it, whatever is spread.
+
+    Attributes:
+        lowest: Least energy of the block, infinite if all failed, shape (m,).
+        total: Z = sum exp(-alpha (f - lowest)), shape (m,).
+        squares: The sum of the squares of these, shape (m,).
+        moment: S = sum exp(-alpha (f - lowest)) x, shape (m, dim), float64.
+    """
+
+    lowest: Matrix
+    total: Matrix
+    squares: Matrix
+    moment: Array
+
+
+def block_sums(energies: Matrix, points: Array, alpha: Matrix) -> Sums:
+    """Return the sums over one block, energies of shape (m, n) and points of shape (m, n, dim)."""
+    lowest = energies.min(-1)
+    weights = boltzmann(energies, lowest, alpha)
+    return Sums(lowest, weights.sum(-1), (weights**2).sum(-1), weighted_sum(weights, points))
+
+
+def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
+    """Return the sums over several blocks, in their order.
+
+    Example:
+        >>> energies, points = np.array([[3.0, 1.0, 2.0]]), np.array([[[1.0], [2.0], [4.0]]])
+        >>> alpha = np.ones(1)
+        >>> whole = block_sums(energies, points, alpha)
+        >>> parts = [block_sums(energies[:, i : i + 1], points[:, i : i + 1], alpha) for i in range(3)]
+        >>> bool(np.allclose(merge(parts, alpha).moment, whole.moment, atol=1e-15))
+        True
+    """
+    lowests = np.stack([part.lowest for part in parts], -1)  # (m, parts)
+    lowest = lowests.min(-1)
+    shares = boltzmann(lowests, lowest, alpha)
+    total, squares = np.zeros_like(lowest), np.zeros_like(lowest)
+    moment = parts[0].moment * 0
+    for index, part in enumerate(parts):
+        share = shares[:, index]
+        total, squares = total + share * part.total, squares + share**2 * part.squares
+        moment = moment + _column(share, moment) * part.moment
+    return Sums(lowest, total, squares, moment)
+
+
+def centre(sums: Sums) -> Array:
+    """Return the weighted mean, shape (m, dim), float64; 0 where all evaluations failed."""
+    safe = np.where(sums.total > 0, sums.total, 1.0)
+    return sums.moment / _column(safe, sums.moment)
+
+
+def _column(numbers: Matrix, like: Array) -> Array:
+    """Return numbers of shape (m,) as a column on the device of an array."""
+    if isinstance(like, np.ndarray):
+        return numbers[:, None]
+    import torch
+
+    return torch.from_numpy(numbers).to(like.device)[:, None]
+
+
+def alpha_of(energies: Matrix, share: float, before: Matrix) -> Matrix:
+    """Return the inverse temperature at which the effective sample size is a share of the particles.
+
+    It falls as alpha grows, from the number of particles that have an energy to that of the best ones, and the
+    equation is solved in log alpha, for energies of any scale.
+
+    Args:
+        energies: Shape (m, n).
+        share: Of the particles that have an energy, above 0 and below 1.
+        before: What to return where any alpha would do, or none, shape (m,).
+
+    Example:
+        >>> energies = 1e8 * np.random.default_rng(0).random((1, 1000))
+        >>> alpha = alpha_of(energies, 0.5, np.ones(1))
+        >>> round(float(effective_sample_size(gibbs_weights(energies, alpha))[0]), 6)
+        500.0
+    """
+    valid = np.isfinite(energies)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        above = np.where(valid, energies - energies.min(-1, keepdims=True), np.inf)
+        above = np.where(valid, np.minimum(above, 1e307), np.inf)
+        widest = np.where(valid, above, 0.0).max(-1)
+        least = np.where(above > 0, above, np.inf).min(-1)
+    wanted = share * valid.sum(-1)
+    solvable = np.isfinite(least) & (widest > 0)
+    low = np.log(np.where(solvable, 1e-9, 1.0)) - np.log(np.where(solvable, widest, 1.0))
+    high = np.log(800.0) - np.log(np.where(solvable, least, 1.0))
+    for _ in range(64):
+        middle = (low + high) / 2
+        weights = boltzmann(np.where(valid, above, np.inf), np.zeros(len(energies)), np.exp(middle))
+        many = effective_sample_size(weights) > wanted
+        low, high = np.where(many, middle, low), np.where(many, high, middle)
+    return np.where(solvable, np.exp((low + high) / 2), before)
