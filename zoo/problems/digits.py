@@ -17,12 +17,12 @@ _TRAINED = 1437  # of the 1797 images; the others are for tests
 class Digits(Objective):
     """Cross-entropy of a classifier of handwritten digits on a mini-batch, for many weights at a time.
 
-    Images have 8 x 8 pixels from 0 to 1 and one of ten labels. Without hidden units the classifier is softmax
-    regression with 650 weights; with h of them there are 65 h weights before the ReLU and 10 (h + 1) behind it.
-    A point is all weights: for each unit its 64 inputs' and then its bias.
+    Images have 8 x 8 pixels from 0 to 1 and one of ten labels. Without hidden units the classifier is
+    softmax regression with 650 weights; with h of them there are 65 h weights before the ReLU and
+    10 (h + 1) behind it. A point is all weights: for each unit its 64 inputs' and then its bias.
 
-    Which images are in the batch follows from the key: within a step all points see the same ones, whatever the
-    worker, and two steps see different ones. So points are to be evaluated with `noise=True`.
+    Which images are in the batch follows from the key: within a step all points see the same ones,
+    whatever the worker, and two steps see different ones. So points are to be evaluated with `noise=True`.
 
     Args:
         batch_size: Images of a batch, drawn with replacement; None for all that are trained on.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn.datasets  # noqa: F401 - what it imports draws from Python's generator, once
 import torch
 
 from zoo.core.rng import Key
