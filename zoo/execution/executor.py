@@ -94,6 +94,8 @@ class Executor(abc.ABC):
         on_error: str = "raise",
         event: Callable[[dict[str, Any]], None] | None = None,
         account: Account | None = None,
+        logged: int = 8,
+        lenient: bool = False,
     ) -> Shards:
         """Return stateful parts, which last until the executor is closed.
 
@@ -104,6 +106,10 @@ class Executor(abc.ABC):
                 the reply an error, and the value NaN.
             event: Called with what is worth a line in `events.jsonl`.
             account: Where losses are counted.
+            logged: Messages that a part made anew may have to handle once more: after as many of them it is
+                asked for a snapshot, or earlier where they are large.
+            lenient: Whether a part that ended or outlasted its worker, alone on it, is visited once more with
+                nothing evaluated by `query.units`, so that what it holds can be evaluated elsewhere.
 
         Raises:
             TypeError: The factory cannot be sent to workers, or this executor has nowhere to keep parts.
@@ -180,12 +186,23 @@ class Serial(Executor):
         on_error: str = "raise",
         event: Callable[[dict[str, Any]], None] | None = None,
         account: Account | None = None,
+        logged: int = 8,
+        lenient: bool = False,
     ) -> Shards:
         from zoo.execution.shards import Alone, Shards  # which stand on this file
 
         if not self._open:
             raise RuntimeError("`shards` works inside `with executor.open(objective)` only.")
-        made = Shards(Alone(self._objective), factory, n, on_error=on_error, event=event, account=account)
+        made = Shards(
+            Alone(self._objective),
+            factory,
+            n,
+            on_error=on_error,
+            event=event,
+            account=account,
+            logged=logged,
+            lenient=lenient,
+        )
         self._shards.append(made)
         return made
 

@@ -8,6 +8,7 @@ has it handle once more what it has handled since, with the values on record in 
 from __future__ import annotations
 
 import abc
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from zoo.core.device import Array, is_torch
 from zoo.core.errors import Interrupt
 from zoo.core.objective import Objective, failure_of
 from zoo.core.rng import Key
-from zoo.core.types import Failure, Reply, Rows
+from zoo.core.types import Candidates, Failure, Reply, Rows
 from zoo.execution.executor import LIMIT_SECONDS
 from zoo.execution.packing import decode, encode, encode_whole
 
@@ -106,13 +107,15 @@ class PartReply(NamedTuple):
 class Query:
     """Evaluates points for a part: `query(x)`, with x of shape (k, dim), or (dim,) for one point.
 
-    It returns float64 of shape (k,), or one float, NaN where the evaluation failed.
+    It returns float64 of shape (k,), or one float, NaN where the evaluation failed. A part that holds candidates
+    of a search has `units` evaluate them, as the executor would.
 
     Args:
         objective: What is evaluated.
         key: Randomness of the part in this call; each query folds in its number.
         known: Values on record, by query, which are not evaluated again.
         replayed: Whether all values must be on record.
+        aside: Whether `units` is to evaluate nothing.
     """
 
     def __init__(
@@ -122,11 +125,13 @@ class Query:
         known: Sequence[np.ndarray[Any, Any]] = (),
         *,
         replayed: bool = False,
+        aside: bool = False,
     ) -> None:
         self.values: list[np.ndarray[Any, Any]] = []
         self.failures: list[Failure] = []
         self.retries = 0
         self._objective, self._key, self._known, self._replayed = objective, key, known, replayed
+        self._until = -math.inf if aside else None  # when `units` begins nothing more
 
     def __call__(self, x: Array) -> Any:
         x = x if is_torch(x) else np.asarray(x)
@@ -138,22 +143,66 @@ class Query:
         if values is None and not self._replayed:
             values = self._evaluate(rows, number)
         if values is None or len(values) != len(rows):
-            raise RuntimeError(
-                f"query {number} is not the one that is on record. What a part queries may depend on its "
-                "state, the message and the key alone, and `restore` must bring back all of its state."
-            )
+            raise _off_the_record(number)
         self.values.append(values)
         return values.copy() if x.ndim == 2 else float(values[0])
 
-    def _evaluate(self, rows: Array, number: int) -> np.ndarray[Any, Any]:
-        """Evaluate points, and once more those of which the evaluation raises."""
-        objective = self._objective
-        if not isinstance(objective, Objective):
+    def units(self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int) -> Reply:
+        """Evaluate consecutive units of a step of a search, as the executor's own `evaluate` would.
+
+        Their values depend on the key and the step alone, not on which part has them, and nothing is tried
+        again here: an evaluation that raised is a failure of the reply, and what follows from it is up to whoever
+        keeps the step's ledger.
+
+        Args:
+            candidates: What holds these rows.
+            boundaries: First row of each unit, and one past the last row.
+            key: Randomness of the search's evaluations.
+            step: Number of the step.
+
+        Returns:
+            The values of the first of these units, as many as there was time for; the first unit of a message
+            in any case, unless the part is set aside (see `Executor.shards`). Failures are known only where
+            the values were not on record.
+        """
+        number = len(self.values)
+        start, began = boundaries[0], time.perf_counter()
+        if number < len(self._known):
+            values = self._known[number]
+            if start + len(values) not in boundaries:
+                raise _off_the_record(number)
+            reply = Reply(start, values)
+        elif self._replayed:
+            raise _off_the_record(number)
+        elif self._until is not None and began > self._until:
+            reply = Reply(start, np.empty(0))
+        else:
+            if self._until is None:
+                self._until = began + LIMIT_SECONDS
+            reply = self._checked.evaluate_units(
+                candidates, boundaries, key=key, step=step, limit=self._until - began
+            )
+            if reply.interrupted:
+                raise Interrupt
+            reply.values.flags.writeable = False
+        before = sum(map(len, self.values)) - start
+        self.failures += [failure._replace(row=before + failure.row) for failure in sorted(reply.failures)]
+        self.values.append(reply.values)
+        return reply
+
+    @property
+    def _checked(self) -> Objective:
+        if not isinstance(self._objective, Objective):
             raise TypeError(
                 "a part queries its `objective`, or else the one that the executor was opened with; it must "
-                f"be an Objective (`zoo.core.objective.as_objective` adapts functions), got {objective!r}."
+                "be an Objective (`zoo.core.objective.as_objective` adapts functions), got "
+                f"{self._objective!r}."
             )
-        candidates = Rows(rows)
+        return self._objective
+
+    def _evaluate(self, rows: Array, number: int) -> np.ndarray[Any, Any]:
+        """Evaluate points, and once more those of which the evaluation raises."""
+        objective, candidates = self._checked, Rows(rows)
         boundaries = objective.units(candidates)
 
         def evaluated(part: Sequence[int]) -> Reply:
@@ -175,6 +224,13 @@ class Query:
         self.retries += len(raised)
         values.flags.writeable = False  # from here on they are a record
         return values
+
+
+def _off_the_record(number: int) -> RuntimeError:
+    return RuntimeError(
+        f"query {number} is not the one that is on record. What a part queries may depend on its "
+        "state, the message and the key alone, and `restore` must bring back all of its state."
+    )
 
 
 class Packed(NamedTuple):
@@ -228,6 +284,7 @@ class Visit(NamedTuple):
         history: What to make it from, or None if the worker has it.
         known: Values on record of its queries.
         snapshot: Whether to send its state along with the reply.
+        aside: Whether its queries of units are to evaluate nothing.
     """
 
     part: int
@@ -235,6 +292,7 @@ class Visit(NamedTuple):
     history: History | None = None
     known: tuple[np.ndarray[Any, Any], ...] = ()
     snapshot: bool = False
+    aside: bool = False
 
 
 class Outcome(NamedTuple):
@@ -284,7 +342,7 @@ class Home:
                 raise LookupError(f"part {number} is not on this worker.")
             if visit.message is not None:
                 own = objective if part.objective is None else part.objective
-                query = Query(own, key, visit.known)
+                query = Query(own, key, visit.known, aside=visit.aside)
                 answer = part.handle(visit.message.load(), key, query)
                 blame = "its reply cannot be pickled: "
                 reply = Packed.whole(answer)

@@ -122,6 +122,8 @@ class Pooled(Executor):
         on_error: str = "raise",
         event: Callable[[dict[str, Any]], None] | None = None,
         account: Account | None = None,
+        logged: int = 8,
+        lenient: bool = False,
     ) -> Shards:
         if self._crew is None:
             raise RuntimeError("`shards` works inside `with executor.open(objective)` only.")
@@ -134,6 +136,8 @@ class Pooled(Executor):
             on_error=on_error,
             event=event,
             account=account,
+            logged=logged,
+            lenient=lenient,
         )
         self._shards.append(made)
         return made

@@ -22,7 +22,7 @@ from zoo.core.errors import EvaluationError, Interrupt, WorkerError
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.types import Failure
-from zoo.core.validation import check_choice, check_count
+from zoo.core.validation import check_choice, check_count, check_flag
 from zoo.execution import interrupts
 from zoo.execution.crew import Crew, Dispatch, Hand, Plan
 from zoo.execution.executor import LIMIT_SECONDS
@@ -31,7 +31,9 @@ from zoo.execution.packing import encode, summary
 from zoo.execution.parts import Done, History, Logged, Outcome, Packed, Part, PartReply, Trip, Visit
 from zoo.execution.transport import Transport
 
-_LOGGED = 8  # messages, after which a part is asked for a snapshot
+LOGGED = 8
+"""Messages, after which a part is asked for a snapshot."""
+
 _LOGGED_BYTES = 2**20  # of log, from which on one is asked for earlier, if it is not larger itself
 
 
@@ -55,11 +57,11 @@ class _Track:
     weight: int = 0
     handled: int = 0
 
-    def is_due(self, weight: int) -> bool:
+    def is_due(self, weight: int, most: int) -> bool:
         """Return whether a snapshot is to come with the reply to a message of that weight."""
         largest = max(_LOGGED_BYTES, self.snapshot.size if self.snapshot else 0)
         # Not of all parts in the same call.
-        return (self.handled + self.number) % _LOGGED == 0 or self.weight + weight > largest
+        return (self.handled + self.number) % most == 0 or self.weight + weight > largest
 
     def settle(self, snapshot: Packed) -> None:
         """Take a snapshot of the state it is in."""
@@ -98,6 +100,7 @@ class _Common(NamedTuple):
     max_attempts: int
     event: Callable[[dict[str, Any]], None] | None
     account: Account
+    lenient: bool
 
     def abroad(self, hand: Hand) -> _Abroad:
         """Return what is known of these shards at a worker."""
@@ -202,7 +205,9 @@ class Call(Plan):
         parts = [part for dispatch in dispatches for part in dispatch.what]
         for part in parts:
             self._attempts[part] += alone and len(parts) == 1
-            if self._attempts[part] >= self._common.max_attempts:
+            if self._attempts[part] and self._set_aside(part):
+                self._suspects.append(part)
+            elif self._attempts[part] >= self._common.max_attempts:
                 self._give_up(part, "crashed", f"took its worker along {self._attempts[part]} times")
             else:
                 self._suspects.append(part)
@@ -210,12 +215,23 @@ class Call(Plan):
     def hung(self, dispatch: Dispatch, queued: list[Dispatch]) -> None:
         if dispatch.size > 1:
             self._suspects.extend(dispatch.what)
+        elif self._set_aside(dispatch.what[0]):
+            self._suspects.append(dispatch.what[0])
         else:
             self._give_up(dispatch.what[0], "hung", f"took more than {self._common.timeout:g} s")
 
     def event(self, **fields: Any) -> None:
         if self._common.event is not None:
             self._common.event(fields)
+
+    def _set_aside(self, part: int) -> bool:
+        """Have a part visited once more without evaluating anything, if that is allowed and not tried yet."""
+        visit = self._visits[part]
+        if not self._common.lenient or visit.aside:
+            return False
+        self._visits[part] = visit._replace(aside=True)
+        self._attempts[part] = 0
+        return True
 
     def _queued(self, hand: Hand, hands: Mapping[int, Hand]) -> list[int]:
         """Return the parts that wait for a worker, or some that it is to make anew."""
@@ -239,7 +255,8 @@ class Call(Plan):
         # To be made anew may take as long as to handle each message of the log, and to be made.
         histories = [history for part in parts if (history := self._visits[part].history) is not None]
         most = max((2 + len(history.log) for history in histories), default=1)
-        return most * self._common.timeout + (LIMIT_SECONDS if len(parts) > 1 else 0.0)
+        # Others of the trip may come first, and of what a part queries as units, the first ones.
+        return most * self._common.timeout + LIMIT_SECONDS
 
     def _take(self, outcome: Outcome, hand: Hand) -> None:
         part, error, known = outcome.part, outcome.error, self._known.get(outcome.part, PartReply())
@@ -335,6 +352,8 @@ class Shards:
         on_error: str = "raise",
         event: Callable[[dict[str, Any]], None] | None = None,
         account: Account | None = None,
+        logged: int = LOGGED,
+        lenient: bool = False,
     ) -> None:
         self.num_queries = 0
         if account is not None and not isinstance(account, Account):
@@ -348,7 +367,11 @@ class Shards:
         if not callable(factory):
             raise TypeError(f"`factory` must be callable as factory(index), got {factory!r}.")
         sent = factory if isinstance(crew, Alone) else _packed("`factory`", factory)
-        self._common = _Common(name, sent, self._tracks, timeout, crew.max_attempts, event, self.account)
+        self._logged = check_count("logged", logged)
+        lenient = check_flag("lenient", lenient)
+        self._common = _Common(
+            name, sent, self._tracks, timeout, crew.max_attempts, event, self.account, lenient
+        )
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -410,7 +433,8 @@ class Shards:
             body = packed[id(message)]
             weights[part] = body.size // copies[id(message)]
             values = known[part].values if part in known else ()
-            visits.append(Visit(part, body, None, values, self._tracks[part].is_due(weights[part])))
+            due = self._tracks[part].is_due(weights[part], self._logged)
+            visits.append(Visit(part, body, None, values, due))
         self._rebalance()
         call = self._drive(visits, key, known=known, on_error=self._on_error, record=record)
         for visit in visits:
