@@ -26,20 +26,21 @@ Matrix = np.ndarray[Any, Any]
 
 _BLOCKS = 16  # at most, of the particles of a swarm
 _BLOCK_ROWS = 64  # particles of a block at least, but for the last
-_ALIGNED = 16  # blocks begin at multiples of it, so that sums over them find memory aligned as it is alone
+_ALIGNED = 256  # bytes, to which GPUs align memory; the kernel that multiplies may depend on it
 
 
 def boundaries(num_particles: int) -> tuple[int, ...]:
     """Return the boundaries 0, ..., n of the blocks that sums over particles are made of.
 
     They depend on the number of particles alone, so that a swarm spread over workers adds up the same numbers
-    in the same order.
+    in the same order. They are those between the calls of an objective of many points, too, so that a worker
+    that has a block can evaluate it.
 
     Example:
         >>> boundaries(100), boundaries(1000)[:4], len(boundaries(10**6)) - 1
         ((0, 64, 100), (0, 64, 128, 192), 16)
     """
-    height = max(_BLOCK_ROWS, -(-num_particles // (_BLOCKS * _ALIGNED)) * _ALIGNED)
+    height = max(_BLOCK_ROWS, -(-num_particles // _BLOCKS))
     return (*range(0, num_particles, height), num_particles)
 
 
@@ -95,6 +96,8 @@ def weighted_sum(weights: Matrix, points: Array) -> Array:
         return (weights.astype(points.dtype)[:, None] @ points)[:, 0].astype(np.float64)
     import torch
 
+    if points.is_cuda and points.data_ptr() % _ALIGNED:
+        points = points.clone()  # so that a block among others is added up as it is alone
     row = torch.from_numpy(weights).to(device=points.device, dtype=points.dtype)[:, None]
     return torch.bmm(row, points)[:, 0].double()
 

@@ -107,8 +107,8 @@ class PartReply(NamedTuple):
 class Query:
     """Evaluates points for a part: `query(x)`, with x of shape (k, dim), or (dim,) for one point.
 
-    It returns float64 of shape (k,), or one float, NaN where the evaluation failed. A part that holds candidates
-    of a search has `units` evaluate them, as the executor would.
+    It returns float64 of shape (k,), or one float, NaN where the evaluation failed. A part that holds
+    candidates of a search has `units` evaluate them, as the executor would.
 
     Args:
         objective: What is evaluated.
@@ -151,8 +151,8 @@ class Query:
         """Evaluate consecutive units of a step of a search, as the executor's own `evaluate` would.
 
         Their values depend on the key and the step alone, not on which part has them, and nothing is tried
-        again here: an evaluation that raised is a failure of the reply, and what follows from it is up to whoever
-        keeps the step's ledger.
+        again here: an evaluation that raised is a failure of the reply, and what follows from it is up to
+        whoever keeps the ledger of the step.
 
         Args:
             candidates: What holds these rows.
