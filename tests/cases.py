@@ -97,6 +97,7 @@ CASES = (
         {"batch_size": 5, "num_candidates": 100, "num_refined": 1, "max_points": 40},
     ),
     Case("pso", _RANKS, ROSENBROCK),
+    Case("cbo-pso", _RANKS, SPHERE, {"num_particles": 20}),
     Case("nelder-mead", _FIXED | {"monotone"}, ROSENBROCK, {"restarts": True}),
     Case("powell", _FIXED, ROSENBROCK, {"restarts": True}),
     Case("cobyqa", _FIXED, EXPENSIVE, {"restarts": True}),

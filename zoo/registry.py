@@ -284,6 +284,16 @@ _OWN = (
         traits=("global", "ranks"),
     ),
     Method(
+        "cbo-pso",
+        "zoo.consensus.particle_swarm:ConsensusPSO",
+        "a swarm with inertia and memory, drawn to a consensus point",
+        "Grassi and Pareschi 2021",
+        dims=(1, 1000),
+        batch="40",
+        cost="n d",
+        traits=("global", "separable"),
+    ),
+    Method(
         "lbfgs",
         "zoo.methods.lbfgs:LBFGS",
         "quasi-Newton on differences, several step lengths at once",

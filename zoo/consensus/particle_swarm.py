@@ -55,9 +55,9 @@ class ConsensusPSO:
         x  <-  x + dt v
 
     c is the consensus point, y the best point that the particle has been at, xi and xi' are standard normal,
-    D(z) xi is z_j xi_j in coordinate j for "anisotropic" noise and |z| xi for "isotropic" noise. With memory c
-    is the weighted mean of the y, without it of the x. At inertia 0 the divisor is dt, v is the move divided
-    by dt, and what is left is consensus-based optimization, with the same random numbers the same path.
+    D(z) xi is z_j xi_j in coordinate j for "anisotropic" noise and |z| xi for "isotropic" noise. With memory
+    c is the weighted mean of the y, without it of the x. At inertia 0 the divisor is dt, v is the move over
+    dt, and what is left is consensus-based optimization, with the same random numbers the same path.
 
     Both attractions point at what attracts: CBXpy 1.0.4 has them the other way around, and its swarms fly
     apart. Our noise takes x - c where others take c - x, which is the same law.
@@ -143,17 +143,17 @@ class ConsensusPSO:
         if pull >= most:
             what = "`drift` + `memory_drift`" if self.memory else "`drift`"
             raise ValueError(
-                f"{what} must be below {most:.3g} at this `inertia` and `dt`, got {pull:.3g}: particles would "
-                "overshoot further and further. Take a smaller `dt`, or say `allow_divergence=True`."
+                f"{what} must be below {most:.3g} at this `inertia` and `dt`, got {pull:.3g}: particles "
+                "would overshoot further and further. Take a smaller `dt`, or say `allow_divergence=True`."
             )
         if self.noise == "anisotropic":
             total = math.hypot(self.sigma, self.memory_sigma if self.memory else 0.0)
             most = (dynamics.LARGEST_NOISE - 0.7 * m / (m + (1 - m) * dt)) * (1 - m) / math.sqrt(dt)
             if total > most:
                 raise ValueError(
-                    f"`sigma` must be at most {most:.3g} at this `inertia` and `dt`, got {total:.3g}, that of "
-                    "`memory_sigma` included: the swarm may fly apart. Take a smaller `sigma` or `dt`, or say "
-                    "`allow_divergence=True`."
+                    f"`sigma` must be at most {most:.3g} at this `inertia` and `dt`, got {total:.3g}, that "
+                    "of `memory_sigma` included: the swarm may fly apart. Take a smaller `sigma` or `dt`, or "
+                    "say `allow_divergence=True`."
                 )
 
     @property

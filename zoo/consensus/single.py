@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -126,7 +127,7 @@ def gather(swarm: Swarm, energies: Matrix, alpha: float, points: Array | None = 
     """
     points, alphas = swarm.offsets if points is None else points, np.array([alpha])
     edges = weights.boundaries(swarm.size)
-    blocks = zip(edges[:-1], edges[1:], strict=True)
+    blocks = itertools.pairwise(edges)
     sums = weights.merge(
         [weights.block_sums(energies[:, a:b], points[:, a:b], alphas) for a, b in blocks], alphas
     )
@@ -188,9 +189,7 @@ def finished(swarm: Swarm, tolx: float) -> str | None:
     widest = np.asarray(to_numpy(array_module(rows).amax(rows, 0)))
     rounding = 4 * frame.like.epsilon * np.abs(to_numpy(swarm.anchor[0]))
     if (widest <= np.maximum(tolx * frame.scale, rounding)).all():
-        return (
-            f"tolx: all particles are within {tolx} of the scale of the consensus point, or within rounding"
-        )
+        return f"tolx: all particles are within {tolx} of the scale of the consensus, or within rounding"
     return None
 
 

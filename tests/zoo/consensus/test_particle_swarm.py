@@ -1,3 +1,5 @@
+"""`cbo-pso` is consensus-based optimization at no inertia, and contracts at any."""
+
 from __future__ import annotations
 
 import math
