@@ -31,35 +31,58 @@ LARGEST_NOISE = 1.5  # above which they may not contract at all
 
 
 def move(
-    v: Array, xi: Array, a: float, u: float, noise: str, integrator: str, truncation: float = math.inf
+    v: Array,
+    xi: Array,
+    a: float,
+    u: float,
+    noise: str,
+    integrator: str,
+    truncation: float = math.inf,
+    out: Array | None = None,
 ) -> Array:
     """Return offsets from the consensus point after one step.
 
     Args:
-        v: Offsets before it, shape (m, n, dim); not written to.
-        xi: Standard normal numbers of the same shape, which may be written to.
+        v: Offsets before it, shape (m, n, dim).
+        xi: Standard normal numbers of the same shape; neither is written to.
         a: drift * dt.
         u: sigma * sqrt(dt).
         noise: One of `NOISES`.
         integrator: One of `INTEGRATORS`.
         truncation: Distance at which noise stops growing.
+        out: Where to write the result, or None for new memory.
+
+    Example:
+        >>> v, xi = np.full((1, 1, 2), 2.0), np.array([[[1.0, -1.0]]])
+        >>> move(v, xi, 0.5, 0.25, "anisotropic", "euler-maruyama").tolist()
+        [[[1.5, 0.5]]]
     """
     xp = array_module(v)
+    if out is None:
+        out = xp.empty_like(v)
     kept = math.exp(-a) if integrator == "exponential" else 1 - a
+    # One operation after the other, none fused: processors round fused ones in another way at the end of an
+    # array than before it, and a particle would depend on who is worked on together with it.
+    if xi.dtype == out.dtype:
+        xp.multiply(xi, u, out=out)
+    else:
+        out[...] = xi
+        out *= u
     if noise == "isotropic":
         size = xp.sqrt((v * v).sum(-1))[..., None]
-        xi *= u * (size if math.isinf(truncation) else size.clip(max=truncation))
-        return v * kept + xi
-    if not math.isinf(truncation):
-        xi *= u * v.clip(-truncation, truncation)
-        return v * kept + xi
-    xi *= u
-    if integrator == "exponential":
-        xi -= a + u * u / 2
-        return v * xp.exp(xi)
-    xi += kept
-    xi *= v
-    return xi
+        out *= size if math.isinf(truncation) else size.clip(max=truncation)
+        out += v * kept
+    elif not math.isinf(truncation):
+        out *= v.clip(-truncation, truncation)
+        out += v * kept
+    elif integrator == "exponential":
+        out -= a + u * u / 2
+        xp.exp(out, out=out)
+        out *= v
+    else:
+        out += kept
+        out *= v
+    return out
 
 
 def contraction(a: float, u: float, noise: str = "anisotropic", dim: int = 1) -> float:

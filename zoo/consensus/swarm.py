@@ -2,9 +2,9 @@
 
 Particle i of swarm m is at anchor_m + offset_mi. Multiplicative noise needs the relative precision of the
 distance to the consensus point: a coordinate held in single precision as it is would be rounded onto the
-consensus point as soon as the swarm is seven digits narrower than that is far from 0, and stay there for ever,
-unless the point is 0 itself. So the anchor, which moves with the consensus point, is kept in float64, and
-offsets may be float32.
+consensus point as soon as the swarm is seven digits narrower than that is far from 0, and stay there for
+ever, unless the point is 0 itself. So the anchor, which moves with the consensus point, is kept in float64,
+and offsets may be float32.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def begin(
 def scatter(frame: Frame, count: int, start: str, known: Known | None = None) -> Array:
     """Return where particles begin, as offsets from x0, shape (m, count, dim).
 
-    A coordinate is uniform between its walls where both are finite. Else it is x0 + scale * z, with z standard
-    normal, or uniform in [-1, 1] with start "uniform", mirrored at the one wall it may have. The best points that
-    are known come first, then x0 itself.
+    A coordinate is uniform between its walls where both are finite. Else it is x0 + scale * z, with z
+    standard normal, or uniform in [-1, 1] with start "uniform", mirrored at the one wall it may have. The best
+    points that are known come first, then x0 itself.
     """
     work, wide, dim = frame.work, frame.wide, frame.dim
     scale = wide.asarray(frame.scale)
@@ -157,18 +157,31 @@ class Particles(Candidates):
         parts = []
         while start < stop:
             swarm, first = divmod(start, count)
-            last = min(count, first + stop - start)
-            parts.append(place(self.like, self.bounds, self.anchor[swarm], self.offsets[swarm, first:last]))
-            start += last - first
+            whole = (stop - start) // count if first == 0 else 0
+            if whole:  # swarms at a time
+                these, last = slice(swarm, swarm + whole), count
+            else:
+                these, last = slice(swarm, swarm + 1), min(count, first + stop - start)
+            placed = place(self.like, self.bounds, self.anchor[these, None], self.offsets[these, first:last])
+            parts.append(placed.reshape(-1, self.dim))
+            start += len(parts[-1])
+        if not parts:
+            return self.like.asarray(self.anchor[:0])
         return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts)
 
 
 def place(like: Like, bounds: Bounds | None, anchor: Array, offsets: Array) -> Array:
     """Return the points anchor + offsets as the user's kind of array, inside the box."""
-    if like.dtype == "float32" and bounds is None and str(offsets.dtype).endswith("float32"):
-        return offsets + like.asarray(anchor)
-    x = like.asarray(anchor + offsets)
-    return x if bounds is None else bounds.map(x, "clip")
+    if like.dtype == "float32" and str(offsets.dtype).endswith("float32"):
+        x = offsets + like.asarray(anchor)
+    else:
+        x = like.asarray(anchor + offsets)
+    if bounds is not None:
+        xp = array_module(x)
+        lower, upper = bounds.sides(x)
+        xp.maximum(x, lower, out=x)
+        xp.minimum(x, upper, out=x)
+    return x
 
 
 def confine(frame: Frame, anchor: Array, offsets: Array) -> Array:
