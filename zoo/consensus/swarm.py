@@ -98,8 +98,8 @@ def scatter(frame: Frame, count: int, start: str, known: Known | None = None) ->
     """Return where particles begin, as offsets from x0, shape (m, count, dim).
 
     A coordinate is uniform between its walls where both are finite. Else it is x0 + scale * z, with z
-    standard normal, or uniform in [-1, 1] with start "uniform", mirrored at the one wall it may have. The best
-    points that are known come first, then x0 itself.
+    standard normal, or uniform in [-1, 1] with start "uniform", mirrored at the one wall it may have. The
+    best points that are known come first, then x0 itself.
     """
     work, wide, dim = frame.work, frame.wide, frame.dim
     scale = wide.asarray(frame.scale)
