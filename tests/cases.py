@@ -8,6 +8,10 @@ Traits, each a promise that is tested:
 * "scaling": the search is the same for a f + b, a > 0, up to rounding.
 * "deterministic": as long as the method does not start again, its key changes nothing.
 * "monotone": the search is the same, to the last bit, for any increasing function of f.
+
+And one that takes promises back:
+
+* "manifold": candidates stay on a surface through x0. Bounds are refused, and one variable alone has no room.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ class Problem:
 SPHERE = Problem("sphere", (1.0, -2.0, 1.5, 0.5, -1.0, 2.0, 1.0, -0.5), 400)
 ELLIPSOID = Problem("ellipsoid", (1.0, -2.0, 1.5, 0.5, -1.0), 600)
 ROSENBROCK = Problem("rosenbrock", (-1.2, 1.0, -0.5, 0.5), 800)
+SPHERICAL = Problem("rosenbrock", (-1.0, 1.0, -1.0, 1.0), 800)  # the optimum is as far from 0 as the start
 EXPENSIVE = Problem("rosenbrock", (-1.2, 1.0, -0.5), 40)
 
 
@@ -108,5 +113,6 @@ CASES = (
     Case("dual-annealing", frozenset({"translation"}), ELLIPSOID),
     Case("direct", _FIXED, SPHERE),
     Case("nsga2", _RANKS, SPHERE, {"population_size": 20}),
+    Case("cbo-manifold", frozenset({"scaling", "monotone", "manifold"}), SPHERICAL),
     Case("random", _RANKS, None),
 )

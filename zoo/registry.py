@@ -394,6 +394,16 @@ _OWN = (
         traits=("global", "objectives"),
     ),
     Method(
+        "cbo-manifold",
+        "zoo.consensus.manifold_cbo:ManifoldCBO",
+        "consensus on a sphere, or among orthonormal columns",
+        "Fornasier et al. 2021",
+        dims=(2, 1000),
+        batch="20",
+        cost="n d",
+        traits=("global",),
+    ),
+    Method(
         "random",
         "zoo.methods.random_search:RandomSearch",
         "no method at all, to compare with",

@@ -13,7 +13,7 @@ import pytest
 import zoo
 from tests.cases import CASES, Case, Problem
 from tests.contracts.functions import bowl, constant
-from tests.contracts.test_contracts import START, all_methods, may_be_flat
+from tests.contracts.test_contracts import START, all_methods, lacking, may_be_flat
 
 # Methods that take differences say so where the objective is constant, which some tests mean it to be.
 pytestmark = pytest.mark.filterwarnings("ignore:the objective did not change:zoo.core.errors.ZooWarning")
@@ -101,7 +101,7 @@ def test_minus_infinity_is_a_failure(case: Case) -> None:
     assert result.x[0] > 0.5
 
 
-@all_methods
+@lacking("manifold")
 def test_bounds(case: Case) -> None:
     fun = Counted()
     bounds = [(0.0, 0.9), (-2.0, None), (None, 2.0), (0.25, 0.25)]
