@@ -87,8 +87,9 @@ class ConsensusHopping:
     replicated workers is the n values. A failed point has weight 0; in a step in which all fail x stays. With
     bounds, points are clipped to the box before they are evaluated and averaged.
 
-    Departures from the paper: pairs (see `mirrored`); alpha follows from the sample unless it is given; sigma
-    is in units of `scale`; the search starts at the best known point.
+    Departures from the paper: pairs (see `mirrored`), unless it is False; alpha follows from the sample,
+    unless it or tau is given; sigma falls by a factor of .98 with every hop, in the paper with every 100
+    (`decay_every`), and is in units of `scale`; the search starts at the best known point.
 
     Args:
         num_particles: Points of a step, n.
@@ -98,10 +99,10 @@ class ConsensusHopping:
         tau: Length of the implicit gradient step, in units of scale^2: alpha = tau / sigma^2. None where
             it is not fixed. Not with `alpha`.
         sample_share: ESS / n, where neither alpha nor tau is given; above 0 and below 1.
-        mirrored: Whether points come in pairs x + s z, x - s z. Half of the noise of the mean cancels, all of
-            it where f does not change.
+        mirrored: Whether points come in pairs x + s z, x - s z. What pairs have in common cancels: all noise
+            of the mean where f does not change, or is even about x, as near a minimum.
         decay: What sigma is multiplied by after every `decay_every` hops, above 0 and at most 1. At a fixed
-            width the search ends in a cloud about as wide as its hops are off.
+            width the search ends in a cloud as wide as its hops are off.
         decay_every: Hops between two such times.
         tolx: Stop when sigma has fallen to less than this; 0 for never.
 
@@ -110,25 +111,25 @@ class ConsensusHopping:
         ValueError: An argument is outside its range, or both `alpha` and `tau` are given.
 
     Example:
-        >>> method = ConsensusHopping(num_particles=40, sigma=0.1)
+        >>> method = ConsensusHopping(num_particles=40)
         >>> state = method.init(np.ones(3), key=Key(0))
-        >>> for _ in range(100):
+        >>> for _ in range(50):
         ...     x = method.ask(state).rows(0, 40)
         ...     state = method.tell(state, Evaluations((x**2).sum(1)))
-        >>> bool((method.recommend(state) ** 2).sum() < 0.01)
+        >>> bool((method.recommend(state) ** 2).sum() < 1e-6)
         True
 
     Source: K. Riedl, T. Klock, C. Geldhauser and M. Fornasier, Gradient is All You Need?, 2023,
     https://arxiv.org/abs/2306.09778
     """
 
-    num_particles: int = 100
+    num_particles: int = 50
     sigma: float = 1.0
     alpha: float | None = None
     tau: float | None = None
     sample_share: float = 0.5
     mirrored: bool = True
-    decay: float = 1.0
+    decay: float = 0.98
     decay_every: int = 1
     tolx: float = 1e-12
 
