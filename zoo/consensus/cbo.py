@@ -1,20 +1,35 @@
-"""Consensus-based optimization: particles that drift towards a consensus point and diffuse around it."""
+"""Consensus-based optimization: particles that drift towards a consensus point and diffuse around it.
+
+A step is made of what is done to particles, which may be any range of them, and of what is common to all:
+
+    take     values of particles, into their memories                           any range
+    best_of  the best point among them                                          any range
+    elect    the best point so far                                              common
+    heat     the inverse temperature                                            common
+    weigh    sums of weights and of weighted points                             blocks of `weights.boundaries`
+    agree    the consensus point, from the sums of all blocks in their order    common
+    order    what every particle is told: d numbers and a few                   common
+    move     particles by it, each with numbers of its own                      any range
+
+`CBO.tell` is these in a row, on all particles. A swarm in shards calls the same functions on parts of it, and
+so comes to the same bytes.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf  # by its own name, as the repr of a method writes it
 from typing import Any
 
 import numpy as np
 
-from zoo.consensus import dynamics, noise, weights
+from zoo.consensus import choices, dynamics, guard, noise, schedules, weights
 from zoo.consensus.swarm import STARTS, Frame, Particles, begin, confine, place, scatter, spread_of
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, array_module, to_numpy
-from zoo.core.errors import ZooWarning
 from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Candidates, Evaluations, Known
@@ -25,13 +40,95 @@ from zoo.core.validation import (
     check_fraction,
     check_number,
     check_positive,
+    check_probability,
 )
 from zoo.methods.population import CHECK_EVERY
 
 Matrix = np.ndarray[Any, Any]
 
-SCHEDULES = ("constant", "multiply", "effective-sample-size", "cooling")
-_REACH = 1e4  # units of scale from the consensus point, which no particle goes beyond
+MEMORIES = ("none", "greedy", "local")
+CORRECTIONS = ("none", "heaviside", "smooth")
+MOVING = ("all", "batch")
+
+REACH = 1e4
+"""Units of `scale` from the consensus point, beyond which no particle is let."""
+
+
+@state
+class Members:
+    """Some particles of each swarm, in a row.
+
+    Attributes:
+        start: Number of the first.
+        offsets: Where they are, from the anchors, shape (m, k, dim).
+        memory: The best points they have been at, from there too, shape (m, k, dim); no rows without memory.
+        remembered: Values there, infinite where there is none yet, shape (m, k); no columns without memory.
+        energies: Values of the last step, infinite where failed or not asked for, shape (m, k).
+    """
+
+    start: int
+    offsets: Array
+    memory: Array
+    remembered: Matrix
+    energies: Matrix
+
+    @property
+    def stop(self) -> int:
+        """One past the number of the last."""
+        return self.start + int(self.offsets.shape[1])
+
+    @property
+    def points(self) -> Array:
+        """What takes part in the consensus."""
+        return self.memory if self.memory.shape[1] else self.offsets
+
+    @property
+    def heights(self) -> Matrix:
+        """Values of these points."""
+        return self.remembered if self.memory.shape[1] else self.energies
+
+    def cut(self, start: int, stop: int) -> Members:
+        """Return those of some numbers; views."""
+        if (start, stop) == (self.start, self.stop):
+            return self
+        rows = slice(start - self.start, stop - self.start)
+        parts = (self.offsets, self.memory, self.remembered, self.energies)
+        return Members(start, *(part[:, rows] for part in parts))
+
+
+def join(parts: Sequence[Members]) -> Members:
+    """Return members that follow each other as one."""
+    xp = array_module(parts[0].offsets)
+    return Members(
+        parts[0].start,
+        xp.concatenate([part.offsets for part in parts], 1),
+        xp.concatenate([part.memory for part in parts], 1),
+        np.concatenate([part.remembered for part in parts], 1),
+        np.concatenate([part.energies for part in parts], 1),
+    )
+
+
+@state
+class Move:
+    """What all particles are told when they move.
+
+    Attributes:
+        number: Moves before this one.
+        count: Particles of a swarm.
+        anchor: The consensus points, from which particles are measured from now on, shape (m, dim), float64.
+        shift: How far these have moved, shape (m, dim), float64.
+        sigma: Strength of the noise.
+        height: Values of the consensus points, shape (m,), where the drift is corrected by them; else empty.
+        restart: Which swarms are shaken, shape (m,); empty where none is.
+    """
+
+    number: int
+    count: int
+    anchor: Array
+    shift: Array
+    sigma: float
+    height: Matrix
+    restart: Matrix
 
 
 @state
@@ -43,30 +140,36 @@ class CBOState:
         step: Steps told.
         nfev: Evaluations told, of each swarm.
         moves: Times that particles have moved.
+        count: Particles of a swarm.
+        awaits: Whether the value of the consensus point is asked for next.
         anchor: The consensus points, shape (m, dim), float64; x0 before there are any.
-        offsets: Where the particles are from there, shape (m, n, dim).
-        memory: The best points that they have been at, from there too, shape (m, n, dim); no rows without memory.
-        remembered: Values there, infinite where there is none yet, shape (m, n).
+        shift: Steps that they last made, or make when their value has come, shape (m, dim), float64.
         best: The best point of each swarm, shape (m, dim), float64.
         best_value: Its value, infinite before there is one, shape (m,).
         alpha: Inverse temperatures, shape (m,).
         sample_size: Effective sample sizes of the last consensus points, shape (m,).
-        energies: What is kept while the values of the consensus points are awaited, shape (m, n); else no rows.
+        still: For how many moves the consensus points have stood still, shape (m,).
+        accepted: Explorers that found something better than their memory in the last step, shape (m,).
+        variance: Of the particles' places when the epoch began, if particles are reduced; else 0.
+        members: The particles.
     """
 
     frame: Frame
     step: int
     nfev: int
     moves: int
+    count: int
+    awaits: bool
     anchor: Array
-    offsets: Array
-    memory: Array
-    remembered: Matrix
+    shift: Array
     best: Array
     best_value: Matrix
     alpha: Matrix
     sample_size: Matrix
-    energies: Matrix
+    still: Matrix
+    accepted: Matrix
+    variance: float
+    members: Members
 
 
 @dataclass(frozen=True)
@@ -80,64 +183,99 @@ class CBO:
     drift: float = 1.0
     sigma: float = 8.0
     dt: float = 0.01
-    alpha: float = math.inf
+    alpha: float = inf
     alpha_schedule: str = "constant"
     alpha_rate: float = 1.05
     max_alpha: float = 1e15
     sample_share: float = 0.5
+    epoch: int = 100
+    reduction: float = 0.0
     noise: str = "anisotropic"
     integrator: str = "euler-maruyama"
-    truncation: float = math.inf
+    truncation: float = inf
+    correction: str = "none"
+    correction_width: float = 1e-3
+    batch_size: int | None = None
+    batch_moves: str = "all"
     memory: str = "greedy"
+    memory_drift: float = 0.4
+    memory_sigma: float | None = None
     num_coordinates: int | None = 3
     explorers: float = 0.5
     explorer_scale: float = 0.6
     elitist: bool = True
+    restart: float = 0.0
+    patience: int = 1
     start: str = "normal"
     precision: str = "double"
     tolx: float = 1e-12
     allow_divergence: bool = False
 
-    recommends_evaluated = False
-
     def __post_init__(self) -> None:
         check_count("num_particles", self.num_particles)
-        for name in ("drift", "dt"):
+        for name in ("drift", "dt", "alpha_rate", "max_alpha", "correction_width"):
             check_positive(name, getattr(self, name))
-        for name in ("sigma", "alpha", "truncation", "explorer_scale", "tolx"):
+        for name in ("sigma", "memory_drift", "explorer_scale", "restart", "tolx"):
+            _check_finite(name, getattr(self, name))
+        for name in ("alpha", "truncation"):
             if not check_number(name, getattr(self, name)) >= 0:
                 raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)!r}.")
-        check_choice("alpha_schedule", self.alpha_schedule, SCHEDULES)
-        check_number("alpha_rate", self.alpha_rate)
-        check_number("max_alpha", self.max_alpha)
-        check_fraction("sample_share", self.sample_share)
+        check_choice("alpha_schedule", self.alpha_schedule, schedules.SCHEDULES)
+        if check_fraction("sample_share", self.sample_share) == 0:
+            raise ValueError(f"`sample_share` must be above 0 and below 1, got {self.sample_share!r}.")
+        for name in ("epoch", "patience"):
+            check_count(name, getattr(self, name))
+        check_fraction("reduction", self.reduction)
         check_choice("noise", self.noise, dynamics.NOISES)
         check_choice("integrator", self.integrator, dynamics.INTEGRATORS)
-        check_choice("memory", self.memory, ("none", "greedy"))
+        check_choice("correction", self.correction, CORRECTIONS)
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size)
+            if self.batch_size > self.num_particles:
+                raise ValueError(
+                    f"`batch_size` must be at most `num_particles`, {self.num_particles}, "
+                    f"got {self.batch_size}."
+                )
+        check_choice("batch_moves", self.batch_moves, MOVING)
+        check_choice("memory", self.memory, MEMORIES)
+        if self.memory_sigma is not None:
+            _check_finite("memory_sigma", self.memory_sigma)
         if self.num_coordinates is not None:
             check_count("num_coordinates", self.num_coordinates)
-        if not 0 <= check_number("explorers", self.explorers) <= 1:
-            raise ValueError(f"`explorers` must be from 0 to 1, got {self.explorers!r}.")
-        check_flag("elitist", self.elitist)
+        check_probability("explorers", self.explorers)
+        for name in ("elitist", "allow_divergence"):
+            check_flag(name, getattr(self, name))
         check_choice("start", self.start, STARTS)
         check_choice("precision", self.precision, ("single", "double"))
-        check_flag("allow_divergence", self.allow_divergence)
-        if self.noise == "anisotropic" and self.integrator == "euler-maruyama":
-            self._check_noise(self.sigma * math.sqrt(self.dt))
-
-    def _check_noise(self, u: float) -> None:
-        if u > dynamics.LARGEST_NOISE and not self.allow_divergence:
+        if self.alpha_schedule == "multiply" and not 0 < self.alpha < math.inf:
             raise ValueError(
-                f"`sigma` * sqrt(dt) must be at most {dynamics.LARGEST_NOISE}, got {u:.3g}: the swarm may fly "
-                "apart. Take a smaller `sigma` or `dt`, or say `allow_divergence=True`."
+                f"`alpha` must be finite and above 0 with `alpha_schedule='multiply'`, got {self.alpha!r}. "
+                "Give the value to begin with."
             )
-        if u > dynamics.LARGE_NOISE:
-            warnings.warn(
-                f"`sigma` * sqrt(dt) is {u:.3g}; above {dynamics.LARGE_NOISE} swarms contract slowly, above 1.57 "
-                "they fly apart.",
-                ZooWarning,
-                stacklevel=4,
-            )
+        guard.check_drift(self.drift * self.dt, self.integrator, self.allow_divergence)
+        if self.noise == "anisotropic" and self._may_diverge:
+            guard.check_coordinates(self._noise, self.allow_divergence)
+
+    @property
+    def recommends_evaluated(self) -> bool:
+        """Whether `recommend` returns a point that was evaluated."""
+        return self.elitist
+
+    @property
+    def _memory_sigma(self) -> float:
+        return self.memory_drift * self.sigma if self.memory_sigma is None else self.memory_sigma
+
+    @property
+    def _noise(self) -> float:
+        """Noise of a step per distance, where a particle's own best point is at the consensus point too."""
+        own = self._memory_sigma if self.memory == "local" else 0.0
+        return math.hypot(self.sigma, own) * math.sqrt(self.dt)
+
+    @property
+    def _may_diverge(self) -> bool:
+        """Whether noise that is too strong makes particles fly apart at all."""
+        exact = self.integrator == "exponential" and self.noise == "anisotropic"
+        return not exact and math.isinf(self.truncation)
 
     def init(
         self,
@@ -149,6 +287,11 @@ class CBO:
         budget: int | None = None,
         known: Known | None = None,
     ) -> CBOState:
+        """Return the first state; see `zoo.core.types.Optimizer.init`.
+
+        Raises:
+            ValueError: `x0` is no vector, `scale` is not above 0, or the noise is too strong.
+        """
         return self.init_many(x0, keys=(key,), bounds=bounds, scale=scale, budget=budget, known=known)
 
     def init_many(
@@ -161,144 +304,494 @@ class CBO:
         budget: int | None = None,
         known: Known | None = None,
     ) -> CBOState:
-        """Return the first state of as many swarms as there are keys; each goes its own way."""
+        """Return the first state of as many swarms as there are keys; each goes its own way.
+
+        Args:
+            x0: Where all begin, shape (dim,).
+            keys: Of the swarms.
+            bounds: Box.
+            scale: Typical distances, a number or shape (dim,).
+            budget: Evaluations of each swarm.
+            known: Points that were evaluated before; the best of them are the first particles.
+
+        Raises:
+            ValueError: `x0` is no vector, `scale` is not above 0, the noise is too strong, or several swarms
+                are to lose particles.
+        """
+        if self.reduction and len(keys) > 1:
+            raise ValueError(
+                "`reduction` must be 0 for several swarms, which would come to be of several sizes."
+            )
         frame = begin(x0, keys, bounds, scale, budget, self.precision)
+        if self.noise == "isotropic" and self._may_diverge:
+            a = self.drift * self.dt
+            a = a if self.integrator == "euler-maruyama" else -math.expm1(-a)
+            guard.check_distance(a, self._noise, frame.dim, self.allow_divergence)
         offsets = scatter(frame, self.num_particles, self.start, known)
-        anchor = array_module(offsets).stack([frame.x0] * len(keys))
-        count = len(keys)
+        xp, m, n = array_module(offsets), len(keys), self.num_particles
+        anchor = xp.stack([frame.x0] * m)
         has_memory = self.memory != "none"
+        members = Members(
+            0,
+            offsets,
+            offsets if has_memory else offsets[:, :0],
+            np.full((m, n if has_memory else 0), np.inf),
+            np.full((m, n), np.inf),
+        )
         return CBOState(
             frame,
             0,
             0,
             0,
+            n,
+            False,
             anchor,
-            offsets,
-            offsets if has_memory else offsets[:, :0],
-            np.full((count, self.num_particles if has_memory else 0), np.inf),
+            anchor * 0,
             anchor,
-            np.full(count, np.inf),
-            np.full(count, float(self.alpha)),
-            np.zeros(count),
-            np.empty((count, 0)),
+            np.full(m, np.inf),
+            np.full(m, float(self.alpha)),
+            np.zeros(m),
+            np.zeros(m, np.int64),
+            np.zeros(m, np.int64),
+            _variance(offsets) if self.reduction else 0.0,
+            members,
         )
 
     def ask(self, state: CBOState) -> Candidates:
-        frame, count = state.frame, self._count(state)
-        return Particles(frame.like, frame.bounds, state.anchor, state.offsets[:, :count])
+        """Return the particles, or consensus points, whose values are wanted; fewer where the budget ends."""
+        frame, count = state.frame, self.wanted(state)
+        if state.awaits:
+            offsets = frame.work.asarray(state.shift * 0)[:, None]
+            return Particles(frame.like, frame.bounds, state.anchor + state.shift, offsets[:, :count])
+        offsets = state.members.offsets
+        if self.batch_size is not None:
+            rows = choices.batches(frame.keys, state.moves, state.count, self.batch_size)
+            offsets = _rows(offsets, rows)
+        return Particles(frame.like, frame.bounds, state.anchor, offsets[:, :count])
 
-    def _count(self, state: CBOState) -> int:
-        budget, count = state.frame.budget, int(state.offsets.shape[1])
-        return count if budget is None else max(0, min(count, budget - state.nfev))
+    def wanted(self, state: CBOState) -> int:
+        """Return how many evaluations of each swarm are wanted next."""
+        count = 1 if state.awaits else self.batch_size or state.count
+        return count if state.frame.budget is None else max(0, min(count, state.frame.budget - state.nfev))
 
     def tell(self, state: CBOState, evaluations: Evaluations) -> CBOState:
-        swarms, size = len(state.anchor), int(state.offsets.shape[1])
-        count = self._count(state)
-        if len(evaluations) != swarms * count:
+        """Return the state after the values of what was asked for.
+
+        Raises:
+            ValueError: There are not as many values as candidates.
+        """
+        m, count = len(state.anchor), self.wanted(state)
+        if len(evaluations) != m * count:
             raise ValueError(
-                f"`evaluations` must hold the {swarms * count} values asked for, got {len(evaluations)}."
+                f"`evaluations` must hold the {m * count} values asked for, got {len(evaluations)}."
             )
-        energies = np.full((swarms, size), np.inf)
-        energies[:, :count] = weights.energies_of(evaluations.values.reshape(swarms, count))
+        values = weights.energies_of(evaluations.values.reshape(m, count))
         state = replace(state, step=state.step + 1, nfev=state.nfev + count)
-        state = self._remember(state, energies)
-        points, heights = state.offsets, energies
-        if self.memory != "none":
-            points, heights = state.memory, state.remembered
-        alpha = self._alpha(state, heights)
-        edges = weights.boundaries(size)
-        sums = weights.merge(
-            [weights.block_sums(heights[:, a:b], points[:, a:b], alpha) for a, b in zip(edges, edges[1:])], alpha
-        )
-        shift = weights.centre(sums)
-        squares = np.where(sums.squares > 0, sums.squares, 1.0)
-        state = replace(state, alpha=alpha, sample_size=sums.total**2 / squares)
-        return self._move(state, shift)
+        if state.awaits:
+            return self._move(state, values[:, 0] if count else np.full(m, np.inf))
+        members, accepted = self.take(state, state.members, self.energies(state, values))
+        state = replace(state, members=members, accepted=accepted)
+        state = self.elect(state, [self.best_of(state, members)])
+        state = self.heat(state, self.heights(state, members))
+        state = self.agree(state, self.weigh(state, members))
+        return state if state.awaits else self._move(state, np.empty(0))
 
-    def _remember(self, state: CBOState, energies: Matrix) -> CBOState:
-        """Return the state with the best points brought up to date."""
-        index = energies.argmin(1)
-        lowest = energies[np.arange(len(index)), index]
-        better = np.flatnonzero(lowest < state.best_value)
-        best = state.best + 0
-        for m in better.tolist():
-            best[m] = state.anchor[m] + state.offsets[m, int(index[m])]
-        state = replace(state, best=best, best_value=np.minimum(lowest, state.best_value))
+    def _move(self, state: CBOState, height: Matrix) -> CBOState:
+        state, told = self.order(state, height)
+        state = replace(state, members=self.move(state.frame, state.members, told))
+        return self._reduce(state) if self.reduction and state.moves % self.epoch == 0 else state
+
+    def energies(self, state: CBOState, values: Matrix) -> Matrix:
+        """Return values of what was asked for as those of all particles, infinite where there is none.
+
+        Args:
+            state: The state that was asked.
+            values: Shape (m, k), k at most what was wanted.
+
+        Returns:
+            Shape (m, n).
+        """
+        if values.shape[1] == state.count:
+            return values
+        energies = np.full((len(values), state.count), np.inf)
+        if self.batch_size is None:
+            energies[:, : values.shape[1]] = values
+        else:
+            rows = choices.batches(state.frame.keys, state.moves, state.count, self.batch_size)
+            np.put_along_axis(energies, rows[:, : values.shape[1]], values, 1)
+        return energies
+
+    def take(self, state: CBOState, members: Members, energies: Matrix) -> tuple[Members, Matrix]:
+        """Return some particles after their values have come, and how many explorers were accepted.
+
+        Args:
+            state: What is common.
+            members: Any of them.
+            energies: Their values, shape (m, k), infinite where there is none.
+        """
         if self.memory == "none":
-            return state
-        improved = energies <= state.remembered
-        xp = array_module(state.offsets)
-        mask = improved[..., None]
+            return replace(members, energies=energies), np.zeros(len(energies), np.int64)
+        # Equal values count as better, so that particles move on plateaus, and while nothing has a value.
+        improved = energies <= members.remembered
+        xp, mask = array_module(members.offsets), improved[..., None]
         if xp is not np:
-            mask = xp.from_numpy(mask).to(state.offsets.device)
-        return replace(
-            state,
-            memory=xp.where(mask, state.offsets, state.memory),
-            remembered=np.minimum(energies, state.remembered),
-        )
+            mask = xp.from_numpy(mask).to(members.offsets.device)
+        memory = xp.where(mask, members.offsets, members.memory)
+        first = max(0, state.count - self._explorers(state.count) - members.start)
+        accepted = np.count_nonzero(improved[:, first:] & np.isfinite(energies[:, first:]), 1)
+        remembered = np.minimum(energies, members.remembered)
+        return Members(members.start, members.offsets, memory, remembered, energies), accepted
 
-    def _alpha(self, state: CBOState, energies: Matrix) -> Matrix:
+    def best_of(self, state: CBOState, members: Members) -> tuple[Matrix, Array | None]:
+        """Return the least new values of some particles, and where; no place if none beats the best so far.
+
+        Returns:
+            Shapes (m,) and (m, dim).
+        """
+        index = members.energies.argmin(1)
+        values = np.take_along_axis(members.energies, index[:, None], 1)[:, 0]
+        if not (values < state.best_value).any():
+            return values, None
+        return values, self._placed(state, state.anchor, _rows(members.offsets, index[:, None]))
+
+    def _placed(self, state: CBOState, anchor: Array, offsets: Array) -> Array:
+        """Return the very points that are evaluated, shape (m, dim), float64, of offsets (m, 1, dim)."""
+        frame = state.frame
+        xp = array_module(anchor)
+        rows = [place(frame.like, frame.bounds, c, v)[0] for c, v in zip(anchor, offsets, strict=True)]
+        return frame.wide.asarray(xp.stack(rows))
+
+    def elect(self, state: CBOState, found: Sequence[tuple[Matrix, Array | None]]) -> CBOState:
+        """Return the state with the best points so far, of what `best_of` found in the particles in order."""
+        best, best_value = state.best, state.best_value
+        xp = array_module(best)
+        for values, points in found:
+            better = values < best_value
+            if points is not None and better.any():
+                mask = better[:, None]
+                best = xp.where(mask if xp is np else xp.from_numpy(mask).to(best.device), points, best)
+                best_value = np.where(better, values, best_value)
+        return replace(state, best=best, best_value=best_value)
+
+    def heights(self, state: CBOState, members: Members) -> Matrix:
+        """Return the energies that some particles are weighted by, infinite outside the batch."""
+        if self.batch_size is None or self.memory == "none":
+            return members.heights
+        inside = self._in_batch(state.frame, state.moves, state.count, members)
+        return np.where(inside, members.heights, np.inf)
+
+    def _in_batch(self, frame: Frame, move: int, count: int, members: Members) -> Matrix:
+        """Return which of some particles a batch holds, shape (m, k)."""
+        assert self.batch_size is not None
+        inside = np.zeros((len(frame.keys), count), bool)
+        np.put_along_axis(inside, choices.batches(frame.keys, move, count, self.batch_size), True, 1)
+        return inside[:, members.start : members.stop]
+
+    def heat(self, state: CBOState, heights: Matrix | None = None) -> CBOState:
+        """Return the state with the inverse temperature of its next consensus points.
+
+        Args:
+            state: What is common.
+            heights: Energies of all particles, shape (m, n), which the effective sample size is made of;
+                other schedules need none.
+        """
         if self.alpha_schedule == "effective-sample-size":
-            return weights.alpha_of(energies, self.sample_share, state.alpha)
+            assert heights is not None
+            return replace(state, alpha=weights.alpha_of(heights, self.sample_share, state.alpha))
         if self.alpha_schedule == "multiply" and state.moves:
-            return np.minimum(state.alpha * self.alpha_rate, self.max_alpha)
-        return state.alpha
+            return replace(state, alpha=schedules.multiplied(state.alpha, self.alpha_rate, self.max_alpha))
+        if self.alpha_schedule == "cooling":
+            alpha = schedules.doubled(self.alpha, state.moves // self.epoch, self.max_alpha)
+            return replace(state, alpha=np.full(len(state.alpha), alpha))
+        return state
 
-    def _move(self, state: CBOState, shift: Array) -> CBOState:
-        frame, size = state.frame, int(state.offsets.shape[1])
-        xp = array_module(state.offsets)
-        anchor = state.anchor + shift
-        shift = frame.work.asarray(shift)[:, None]
-        origin = state.memory if self.memory == "greedy" else state.offsets
-        v = origin - shift
-        a, u = self.drift * self.dt, self.sigma * math.sqrt(self.dt)
-        xi = noise.normal(frame.keys, state.moves, 0, size, size, frame.dim, frame.work)
-        jump = xi + 0 if self.explorers else xi
-        moved = dynamics.move(v, xi, a, u, self.noise, self.integrator, self.truncation)
+    def weigh(self, state: CBOState, members: Members) -> list[weights.Sums]:
+        """Return the sums over some blocks of particles, in order.
+
+        Args:
+            state: What is common, with the inverse temperature of this step.
+            members: Particles from one of `weights.boundaries` to another.
+        """
+        heights, points = self.heights(state, members), members.points
+        edges = [
+            i - members.start for i in weights.boundaries(state.count) if members.start <= i <= members.stop
+        ]
+        rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
+        return [weights.block_sums(heights[:, block], points[:, block], state.alpha) for block in rows]
+
+    def agree(self, state: CBOState, sums: Sequence[weights.Sums]) -> CBOState:
+        """Return the state with the step of the consensus points, from the sums over all blocks in order.
+
+        Where nothing has a value they stay where they are.
+        """
+        parts = list(sums)
+        if self.elitist and self.memory == "none":
+            there = np.isfinite(state.best_value) * 1.0
+            parts.append(weights.Sums(state.best_value, there, there, state.best - state.anchor))
+        merged = weights.merge(parts, state.alpha)
+        sample_size = merged.total**2 / np.where(merged.squares > 0, merged.squares, 1.0)
+        awaits = self.correction != "none"
+        return replace(state, shift=weights.centre(merged), sample_size=sample_size, awaits=awaits)
+
+    def order(self, state: CBOState, height: Matrix) -> tuple[CBOState, Move]:
+        """Return the state after a move of all particles, but for them, and what they are told.
+
+        Args:
+            state: What is common.
+            height: Values of the consensus points, shape (m,), if they were awaited; else empty.
+        """
+        anchor, shaken = state.anchor + state.shift, np.zeros(0, bool)
+        if len(height):
+            at = self._placed(state, anchor, state.frame.work.asarray(anchor * 0)[:, None])
+            state = self.elect(state, [(height, at)])
+        if self.restart:
+            far = to_numpy(abs(state.shift)) >= self.restart * state.frame.scale
+            still = np.where(far.any(1), 0, state.still + 1)
+            shaken = still >= self.patience
+            state = replace(state, still=np.where(shaken, 0, still))
+        sigma = self.sigma
+        if self.alpha_schedule == "cooling":
+            sigma = schedules.cooled(sigma, state.moves // self.epoch)
+        told = Move(state.moves, state.count, anchor, state.shift, sigma, height, shaken)
+        return replace(state, moves=state.moves + 1, anchor=anchor, awaits=False), told
+
+    def move(self, frame: Frame, members: Members, told: Move) -> Members:
+        """Return some particles after a move.
+
+        Args:
+            frame: What the swarms were begun with.
+            members: Any of them.
+            told: What all of them are told.
+        """
+        xp, start, count = array_module(members.offsets), members.start, told.count
+        shift = frame.work.asarray(told.shift)[:, None]
+        memory = members.memory - shift if self.memory != "none" else members.memory
+        here = memory if self.memory == "greedy" else members.offsets - shift
+        drifting = min(max(start, count - self._explorers(count)), members.stop)
+        if drifting == members.stop:
+            offsets = self._drift(frame, members, told, here, memory, drifting)
+        elif drifting == start:
+            offsets = self._explore(frame, told, start, members.stop)
+        else:
+            parts = (
+                self._drift(frame, members, told, here, memory, drifting),
+                self._explore(frame, told, drifting, members.stop),
+            )
+            offsets = xp.concatenate(parts, 1)
+        if told.restart.any():
+            offsets = self._shake(frame, members, told, offsets)
+        if self.batch_size is not None and self.batch_moves == "batch":
+            inside = self._in_batch(frame, told.number, count, members)
+            mask = frame.work.asarray(inside * 1.0)[..., None] > 0
+            offsets = xp.where(mask, offsets, members.offsets - shift)
+        reach = frame.work.asarray(REACH * frame.scale)
+        offsets = confine(frame, told.anchor, xp.minimum(xp.maximum(offsets, -reach), reach))
+        return Members(start, offsets, memory, members.remembered, members.energies)
+
+    def _explorers(self, count: int) -> int:
+        """Return how many of the particles, the last ones, explore: one at least, if any is to."""
+        return max(1, round(self.explorers * count)) if self.explorers else 0
+
+    def _drift(
+        self, frame: Frame, members: Members, told: Move, here: Array, memory: Array, stop: int
+    ) -> Array:
+        """Return where particles of numbers below `stop` are next that drift and diffuse, shape (m, k, dim).
+
+        Args:
+            frame: What the swarms were begun with.
+            members: Particles.
+            told: What all of them are told.
+            here: Where they start from, seen from the new consensus points.
+            memory: Their own best points, seen from there.
+            stop: One past the last.
+        """
+        xp, start, size = array_module(here), members.start, stop - members.start
+        drifting = told.count - self._explorers(told.count)
+        v = here[:, :size]
+        a, root = self.drift * self.dt, math.sqrt(self.dt)
+        xi = noise.normal(frame.keys, told.number, start, stop, drifting, frame.dim, frame.work)
+        moved = dynamics.move(v, xi, a, told.sigma * root, self.noise, self.integrator, self.truncation)
+        if len(told.height):
+            moved = self._corrected(frame, told, v, moved, members.heights[:, :size])
+        if self.memory == "local":
+            keys = choices.folded(frame.keys, "memory")
+            xi = noise.normal(keys, told.number, start, stop, drifting, frame.dim, frame.work)
+            own, strength = v - memory[:, :size], self._memory_sigma * told.sigma / (self.sigma or 1.0)
+            a = self.memory_drift * self.dt
+            step = dynamics.move(own, xi, a, strength * root, self.noise, self.integrator, self.truncation)
+            moved = moved + (step - own)
         if self.num_coordinates is not None and self.num_coordinates < frame.dim:
-            shares = noise.signs(frame.keys, "coordinates", state.moves, size, frame.dim)
-            chosen = frame.work.asarray((shares < self.num_coordinates / frame.dim) * 1.0)
-            moved = xp.where(chosen > 0, moved, v)
-        num_explorers = round(self.explorers * size)
-        if num_explorers:
-            axes = np.stack([
-                key.fold("axes", state.moves).integers(0, num_explorers, 1, high=frame.dim)[:, 0]
-                for key in frame.keys
-            ])
-            hot = frame.work.asarray((np.arange(frame.dim) == axes[..., None]) * (self.explorer_scale * frame.scale))
-            moved[:, size - num_explorers :] = hot * jump[:, size - num_explorers :]
-        reach = frame.work.asarray(_REACH * frame.scale)
-        moved = xp.minimum(xp.maximum(moved, -reach), reach)
-        memory = state.memory - shift if self.memory != "none" else state.memory
-        return replace(
-            state,
-            moves=state.moves + 1,
-            anchor=anchor,
-            offsets=confine(frame, anchor, moved),
-            memory=memory,
+            share = self.num_coordinates / frame.dim
+            chosen = choices.chosen(
+                frame.keys, told.number, start, stop, drifting, frame.dim, share, frame.work
+            )
+            moved = xp.where(chosen, moved, v)
+        return moved
+
+    def _corrected(self, frame: Frame, told: Move, v: Array, moved: Array, heights: Matrix) -> Array:
+        """Return offsets after a move in which only particles worse than the consensus point drift.
+
+        The drift a becomes a H; what it was without is given back here, and the noise stays as it is.
+        """
+        above = (
+            np.where(np.isfinite(heights), heights, np.inf)
+            - np.where(np.isfinite(told.height), told.height, np.finfo(np.float64).max)[:, None]
         )
+        if self.correction == "heaviside":
+            share = (above > 0) * 1.0
+        else:
+            with np.errstate(over="ignore"):
+                share = 0.5 + 0.5 * np.tanh(above / self.correction_width)
+        a = self.drift * self.dt
+        spared = frame.work.asarray(1.0 - share)[..., None]
+        xp = array_module(v)
+        if self.integrator == "euler-maruyama":
+            return moved + (a * spared) * v
+        if self.noise == "anisotropic" and math.isinf(self.truncation):
+            return moved * xp.exp(a * spared)
+        return moved + math.exp(-a) * xp.expm1(a * spared) * v
+
+    def _explore(self, frame: Frame, told: Move, start: int, stop: int) -> Array:
+        """Return where explorers of some numbers are next: the consensus point, but for one coordinate."""
+        explorers = self._explorers(told.count)
+        first = told.count - explorers
+        axes = choices.axes(frame.keys, told.number, start - first, stop - first, explorers, frame.dim)
+        keys = choices.folded(frame.keys, "explorers")
+        jumps = noise.normal(keys, told.number, start - first, stop - first, explorers, 1, frame.work)[..., 0]
+        jumps = jumps * frame.work.asarray(self.explorer_scale * frame.scale[axes])
+        hot = np.arange(frame.dim) == axes[..., None]
+        if frame.work.kind == "numpy":
+            return np.where(hot, jumps[..., None], frame.work.asarray(np.zeros(1)))
+        xp = array_module(jumps)
+        index = xp.from_numpy(axes).to(jumps.device)[..., None]
+        blank = xp.zeros((*jumps.shape, frame.dim), dtype=jumps.dtype, device=jumps.device)
+        return blank.scatter(2, index, jumps[..., None])
+
+    def _shake(self, frame: Frame, members: Members, told: Move, offsets: Array) -> Array:
+        """Return offsets with noise added in the swarms whose consensus points stand still."""
+        keys = choices.folded(frame.keys, "restart")
+        start, stop = members.start, members.stop
+        xi = noise.normal(keys, told.number, start, stop, told.count, frame.dim, frame.work)
+        length = told.sigma * math.sqrt(self.dt) * told.restart[:, None] * frame.scale
+        return offsets + frame.work.asarray(length)[:, None] * xi
+
+    def _reduce(self, state: CBOState) -> CBOState:
+        """Return the state at the end of an epoch, the fewer particles the narrower the swarm has become."""
+        now = _variance(state.members.offsets)
+        count = schedules.reduced(state.count, state.variance, now, self.reduction, self.batch_size or 1)
+        members = state.members.cut(0, count)
+        variance = now if count == state.count else _variance(members.offsets)
+        return replace(state, count=count, members=members, variance=variance)
 
     def recommend(self, state: CBOState) -> Array:
-        """Return the consensus point, or with `elitist` the best point so far."""
+        """Return the best point so far, with `elitist=False` the consensus point; x0 before there is any."""
         return self.recommend_many(state)[0]
 
     def recommend_many(self, state: CBOState) -> Array:
+        """Return what each swarm recommends, shape (m, dim)."""
         frame = state.frame
         points = state.best if self.elitist else state.anchor
         return place(frame.like, frame.bounds, points, frame.work.asarray(points * 0))
 
     def finished(self, state: CBOState) -> str | None:
+        """Return which stopping rule holds, of every swarm if there are several, or None."""
         budget = state.frame.budget
         if budget is not None and state.nfev >= budget:
             return f"the budget of {budget} evaluations is used up"
-        if not state.step or state.step % CHECK_EVERY or not self.tolx:
+        if not state.step or state.step % CHECK_EVERY or not self.tolx or self.restart:
             return None
+        count, explorers = state.count, self._explorers(state.count)
+        if explorers and count - explorers < 2:
+            return None
+        points = state.members.points[:, : count - explorers]
+        xp = array_module(points)
+        widest = np.asarray(to_numpy(xp.amax(points, 1) - xp.amin(points, 1)), np.float64)
+        size = np.abs(np.asarray(to_numpy(state.anchor), np.float64))
+        epsilon = 4 * state.frame.like.epsilon
+        if (widest <= np.maximum(self.tolx * state.frame.scale, epsilon * size)).all():
+            return f"tolx: particles are within {self.tolx} of the scale, or rounding"
         return None
 
     def diagnostics(self, state: CBOState) -> dict[str, Any]:
-        points = state.memory if self.memory != "none" else state.offsets
-        return {
+        """Return inverse temperature, effective sample size, spread, and explorers that were accepted."""
+        found = {
             "alpha": float(state.alpha[0]),
             "sample_size": float(state.sample_size[0]),
-            "spread": float(spread_of(points)[0]),
+            "spread": float(spread_of(state.members.points[:1])[0]),
         }
+        if self.explorers and self.memory != "none":
+            found["explorers_accepted"] = int(state.accepted[0])
+        if self.reduction:
+            found["particles"] = state.count
+        return found
+
+
+def _check_finite(name: str, value: Any) -> None:
+    if not 0 <= check_number(name, value) < math.inf:
+        raise ValueError(f"`{name}` must be finite and at least 0, got {value!r}.")
+
+
+def _rows(offsets: Array, rows: Matrix) -> Array:
+    """Return some particles of each swarm, by their numbers, shape (m, k)."""
+    if isinstance(offsets, np.ndarray):
+        return offsets[np.arange(len(rows))[:, None], rows]
+    import torch
+
+    index = torch.from_numpy(rows).to(offsets.device)
+    return offsets[torch.arange(len(rows), device=offsets.device)[:, None], index]
+
+
+def _variance(offsets: Array) -> float:
+    """Return the mean square distance of the particles of the first swarm from their mean."""
+    xp = array_module(offsets)
+    away = offsets[0] - offsets[0].mean(0)
+    return float(xp.sqrt((away * away).sum(1).mean()) ** 2)
+
+
+def TextbookCBO(  # noqa: N802 - it stands for a class of methods, and is used like one
+    *,
+    num_particles: int = 24,
+    drift: float = 1.0,
+    sigma: float = 11.0,
+    dt: float = 0.01,
+    alpha: float = 30.0,
+    alpha_rate: float = 1.05,
+    max_alpha: float = 1e15,
+    noise: str = "anisotropic",
+    integrator: str = "euler-maruyama",
+    truncation: float = inf,
+    correction: str = "none",
+    batch_size: int | None = None,
+    batch_moves: str = "all",
+    elitist: bool = True,
+    start: str = "normal",
+    precision: str = "double",
+    tolx: float = 1e-12,
+    allow_divergence: bool = False,
+) -> CBO:
+    """Consensus-based optimization as published: all particles drift and diffuse in all coordinates."""
+    schedule = "constant" if check_positive("alpha_rate", alpha_rate) == 1 else "multiply"
+    return CBO(
+        num_particles=num_particles,
+        drift=drift,
+        sigma=sigma,
+        dt=dt,
+        alpha=alpha,
+        alpha_schedule=schedule,
+        alpha_rate=alpha_rate,
+        max_alpha=max_alpha,
+        noise=noise,
+        integrator=integrator,
+        truncation=truncation,
+        correction=correction,
+        batch_size=batch_size,
+        batch_moves=batch_moves,
+        memory="none",
+        num_coordinates=None,
+        explorers=0.0,
+        elitist=elitist,
+        start=start,
+        precision=precision,
+        tolx=tolx,
+        allow_divergence=allow_divergence,
+    )

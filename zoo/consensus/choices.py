@@ -1,0 +1,102 @@
+"""What a step draws beside its noise: batches of particles, coordinates that move, axes that are tried.
+
+Each is a function of a swarm's own key, the number of the move and the particle, so it does not depend on how
+many swarms there are, nor on which particles are asked for. Small draws are made for several steps at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.core.device import Array, Like, array_module
+from zoo.core.rng import Key
+
+Matrix = np.ndarray[Any, Any]
+
+_TOGETHER = 32768  # numbers drawn at once
+_KEPT = 2048  # draws kept by a thread
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.drawn: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+
+_local = _Local()
+
+
+def clear_cache() -> None:
+    """Forget what was drawn for steps to come."""
+    _local.drawn.clear()
+
+
+def _kept(name: tuple[Any, ...], draw: Callable[[], Any]) -> Any:
+    drawn = _local.drawn.get(name)
+    if drawn is None:
+        drawn = _local.drawn[name] = draw()
+        while len(_local.drawn) > _KEPT:
+            _local.drawn.popitem(last=False)
+    return drawn
+
+
+def batches(keys: Sequence[Key], step: int, count: int, size: int) -> Matrix:
+    """Return the particles of a step's batch, in order, shape (m, size).
+
+    A random order of all particles is walked through, batch by batch; then comes a new one. What is left over
+    at its end, fewer than a batch, waits for the next order.
+    """
+    walk, place = divmod(step, count // size)
+
+    def order(key: Key) -> Matrix:
+        return key.fold("batch", count, walk).permutation(0, 1, count)[0]
+
+    rows = slice(place * size, (place + 1) * size)
+    orders = [_kept((key.digest, "batch", count, walk), lambda key=key: order(key)) for key in keys]  # type: ignore[misc]
+    return np.sort(np.stack([order[rows] for order in orders]), 1)
+
+
+def chosen(
+    keys: Sequence[Key], step: int, start: int, stop: int, count: int, dim: int, share: float, like: Like
+) -> Array:
+    """Return which coordinates of some particles move, shape (m, stop - start, dim).
+
+    Each does with probability `share`. Probabilities are rounded to multiples of 2^-16, upwards.
+    """
+    size = count * dim
+    steps = max(1, _TOGETHER // size) if like.device == "cpu" else 1
+    if steps == 1:
+        drawn = [key.fold("coordinates", step).coarse(start, stop, dim, like=like) < share for key in keys]
+        return array_module(drawn[0]).stack(drawn)
+
+    def draw(key: Key) -> Array:
+        whole = key.fold("coordinates", "steps", step // steps).coarse(0, steps, size, like=like)
+        return (whole < share).reshape(steps, count, dim)
+
+    name = "coordinates", step // steps, size, share, like
+    masks = [_kept((key.digest, *name), lambda key=key: draw(key))[step % steps] for key in keys]  # type: ignore[misc]
+    if len(masks) == 1:
+        return masks[0][None, start:stop]
+    return array_module(masks[0]).stack(masks)[:, start:stop]
+
+
+def axes(keys: Sequence[Key], step: int, start: int, stop: int, count: int, dim: int) -> Matrix:
+    """Return a random coordinate for each of some explorers, shape (m, stop - start)."""
+    steps = max(1, _TOGETHER // (8 * count))
+    name = "axes", step // steps, count, dim
+
+    def draw(key: Key) -> Matrix:
+        return key.fold("axes", step // steps).integers(0, steps, count, high=dim)
+
+    drawn = [_kept((key.digest, *name), lambda key=key: draw(key))[step % steps] for key in keys]  # type: ignore[misc]
+    return np.stack(drawn)[:, start:stop]
+
+
+def folded(keys: tuple[Key, ...], purpose: str) -> tuple[Key, ...]:
+    """Return the keys of a purpose, one for each swarm."""
+    made: tuple[Key, ...] = _kept((keys, purpose), lambda: tuple(key.fold(purpose) for key in keys))
+    return made
