@@ -323,7 +323,8 @@ class CBO:
                 "`reduction` must be 0 for several swarms, which would come to be of several sizes."
             )
         frame = begin(x0, keys, bounds, scale, budget, self.precision)
-        if self.noise == "isotropic" and self._may_diverge:
+        # With greedy memory every step starts from a point that only a better one has replaced.
+        if self.noise == "isotropic" and self._may_diverge and self.memory != "greedy":
             a = self.drift * self.dt
             a = a if self.integrator == "euler-maruyama" else -math.expm1(-a)
             guard.check_distance(a, self._noise, frame.dim, self.allow_divergence)
