@@ -1,0 +1,110 @@
+"""Noise of swarms: a function of key, step and particle, whatever else is drawn, kept or forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zoo.consensus import noise
+from zoo.core.device import Like, to_numpy
+from zoo.core.rng import Key
+
+KEYS = tuple(Key(seed) for seed in range(5))
+# Steps drawn together, steps drawn one by one, short rows, and rows longer than torch's blocks.
+SIZES = [(7, 3), (100, 20), (1, 1), (8192, 1), (3000, 7), (700, 33), (90, 1000), (2, 70_000)]
+KINDS = [
+    Like("numpy", "float64"),
+    Like("numpy", "float32"),
+    Like("torch", "float32"),
+    Like("torch", "float64"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Any:
+    noise.clear_cache()
+    yield
+    noise.clear_cache()
+
+
+def drawn(keys: Any, step: int, start: int, stop: int, count: int, dim: int, like: Like) -> np.ndarray:
+    return to_numpy(noise.normal(keys, step, start, stop, count, dim, like))
+
+
+@pytest.mark.parametrize("like", KINDS, ids=str)
+@pytest.mark.parametrize(("count", "dim"), SIZES)
+def test_numbers_of_a_particle_do_not_depend_on_what_else_is_drawn(count: int, dim: int, like: Like) -> None:
+    whole = drawn(KEYS[:3], 5, 0, count, count, dim, like)
+    assert whole.shape == (3, count, dim)
+    assert whole.dtype == like.dtype
+    for swarm, key in enumerate(KEYS[:3]):
+        noise.clear_cache()
+        assert (drawn((key,), 5, 0, count, count, dim, like)[0] == whole[swarm]).all()
+        for start, stop in ((0, 1), (count // 3, count), (count // 2, count // 2 + 1), (0, 0)):
+            part = drawn([key], 5, start, stop, count, dim, like)
+            assert part.shape == (1, stop - start, dim)
+            assert (part[0] == whole[swarm, start:stop]).all()
+
+
+@pytest.mark.parametrize("like", KINDS, ids=str)
+def test_steps_and_swarms_differ(like: Like) -> None:
+    seen = [drawn(KEYS, step, 0, 10, 10, 20, like) for step in range(200)]
+    seen += [drawn(KEYS, step, 0, 600, 600, 20, like)[:, :10] for step in range(3)]
+    numbers = np.concatenate([block.ravel() for block in seen])
+    assert len(np.unique(numbers)) > 0.99 * len(numbers)  # single precision has some twice
+    # Mean and variance of 203,000 numbers, five standard errors of them.
+    assert abs(numbers.mean()) < 5 / len(numbers) ** 0.5
+    assert abs(numbers.var() - 1) < 5 * (2 / len(numbers)) ** 0.5
+
+
+@pytest.mark.parametrize("like", KINDS, ids=str)
+def test_steps_may_come_in_any_order(like: Like) -> None:
+    forth = [drawn(KEYS, step, 0, 50, 50, 20, like) for step in range(40)]
+    for step in (39, 0, 17, 17, 38):
+        assert (drawn(KEYS, step, 0, 50, 50, 20, like) == forth[step]).all()
+
+
+def test_what_is_returned_is_the_callers() -> None:
+    first = noise.normal(KEYS, 0, 0, 4, 4, 3, Like("numpy", "float64"))
+    kept = first.copy()
+    first[...] = 0
+    assert (drawn(KEYS, 0, 0, 4, 4, 3, Like("numpy", "float64")) == kept).all()
+
+
+@pytest.mark.parametrize("like", KINDS[1:3], ids=str)
+def test_many_swarms_keep_fewer_steps_and_get_the_same_numbers(
+    like: Like, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [drawn(KEYS, step, 0, 40, 40, 20, like) for step in range(45)]
+    held = 40 * 20 * 4 * len(KEYS)
+    for most in (7 * held, held, 1):
+        noise.clear_cache()
+        monkeypatch.setattr(noise, "_MOST", most)
+        for step in range(45):
+            assert (drawn(KEYS, step, 0, 40, 40, 20, like) == free[step]).all()
+            assert noise._local.size <= max(most, held)
+
+
+def test_what_is_kept_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "_KEPT", 10**6)
+    like = Like("torch", "float32")
+    first = drawn(KEYS[:1], 0, 0, 40, 40, 20, like)
+    for seed in range(20):
+        for step in (0, 50):
+            drawn((Key(100 + seed),), step, 0, 40, 40, 20, like)
+            assert noise._local.size == sum(block.nbytes for _, block in noise._local.drawn.values()) <= 10**6
+    assert (drawn(KEYS[:1], 0, 0, 40, 40, 20, like) == first).all()
+
+
+@pytest.mark.parametrize("like", KINDS, ids=str)
+@pytest.mark.parametrize(("count", "dim"), SIZES)
+def test_pieces_cover_every_particle_once(count: int, dim: int, like: Like) -> None:
+    start, stop = count // 5, count - count // 7
+    seen = np.zeros((3, stop - start, dim), int)
+    whole = drawn(KEYS[:3], 2, 0, count, count, dim, like)
+    for swarms, rows, columns, numbers in noise.blocks(KEYS[:3], 2, start, stop, count, dim, like):
+        seen[swarms, rows, columns] += 1
+        assert (to_numpy(numbers) == whole[swarms, start:stop][:, rows, columns]).all()
+    assert (seen == 1).all()
