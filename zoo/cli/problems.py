@@ -48,6 +48,8 @@ class Problem:
 
 _SYNTHETIC = {  # half the width of the box, and where the minimum is
     "ackley": (32.768, "0", "rough and nearly flat, with a funnel"),
+    "calm_canyon": (8.0, "0", "a winding canyon"),
+    "canyon": (8.0, "0", "a winding canyon with a rippled floor"),
     "cigar": (5.0, "0", "one long axis"),
     "different_powers": (5.0, "0", "ever flatter near its minimum"),
     "discus": (5.0, "0", "one short axis"),
@@ -99,6 +101,7 @@ def _all() -> dict[str, Problem]:
                 summary,
                 _said(getattr(problems, name)),
                 ((-half, half),),
+                dim=2 if name.endswith("canyon") else None,
                 minimum=0.0,
                 at=f"all {at}",
                 vectorized=True,

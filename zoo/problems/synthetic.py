@@ -1,12 +1,15 @@
 """Functions with a known minimum.
 
 All take points x of shape (..., dim), numpy or torch, and return their values, shape (...). The minimum is 0.
-Where nothing else is said, it is at x = 0 and the functions are defined everywhere.
+Where nothing else is said, it is at x = 0 and the functions are defined everywhere; the canyons have two
+variables, all others as many as x has.
 
 Sources: N. Hansen, S. Finck, R. Ros and A. Auger, Real-Parameter Black-Box Optimization Benchmarking 2009:
 Noiseless Functions Definitions, https://inria.hal.science/inria-00362633, there shifted, rotated and made
 irregular; ackley, griewank, levy, schwefel: M. Laguna and R. Martí, Experimental Testing of Advanced Scatter
-Search Designs for Global Optimization of Multimodal Functions, 2005, https://doi.org/10.1007/s10898-004-1936-z.
+Search Designs for Global Optimization of Multimodal Functions, 2005, https://doi.org/10.1007/s10898-004-1936-z;
+canyon: K. Riedl, T. Klock, C. Geldhauser and M. Fornasier, Gradient is All You Need?, 2023,
+https://arxiv.org/abs/2306.09778.
 """
 
 from __future__ import annotations
@@ -150,6 +153,45 @@ def schwefel(x: Array) -> Any:
     """
     xp = _module(x)
     return (418.9828872724337 - x * xp.sin(xp.sqrt(abs(x)))).sum(-1)
+
+
+def canyon(x: Array) -> Any:
+    """Return a winding canyon of two variables with ripples on its floor, some of which hold back descent.
+
+    With p = b - (a - 1) (a - 4)^2 / 8 - 2 and q = -a - 1.6 b for x = (a, b), it is
+    25 (1 - exp(-1.4 p^2 exp(-0.002 a^4))) + 0.4 a^2 + 0.2 b^2
+    + 1.1625 (2 - cos(3 pi a / 4) - cos(3 pi b / 4)) + 4 exp(1 - 2 p^4) (1 - exp(-9 q^2)) max(sign q, 0):
+    walls, a bowl, ripples, and a step across the floor beyond its lowest point. Usually in [-2, 8]^2, from
+    (8, 8).
+
+    Example:
+        >>> float(canyon(np.zeros(2))), round(float(canyon(np.array([8.0, 8.0]))), 2)
+        (0.0, 39.01)
+    """
+    return _canyon(x, 1.1625)
+
+
+def calm_canyon(x: Array) -> Any:
+    """Return `canyon` with ripples of 0.25 for 1.1625, over which descent finds its way down to the minimum.
+
+    Example:
+        >>> x = np.array([1.0, 2.0])
+        >>> float(canyon(x) - calm_canyon(x)) > 1
+        True
+    """
+    return _canyon(x, 0.25)
+
+
+def _canyon(x: Array, ripple: float) -> Any:
+    xp = _module(x)
+    a, b = x[..., 0], x[..., 1]
+    p = b - (a - 1) * (a - 4) ** 2 / 8 - 2
+    q = -a - 1.6 * b
+    walls = 25 * (1 - xp.exp(-1.4 * p**2 * xp.exp(-0.002 * a**4)))
+    bowl = 0.4 * a**2 + 0.2 * b**2
+    ripples = ripple * (2 - xp.cos(0.75 * math.pi * a) - xp.cos(0.75 * math.pi * b))
+    step = 4 * xp.exp(1 - 2 * p**4) * xp.where(q > 0, 1 - xp.exp(-9 * q**2), 0 * q)
+    return walls + bowl + ripples + step
 
 
 def _module(x: Array) -> Any:
