@@ -76,7 +76,7 @@ def test_descent_is_held_back_in_the_canyon_and_not_in_the_calm_one():
     ends = {}
     for name in OF_TWO:
         x = start
-        for _ in range(6000):
+        for _ in range(10_000):
             x = x - 1e-3 * slope(getattr(zoo.problems, name), x)
         ends[name] = float(np.hypot(*x))
     assert ends["calm_canyon"] < 1e-2
