@@ -26,6 +26,7 @@ _TOGETHER = 32768  # numbers of a swarm drawn together
 _LARGE = 2**16  # numbers a step, from which on torch draws for numpy as well; it takes a second to import
 _PIECE = 32768  # numbers of several swarms worked on together
 _SHORT_ROW, _GROUP = 64, 64  # rows below that length are drawn so many at a time, as one
+_LONG_ROW = 65536  # rows above that length are drawn in pieces
 _KEPT = 2**27  # bytes kept, over all swarms of a thread
 _MOST = 2**26  # bytes of swarms that go together; where they need more, fewer steps are kept
 
@@ -82,14 +83,31 @@ def normal(keys: Sequence[Key], step: int, start: int, stop: int, count: int, di
 
 
 def blocks(
-    keys: Sequence[Key], step: int, start: int, stop: int, count: int, dim: int, like: Like
+    keys: Sequence[Key],
+    step: int,
+    start: int,
+    stop: int,
+    count: int,
+    dim: int,
+    like: Like,
+    whole_rows: bool = False,
 ) -> Iterator[tuple[slice, slice, slice, Array]]:
     """Draw the numbers of `normal` a piece at a time, for work that stays in the processor's cache.
+
+    Args:
+        keys: As the following ones, see `normal`.
+        step: Number of the step.
+        start: First particle.
+        stop: One past the last.
+        count: Particles of a swarm.
+        dim: Coordinates of a particle.
+        like: Kind, dtype and device.
+        whole_rows: Whether rows longer than 65536 must come whole, too.
 
     Yields:
         Which swarms, which particles counted from `start`, which coordinates, and their numbers: not to be
         written to, of single or double precision, and there until the next piece is asked for. Pieces are
-        whole rows, but for rows longer than 65536.
+        whole rows, but for very long ones.
     """
     size = count * dim
     source = Like("torch", "float32", like.device)
@@ -105,6 +123,11 @@ def blocks(
     group = 1 if dim >= _SHORT_ROW else _GROUP
     for index, key in enumerate(keys):
         law, swarms = key.fold("noise", step), slice(index, index + 1)
+        if whole_rows and dim > _LONG_ROW:
+            for row in range(start, stop):
+                numbers = like.asarray(law.normal(row, row + 1, dim, like=source))
+                yield swarms, slice(row - start, row - start + 1), slice(0, dim), numbers[None]
+            continue
         skipped = start % group
         for rows, columns, numbers in law.normal_blocks(
             start // group, -(-stop // group), group * dim, like=source

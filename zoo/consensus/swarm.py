@@ -184,6 +184,43 @@ def place(like: Like, bounds: Bounds | None, anchor: Array, offsets: Array) -> A
     return x
 
 
+def limits(frame: Frame, anchor: Array, reach: float) -> tuple[Any, Any]:
+    """Return the least and the largest offset that a particle may have from the anchors, shape (m, dim).
+
+    They are inside the box, and at most `reach` in units of scale from the anchor.
+
+    Returns:
+        Shapes (m, 1, dim) or (1, 1, dim); numbers where all are the same.
+    """
+    scale = frame.scale
+    if frame.bounds is None and scale.min() == scale.max():
+        furthest = reach * float(scale[0])
+        return -furthest, furthest
+    far = frame.wide.asarray(reach * scale)
+    if frame.bounds is None:
+        return frame.work.asarray(-far)[None, None], frame.work.asarray(far)[None, None]
+    xp = array_module(anchor)
+    lower, upper = frame.bounds.sides(anchor)
+    low, high = xp.maximum(lower - anchor, -far), xp.minimum(upper - anchor, far)
+    return frame.work.asarray(low)[:, None], frame.work.asarray(high)[:, None]
+
+
+def clip(offsets: Array, low: Any, high: Any) -> None:
+    """Bring offsets between `limits`, in place; NaN stays."""
+    if isinstance(offsets, np.ndarray):
+        np.maximum(offsets, low, out=offsets)
+        np.minimum(offsets, high, out=offsets)
+    else:
+        offsets.clamp_(low, high)
+
+
+def part(limit: Any, swarms: slice, columns: slice) -> Any:
+    """Return one of `limits` for some swarms and coordinates."""
+    if isinstance(limit, float):
+        return limit
+    return limit[swarms if len(limit) > 1 else slice(0, 1), :, columns]
+
+
 def confine(frame: Frame, anchor: Array, offsets: Array) -> Array:
     """Return offsets of points inside the box, for those of any; shapes (m, dim) and (m, n, dim)."""
     if frame.bounds is None:
