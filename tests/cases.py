@@ -116,6 +116,7 @@ CASES = (
     Case("dual-annealing", frozenset({"translation"}), ELLIPSOID),
     Case("direct", _FIXED, SPHERE),
     Case("nsga2", _RANKS, SPHERE, {"population_size": 20}),
+    Case("cbo-polarized", _DESCENT, SPHERE, {"num_particles": 20}),
     Case("cbo-manifold", frozenset({"scaling", "monotone", "manifold"}), SPHERICAL),
     Case("random", _RANKS, None),
 )

@@ -26,6 +26,7 @@ TRAITS = {
     "model": "fits a model to what was evaluated; for expensive objectives",
     "restarts": "starts again when it has converged",
     "objectives": "takes several objectives at once",
+    "minima": "finds several minima at once, `result.minima`",
 }
 """What a method may be said to be good for."""
 
@@ -305,7 +306,7 @@ _OWN = (
     ),
     Method(
         "cbo-textbook",
-        "zoo.consensus.cbo:TextbookCBO",
+        "zoo.consensus.textbook:TextbookCBO",
         "consensus-based optimization as published, for study and for many particles",
         "Pinnau et al. 2017",
         dims=(1, _MANY),
@@ -422,6 +423,16 @@ _OWN = (
         batch="100",
         cost="n d + n² per objective",
         traits=("global", "objectives"),
+    ),
+    Method(
+        "cbo-polarized",
+        "zoo.consensus.polarized:PolarizedCBO",
+        "particles that agree with those near them, for several minima at once",
+        "Bungert et al. 2024",
+        dims=(1, 20),
+        batch="200",
+        cost="n² d",
+        traits=("global", "minima"),
     ),
     Method(
         "cbo-manifold",
