@@ -9,7 +9,8 @@ A step is made of what is done to particles, which may be any range of them, and
     weigh    sums of weights and of weighted points                             blocks of `weights.boundaries`
     agree    the consensus point, from the sums of all blocks in their order    common
     order    what every particle is told: d numbers and a few                   common
-    move     particles by it, each with numbers of its own                      any range
+    move     particles by it, each with numbers of its own                      blocks, or any range that
+                                                                                explores by no differences
 
 `CBO.tell` is these in a row, on all particles. A swarm in shards calls the same functions on parts of it, and
 so comes to the same bytes.
@@ -27,6 +28,10 @@ from typing import Any
 import numpy as np
 
 from zoo.consensus import choices, dynamics, guard, noise, schedules, weights
+from zoo.consensus.members import Members as Members
+from zoo.consensus.members import Move as Move
+from zoo.consensus.members import join as join
+from zoo.consensus.explorers import explore
 from zoo.consensus.swarm import STARTS, Frame, Particles, begin, confine, place, scatter, spread_of
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, array_module, to_numpy
@@ -52,83 +57,6 @@ MOVING = ("all", "batch")
 
 REACH = 1e4
 """Units of `scale` from the consensus point, beyond which no particle is let."""
-
-
-@state
-class Members:
-    """Some particles of each swarm, in a row.
-
-    Attributes:
-        start: Number of the first.
-        offsets: Where they are, from the anchors, shape (m, k, dim).
-        memory: The best points they have been at, from there too, shape (m, k, dim); no rows without memory.
-        remembered: Values there, infinite where there is none yet, shape (m, k); no columns without memory.
-        energies: Values of the last step, infinite where failed or not asked for, shape (m, k).
-    """
-
-    start: int
-    offsets: Array
-    memory: Array
-    remembered: Matrix
-    energies: Matrix
-
-    @property
-    def stop(self) -> int:
-        """One past the number of the last."""
-        return self.start + int(self.offsets.shape[1])
-
-    @property
-    def points(self) -> Array:
-        """What takes part in the consensus."""
-        return self.memory if self.memory.shape[1] else self.offsets
-
-    @property
-    def heights(self) -> Matrix:
-        """Values of these points."""
-        return self.remembered if self.memory.shape[1] else self.energies
-
-    def cut(self, start: int, stop: int) -> Members:
-        """Return those of some numbers; views."""
-        if (start, stop) == (self.start, self.stop):
-            return self
-        rows = slice(start - self.start, stop - self.start)
-        parts = (self.offsets, self.memory, self.remembered, self.energies)
-        return Members(start, *(part[:, rows] for part in parts))
-
-
-def join(parts: Sequence[Members]) -> Members:
-    """Return members that follow each other as one."""
-    xp = array_module(parts[0].offsets)
-    return Members(
-        parts[0].start,
-        xp.concatenate([part.offsets for part in parts], 1),
-        xp.concatenate([part.memory for part in parts], 1),
-        np.concatenate([part.remembered for part in parts], 1),
-        np.concatenate([part.energies for part in parts], 1),
-    )
-
-
-@state
-class Move:
-    """What all particles are told when they move.
-
-    Attributes:
-        number: Moves before this one.
-        count: Particles of a swarm.
-        anchor: The consensus points, from which particles are measured from now on, shape (m, dim), float64.
-        shift: How far these have moved, shape (m, dim), float64.
-        sigma: Strength of the noise.
-        height: Values of the consensus points, shape (m,), where the drift is corrected by them; else empty.
-        restart: Which swarms are shaken, shape (m,); empty where none is.
-    """
-
-    number: int
-    count: int
-    anchor: Array
-    shift: Array
-    sigma: float
-    height: Matrix
-    restart: Matrix
 
 
 @state
@@ -201,8 +129,10 @@ class CBO:
     memory_drift: float = 0.4
     memory_sigma: float | None = None
     num_coordinates: int | None = 3
-    explorers: float = 0.5
-    explorer_scale: float = 0.6
+    explorers: float = 0.8
+    shortest_jump: float = 0.1
+    longest_jump: float = 3.0
+    differences: float = 0.3
     elitist: bool = True
     restart: float = 0.0
     patience: int = 1
@@ -213,9 +143,9 @@ class CBO:
 
     def __post_init__(self) -> None:
         check_count("num_particles", self.num_particles)
-        for name in ("drift", "dt", "alpha_rate", "max_alpha", "correction_width"):
+        for name in ("drift", "dt", "alpha_rate", "max_alpha", "correction_width", "shortest_jump"):
             check_positive(name, getattr(self, name))
-        for name in ("sigma", "memory_drift", "explorer_scale", "restart", "tolx"):
+        for name in ("sigma", "memory_drift", "restart", "tolx"):
             _check_finite(name, getattr(self, name))
         for name in ("alpha", "truncation"):
             if not check_number(name, getattr(self, name)) >= 0:
@@ -242,7 +172,13 @@ class CBO:
             _check_finite("memory_sigma", self.memory_sigma)
         if self.num_coordinates is not None:
             check_count("num_coordinates", self.num_coordinates)
-        check_probability("explorers", self.explorers)
+        for name in ("explorers", "differences"):
+            check_probability(name, getattr(self, name))
+        if not self.shortest_jump <= check_number("longest_jump", self.longest_jump) < math.inf:
+            raise ValueError(
+                f"`longest_jump` must be finite and at least `shortest_jump`, {self.shortest_jump!r}, "
+                f"got {self.longest_jump!r}."
+            )
         for name in ("elitist", "allow_divergence"):
             check_flag(name, getattr(self, name))
         check_choice("start", self.start, STARTS)
@@ -478,10 +414,10 @@ class CBO:
         """Return the energies that some particles are weighted by, infinite outside the batch."""
         if self.batch_size is None or self.memory == "none":
             return members.heights
-        inside = self._in_batch(state.frame, state.moves, state.count, members)
+        inside = self.in_batch(state.frame, state.moves, state.count, members)
         return np.where(inside, members.heights, np.inf)
 
-    def _in_batch(self, frame: Frame, move: int, count: int, members: Members) -> Matrix:
+    def in_batch(self, frame: Frame, move: int, count: int, members: Members) -> Matrix:
         """Return which of some particles a batch holds, shape (m, k)."""
         assert self.batch_size is not None
         inside = np.zeros((len(frame.keys), count), bool)
@@ -550,10 +486,9 @@ class CBO:
             still = np.where(far.any(1), 0, state.still + 1)
             shaken = still >= self.patience
             state = replace(state, still=np.where(shaken, 0, still))
-        sigma = self.sigma
-        if self.alpha_schedule == "cooling":
-            sigma = schedules.cooled(sigma, state.moves // self.epoch)
-        told = Move(state.moves, state.count, anchor, state.shift, sigma, height, shaken)
+        is_cooled = self.alpha_schedule == "cooling"
+        cooling = schedules.cooled(1.0, state.moves // self.epoch) if is_cooled else 1.0
+        told = Move(state.moves, state.count, anchor, state.shift, cooling, height, shaken)
         return replace(state, moves=state.moves + 1, anchor=anchor, awaits=False), told
 
     def move(self, frame: Frame, members: Members, told: Move) -> Members:
@@ -561,28 +496,29 @@ class CBO:
 
         Args:
             frame: What the swarms were begun with.
-            members: Any of them.
+            members: Any of them; with `differences`, explorers come with the whole of their blocks.
             told: What all of them are told.
         """
         xp, start, count = array_module(members.offsets), members.start, told.count
         shift = frame.work.asarray(told.shift)[:, None]
         memory = members.memory - shift if self.memory != "none" else members.memory
         here = memory if self.memory == "greedy" else members.offsets - shift
+        points = memory if self.memory != "none" else here
         drifting = min(max(start, count - self._explorers(count)), members.stop)
         if drifting == members.stop:
             offsets = self._drift(frame, members, told, here, memory, drifting)
         elif drifting == start:
-            offsets = self._explore(frame, told, start, members.stop)
+            offsets = self._explore(frame, told, start, members.stop, points, start)
         else:
             parts = (
                 self._drift(frame, members, told, here, memory, drifting),
-                self._explore(frame, told, drifting, members.stop),
+                self._explore(frame, told, drifting, members.stop, points, start),
             )
             offsets = xp.concatenate(parts, 1)
         if told.restart.any():
             offsets = self._shake(frame, members, told, offsets)
         if self.batch_size is not None and self.batch_moves == "batch":
-            inside = self._in_batch(frame, told.number, count, members)
+            inside = self.in_batch(frame, told.number, count, members)
             mask = frame.work.asarray(inside * 1.0)[..., None] > 0
             offsets = xp.where(mask, offsets, members.offsets - shift)
         reach = frame.work.asarray(REACH * frame.scale)
@@ -609,17 +545,17 @@ class CBO:
         xp, start, size = array_module(here), members.start, stop - members.start
         drifting = told.count - self._explorers(told.count)
         v = here[:, :size]
-        a, root = self.drift * self.dt, math.sqrt(self.dt)
+        a, root = self.drift * self.dt, told.cooling * math.sqrt(self.dt)
         xi = noise.normal(frame.keys, told.number, start, stop, drifting, frame.dim, frame.work)
-        moved = dynamics.move(v, xi, a, told.sigma * root, self.noise, self.integrator, self.truncation)
+        moved = dynamics.move(v, xi, a, self.sigma * root, self.noise, self.integrator, self.truncation)
         if len(told.height):
-            moved = self._corrected(frame, told, v, moved, members.heights[:, :size])
+            values = members.remembered if self.memory == "greedy" else members.energies
+            moved = self._corrected(frame, told, v, moved, values[:, :size])
         if self.memory == "local":
             keys = choices.folded(frame.keys, "memory")
             xi = noise.normal(keys, told.number, start, stop, drifting, frame.dim, frame.work)
-            own, strength = v - memory[:, :size], self._memory_sigma * told.sigma / (self.sigma or 1.0)
-            a = self.memory_drift * self.dt
-            step = dynamics.move(own, xi, a, strength * root, self.noise, self.integrator, self.truncation)
+            own, a, u = v - memory[:, :size], self.memory_drift * self.dt, self._memory_sigma * root
+            step = dynamics.move(own, xi, a, u, self.noise, self.integrator, self.truncation)
             moved = moved + (step - own)
         if self.num_coordinates is not None and self.num_coordinates < frame.dim:
             share = self.num_coordinates / frame.dim
@@ -629,15 +565,14 @@ class CBO:
             moved = xp.where(chosen, moved, v)
         return moved
 
-    def _corrected(self, frame: Frame, told: Move, v: Array, moved: Array, heights: Matrix) -> Array:
+    def _corrected(self, frame: Frame, told: Move, v: Array, moved: Array, values: Matrix) -> Array:
         """Return offsets after a move in which only particles worse than the consensus point drift.
 
         The drift a becomes a H; what it was without is given back here, and the noise stays as it is.
         """
-        above = (
-            np.where(np.isfinite(heights), heights, np.inf)
-            - np.where(np.isfinite(told.height), told.height, np.finfo(np.float64).max)[:, None]
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            above = values - told.height[:, None]
+        above = np.where(np.isinf(values), np.inf, above)  # what has no value drifts
         if self.correction == "heaviside":
             share = (above > 0) * 1.0
         else:
@@ -652,28 +587,18 @@ class CBO:
             return moved * xp.exp(a * spared)
         return moved + math.exp(-a) * xp.expm1(a * spared) * v
 
-    def _explore(self, frame: Frame, told: Move, start: int, stop: int) -> Array:
-        """Return where explorers of some numbers are next: the consensus point, but for one coordinate."""
+    def _explore(self, frame: Frame, told: Move, start: int, stop: int, points: Array, first: int) -> Array:
+        """Return where explorers of some numbers are next, by differences of points from number `first` on."""
+        lengths = self.shortest_jump, self.longest_jump, self.differences
         explorers = self._explorers(told.count)
-        first = told.count - explorers
-        axes = choices.axes(frame.keys, told.number, start - first, stop - first, explorers, frame.dim)
-        keys = choices.folded(frame.keys, "explorers")
-        jumps = noise.normal(keys, told.number, start - first, stop - first, explorers, 1, frame.work)[..., 0]
-        jumps = jumps * frame.work.asarray(self.explorer_scale * frame.scale[axes])
-        hot = np.arange(frame.dim) == axes[..., None]
-        if frame.work.kind == "numpy":
-            return np.where(hot, jumps[..., None], frame.work.asarray(np.zeros(1)))
-        xp = array_module(jumps)
-        index = xp.from_numpy(axes).to(jumps.device)[..., None]
-        blank = xp.zeros((*jumps.shape, frame.dim), dtype=jumps.dtype, device=jumps.device)
-        return blank.scatter(2, index, jumps[..., None])
+        return explore(frame, told.number, (start, stop, told.count), explorers, lengths, points, first)
 
     def _shake(self, frame: Frame, members: Members, told: Move, offsets: Array) -> Array:
         """Return offsets with noise added in the swarms whose consensus points stand still."""
         keys = choices.folded(frame.keys, "restart")
         start, stop = members.start, members.stop
         xi = noise.normal(keys, told.number, start, stop, told.count, frame.dim, frame.work)
-        length = told.sigma * math.sqrt(self.dt) * told.restart[:, None] * frame.scale
+        length = self.sigma * told.cooling * math.sqrt(self.dt) * told.restart[:, None] * frame.scale
         return offsets + frame.work.asarray(length)[:, None] * xi
 
     def _reduce(self, state: CBOState) -> CBOState:
@@ -699,14 +624,35 @@ class CBO:
         budget = state.frame.budget
         if budget is not None and state.nfev >= budget:
             return f"the budget of {budget} evaluations is used up"
+        return self.collapsed(state, [self.extent(state, state.members)]) if self.looks(state) else None
+
+    def looks(self, state: CBOState) -> bool:
+        """Return whether this is one of the steps after which the extent of the particles decides."""
         if not state.step or state.step % CHECK_EVERY or not self.tolx or self.restart:
+            return False
+        explorers = self._explorers(state.count)
+        return not explorers or state.count - explorers >= 2
+
+    def extent(self, state: CBOState, members: Members) -> tuple[Matrix, Matrix] | None:
+        """Return the least and the largest coordinates of some particles, explorers aside; shapes (m, dim).
+
+        Args:
+            state: What is common.
+            members: Any particles; if all of them explore, there is no extent.
+        """
+        points = members.points[:, : max(0, state.count - self._explorers(state.count) - members.start)]
+        if not points.shape[1]:
             return None
-        count, explorers = state.count, self._explorers(state.count)
-        if explorers and count - explorers < 2:
-            return None
-        points = state.members.points[:, : count - explorers]
         xp = array_module(points)
-        widest = np.asarray(to_numpy(xp.amax(points, 1) - xp.amin(points, 1)), np.float64)
+        lowest, highest = (
+            np.asarray(to_numpy(found), np.float64) for found in (xp.amin(points, 1), xp.amax(points, 1))
+        )
+        return lowest, highest
+
+    def collapsed(self, state: CBOState, extents: Sequence[tuple[Matrix, Matrix] | None]) -> str | None:
+        """Return the rule that holds if all particles are in one place, by their extents."""
+        found = [extent for extent in extents if extent is not None]
+        widest = np.max([high for _, high in found], 0) - np.min([low for low, _ in found], 0)
         size = np.abs(np.asarray(to_numpy(state.anchor), np.float64))
         epsilon = 4 * state.frame.like.epsilon
         if (widest <= np.maximum(self.tolx * state.frame.scale, epsilon * size)).all():
@@ -715,10 +661,28 @@ class CBO:
 
     def diagnostics(self, state: CBOState) -> dict[str, Any]:
         """Return inverse temperature, effective sample size, spread, and explorers that were accepted."""
+        return self.described(state, self.powers(state, state.members))
+
+    def powers(self, state: CBOState, members: Members) -> list[float]:
+        """Return the sums of squared distances from the anchor over some blocks, in order, of the first swarm.
+
+        Args:
+            state: What is common.
+            members: Particles from one of `weights.boundaries` to another.
+        """
+        points = members.points[0]
+        edges = [
+            i - members.start for i in weights.boundaries(state.count) if members.start <= i <= members.stop
+        ]
+        with np.errstate(over="ignore"):
+            return [float((points[a:b] * points[a:b]).sum()) for a, b in zip(edges, edges[1:])]
+
+    def described(self, state: CBOState, powers: Sequence[float]) -> dict[str, Any]:
+        """Return the diagnostics of a state whose blocks have these `powers`."""
         found = {
             "alpha": float(state.alpha[0]),
             "sample_size": float(state.sample_size[0]),
-            "spread": float(spread_of(state.members.points[:1])[0]),
+            "spread": math.sqrt(sum(powers) / (state.count * state.frame.dim)),
         }
         if self.explorers and self.memory != "none":
             found["explorers_accepted"] = int(state.accepted[0])
@@ -747,52 +711,3 @@ def _variance(offsets: Array) -> float:
     xp = array_module(offsets)
     away = offsets[0] - offsets[0].mean(0)
     return float(xp.sqrt((away * away).sum(1).mean()) ** 2)
-
-
-def TextbookCBO(  # noqa: N802 - it stands for a class of methods, and is used like one
-    *,
-    num_particles: int = 24,
-    drift: float = 1.0,
-    sigma: float = 11.0,
-    dt: float = 0.01,
-    alpha: float = 30.0,
-    alpha_rate: float = 1.05,
-    max_alpha: float = 1e15,
-    noise: str = "anisotropic",
-    integrator: str = "euler-maruyama",
-    truncation: float = inf,
-    correction: str = "none",
-    batch_size: int | None = None,
-    batch_moves: str = "all",
-    elitist: bool = True,
-    start: str = "normal",
-    precision: str = "double",
-    tolx: float = 1e-12,
-    allow_divergence: bool = False,
-) -> CBO:
-    """Consensus-based optimization as published: all particles drift and diffuse in all coordinates."""
-    schedule = "constant" if check_positive("alpha_rate", alpha_rate) == 1 else "multiply"
-    return CBO(
-        num_particles=num_particles,
-        drift=drift,
-        sigma=sigma,
-        dt=dt,
-        alpha=alpha,
-        alpha_schedule=schedule,
-        alpha_rate=alpha_rate,
-        max_alpha=max_alpha,
-        noise=noise,
-        integrator=integrator,
-        truncation=truncation,
-        correction=correction,
-        batch_size=batch_size,
-        batch_moves=batch_moves,
-        memory="none",
-        num_coordinates=None,
-        explorers=0.0,
-        elitist=elitist,
-        start=start,
-        precision=precision,
-        tolx=tolx,
-        allow_divergence=allow_divergence,
-    )

@@ -84,16 +84,21 @@ def chosen(
     return array_module(masks[0]).stack(masks)[:, start:stop]
 
 
-def axes(keys: Sequence[Key], step: int, start: int, stop: int, count: int, dim: int) -> Matrix:
-    """Return a random coordinate for each of some explorers, shape (m, stop - start)."""
-    steps = max(1, _TOGETHER // (8 * count))
-    name = "axes", step // steps, count, dim
+def uniform(
+    keys: Sequence[Key], purpose: str, step: int, start: int, stop: int, count: int, columns: int
+) -> Matrix:
+    """Return some uniform numbers for each of some particles, shape (m, stop - start, columns)."""
+    size = count * columns
+    steps = max(1, _TOGETHER // (8 * size))
+    if steps == 1:
+        return np.stack([key.fold(purpose, step).uniform(start, stop, columns) for key in keys])
+    name = purpose, step // steps, size
 
     def draw(key: Key) -> Matrix:
-        return key.fold("axes", step // steps).integers(0, steps, count, high=dim)
+        return key.fold(purpose, "steps", step // steps).uniform(0, steps, size)
 
     drawn = [_kept((key.digest, *name), lambda key=key: draw(key))[step % steps] for key in keys]  # type: ignore[misc]
-    return np.stack(drawn)[:, start:stop]
+    return np.stack(drawn).reshape(len(keys), count, columns)[:, start:stop]
 
 
 def folded(keys: tuple[Key, ...], purpose: str) -> tuple[Key, ...]:
