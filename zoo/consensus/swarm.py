@@ -138,12 +138,20 @@ class Particles(Candidates):
         bounds: Box that rows are clipped to, or None.
         anchor: Shape (m, dim), float64.
         offsets: Shape (m, n, dim).
+        averaged: Whether all values go into a mean, so that it does not take their order to be right.
     """
 
-    __slots__ = ("anchor", "bounds", "like", "offsets")
+    __slots__ = ("anchor", "averaged", "bounds", "like", "offsets")
 
-    def __init__(self, like: Like, bounds: Bounds | None, anchor: Array, offsets: Array) -> None:
+    def __init__(
+        self, like: Like, bounds: Bounds | None, anchor: Array, offsets: Array, averaged: bool = False
+    ) -> None:
         self.like, self.bounds, self.anchor, self.offsets = like, bounds, anchor, offsets
+        self.averaged = averaged
+
+    @property
+    def decisive(self) -> bool:
+        return not self.averaged
 
     @property
     def dim(self) -> int:
