@@ -37,6 +37,8 @@ from zoo.run.directory import RunDirectory, holds_run, read_modules
 from zoo.run.job import Report, SearchJob, SearchState
 from zoo.run.loop import Run, Stop, run
 from zoo.run.watching import Watcher
+from zoo.wrappers.primed import Primed
+from zoo.wrappers.reevaluated import Reevaluated
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -147,7 +149,9 @@ def minimize(
         none that kept to the constraints: x is then the point that violates them least. With several
         objectives, `fun` is their mean, and `front` holds all points found that no other one dominates
         (`front.x`, and `front.fun` of shape (n, k)), in the order of the first objective; `x` is one of them.
-        (With `noise` it need not be, and `front.fun` are single values, biased like `fun_best`.)
+        (With `noise` it need not be, and `front.fun` are single values, biased like `fun_best`.) Methods that
+        look for several minima (the trait "minima") say which they found: `minima.x`, and `minima.fun` of
+        shape (k,), the best one first; not where there are constraints, and biased likewise with `noise`.
 
     Raises:
         ValueError: An argument has a value that it cannot have.
@@ -396,6 +400,11 @@ def result_of(experiment: Experiment, job: SearchJob, outcome: Run[SearchState])
         points = chosen(points, order)
         there = points if experiment.space is None else experiment.space.points(points)
         own["front"] = OptimizeResult(x=there, fun=objectives[order])
+    found_minima = _minima(job.optimizer, state.optimizer)
+    if found_minima is not None:
+        points, values = found_minima
+        there = points if experiment.space is None else experiment.space.points(points)
+        own["minima"] = OptimizeResult(x=there, fun=values)
     x_best = x if state.x_best is None else state.x_best
     if experiment.space is not None:
         x, x_best = experiment.space.decode(x), experiment.space.decode(x_best)
@@ -415,6 +424,16 @@ def result_of(experiment: Experiment, job: SearchJob, outcome: Run[SearchState])
         seconds=outcome.seconds,
         method=experiment.method,
     )
+
+
+def _minima(optimizer: Any, state: Any) -> tuple[Any, Any] | None:
+    """Return the minima that a method found and their values, None for one that looks for one only."""
+    while isinstance(optimizer, (Primed, Reevaluated)) and state is not None:
+        optimizer, state = optimizer.optimizer, state.inner
+    if state is None or not hasattr(optimizer, "minima"):
+        return None
+    found: tuple[Any, Any] = optimizer.minima(state)
+    return found
 
 
 def _as_limits(

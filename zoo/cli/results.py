@@ -11,7 +11,7 @@ import typer
 
 from zoo.cli.output import is_terminal, print_facts, remark, say
 
-_MOST = 12  # variables that are shown
+_MOST = 12  # variables that are shown, and minima
 
 
 def print_result(result: Any, *, as_json: bool, out: Path | str | None, shown: bool = False) -> None:
@@ -55,6 +55,11 @@ def _facts(result: Any) -> dict[str, str]:
         ranges = zip(result.front.fun.min(0), result.front.fun.max(0), strict=True)
         reach = ", ".join(f"{least:.4g} to {most:.4g}" for least, most in ranges)
         facts["front"] = f"{len(result.front.x)} points, objectives {reach}"
+    if "minima" in result:
+        shown = zip(result.minima.x[:_MOST], result.minima.fun[:_MOST], strict=True)
+        lines = [f"{fun:.6g} at {', '.join(_point(x).splitlines())}" for x, fun in shown]
+        more = len(result.minima.fun) - len(lines)
+        facts["minima"] = "\n".join([*lines, f"and {more} more"] if more else lines)
     return facts
 
 

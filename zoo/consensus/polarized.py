@@ -1,4 +1,4 @@
-"""Polarized consensus-based optimization: particles with consensus points of their own, for several minima."""
+"""Polarized consensus-based optimization: a consensus point for each particle, and several minima."""
 
 from __future__ import annotations
 

@@ -270,7 +270,8 @@ class Optimizer(Protocol[S]):
     Attributes tell the rest of the library what it need not find out: `recommends_evaluated` is True
     when `recommend` returns a point that was among the candidates. A method that never compares a value with
     one of another step may say so by `compares_within_steps = True`: then what it is told, for f and its
-    constraints together, may be another mixture in every step.
+    constraints together, may be another mixture in every step. One that looks for several minima has a
+    method `minima(state)` that returns them, shape (k, dim), the best one first, and their values.
     """
 
     @property

@@ -15,6 +15,7 @@ from zoo.run.reading import Improvement, Recording
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +33,45 @@ def parallel_coordinates(recording: Recording) -> Picture | None:
     points = [point for point in recording.points if np.isfinite(point.fun)][-_MOST_POINTS:]
     if not points:
         return None
-    columns = _columns(recording.space, points)
+    title = f"The last {len(points)} best points" if len(points) > 1 else "The best point"
+    figure, num_columns, total, is_wide = _lines(recording.space, points, title)
+    caption = f"The only point that was the best one, of value {short(points[0].fun)}."
+    if len(points) > 1:
+        caption = (
+            f"Each line is a point that was the best one for a while, values {short(points[0].fun)} to "
+            f"{short(points[-1].fun)}, from light (old) to dark (new); the best one is black. Each axis goes "
+            "from the lowest to the highest of them."
+        )
+    if total > num_columns:
+        caption += f" The first {num_columns} of {total} variables."
+    alt = f"Parallel coordinates of {len(points)} points in {num_columns} variables."
+    return Picture("best_points", "The best points", caption, alt, figure, wide=is_wide)
+
+
+def minima(recording: Recording) -> Picture | None:
+    """Return several minima, a line for each; None without any, or if variables are no numbers."""
+    found = (recording.result or {}).get("minima") or {}
+    rows: Array = np.empty(0)
+    values: Array = np.empty(0)
+    with contextlib.suppress(TypeError, ValueError):
+        rows, values = np.array(found.get("x", ()), float), np.array(found.get("fun", ()), float)
+    if rows.ndim != 2 or not rows.size or values.shape != rows.shape[:1] or not np.isfinite(rows).all():
+        return None
+    best = [Improvement(0, 0, float(fun), x) for x, fun in zip(rows, values, strict=True)][:_MOST_POINTS]
+    figure, num_columns, total, is_wide = _lines(None, best[::-1], f"{len(values)} minima")
+    caption = f"Each line is a minimum, from light (the worst, {short(best[-1].fun)}) to dark; the best one, "
+    caption += f"{short(best[0].fun)}, is black."
+    if len(values) > len(best):
+        caption += f" The best {len(best)} of {len(values)}."
+    if total > num_columns:
+        caption += f" The first {num_columns} of {total} variables."
+    alt = f"Parallel coordinates of {len(best)} minima in {num_columns} variables."
+    return Picture("minima", "The minima", caption, alt, figure, wide=is_wide)
+
+
+def _lines(space: Space | None, points: list[Improvement], title: str) -> tuple[Figure, int, int, bool]:
+    """Return points in parallel coordinates, in how many of how many, and whether the figure is wide."""
+    columns = _columns(space, points)
     total, columns = len(columns), columns[:_MOST_AXES]
     ranks = np.linspace(0.0, 1.0, len(points)) if len(points) > 1 else np.ones(1)
     rows = -(-len(columns) // _A_ROW)
@@ -43,26 +82,12 @@ def parallel_coordinates(recording: Recording) -> Picture | None:
         colours = matplotlib.colormaps[style.COLOURS](0.05 + 0.87 * (1 - ranks))
         width, height = style.WIDTH if len(columns) <= _A_ROW // 2 else _WIDE, 0.35 + 2.5 * rows
         figure = Figure(figsize=(width, height))
-        figure.text(0.2 / width, 1 - 0.12 / height, _title(len(points)), va="top", size=9.5)
+        figure.text(0.2 / width, 1 - 0.12 / height, title, va="top", size=9.5)
         for row, part in enumerate(np.array_split(np.arange(len(columns)), rows)):
             bottom = (height - 0.35 - 2.5 * (row + 1) + 0.35) / height
             axes = figure.add_axes((0.1 / width, bottom, 1 - 0.2 / width, 2.15 / height))
             _draw(axes, [columns[at] for at in part], colours)
-    caption = f"The only point that was the best one, of value {short(points[0].fun)}."
-    if len(points) > 1:
-        caption = (
-            f"Each line is a point that was the best one for a while, values {short(points[0].fun)} to "
-            f"{short(points[-1].fun)}, from light (old) to dark (new); the best one is black. Each axis goes "
-            "from the lowest to the highest of them."
-        )
-    if total > len(columns):
-        caption += f" The first {len(columns)} of {total} variables."
-    alt = f"Parallel coordinates of {len(points)} points in {len(columns)} variables."
-    return Picture("best_points", "The best points", caption, alt, figure, wide=width > style.WIDTH)
-
-
-def _title(count: int) -> str:
-    return f"The last {count} best points" if count > 1 else "The best point"
+    return figure, len(columns), total, width > style.WIDTH
 
 
 def _draw(axes: Axes, columns: list[_Column], colours: Array) -> None:

@@ -54,7 +54,7 @@ def _sections(recording: Recording) -> list[tuple[str, list[Picture]]]:
     search: list[Picture] = []
     for picture in figures.figures(recording):
         (progress if picture.name.startswith(("value_", "violation")) else search).append(picture)
-    found = [points.front(recording), points.parallel_coordinates(recording)]
+    found = [points.front(recording), points.minima(recording), points.parallel_coordinates(recording)]
     went_wrong = [faults.failures(recording), faults.time_line(recording), faults.workers(recording)]
     return [
         ("How it went", progress),

@@ -28,7 +28,7 @@ _RESULT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("nfev", "nit", "num_failed", "status", "success"), int),
     **dict.fromkeys(("message", "method"), str),
     **dict.fromkeys(("x", "x_best"), (list, dict)),
-    **dict.fromkeys(("account", "front"), dict),
+    **dict.fromkeys(("account", "front", "minima"), dict),
     "constr": list,
 }
 _META: dict[str, type | tuple[type, ...]] = {
