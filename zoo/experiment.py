@@ -28,6 +28,7 @@ from zoo.execution.executor import Executor
 from zoo.registry import find
 from zoo.run.directory import dump
 from zoo.run.job import SearchJob
+from zoo.run.sharded import ShardedSearch
 from zoo.told import Told
 from zoo.wrappers.constrained import Constrained
 from zoo.wrappers.primed import Primed
@@ -96,8 +97,14 @@ class Experiment:
         return isinstance(self.objective, ConstrainedObjective)
 
     def job(self, executor: Executor) -> SearchJob:
-        """Return the job that does it."""
+        """Return the job that does it.
+
+        Raises:
+            ValueError: The executor asks for shards, and the search cannot be put in shards.
+        """
         optimizer = find(self.method).build(dict(self.options))
+        if executor.sharded:
+            self._check_sharded()
         if self.first is not None:
             optimizer = Primed(optimizer, self.first, self.from_best)
         if self.is_constrained and "objectives" not in find(self.method).traits:
@@ -105,7 +112,7 @@ class Experiment:
             optimizer = Constrained(optimizer, ranks, self.noise)
         if self.noise:
             optimizer = Reevaluated(optimizer)
-        return SearchJob(
+        return (ShardedSearch if executor.sharded else SearchJob)(
             optimizer,
             self.objective,
             executor,
@@ -119,6 +126,19 @@ class Experiment:
             on_error=self.on_error,
             threads=self.threads,
         )
+
+    def _check_sharded(self) -> None:
+        """Refuse what adds candidates of its own to those of the method."""
+        for there, what in (
+            (self.first is not None, "`known` has points without values"),
+            (self.is_constrained, "there are `constraints`"),
+            (self.noise, "`noise` is True"),
+        ):
+            if there:
+                raise ValueError(
+                    f"`sharded` must be False where {what}. Workers then evaluate for one process, which has "
+                    "the candidates."
+                )
 
     def written(self) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
         """Return it as `config.json` and `start.safetensors` hold it; the objective as its identity.

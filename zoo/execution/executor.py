@@ -35,6 +35,9 @@ class Executor(abc.ABC):
     threads: int = 1
     """Threads of numerical libraries where it evaluates. They belong to the experiment."""
 
+    sharded: bool = False
+    """Whether candidates are to stay where they are evaluated, of methods that can be put in shards."""
+
     @contextlib.contextmanager
     @abc.abstractmethod
     def open(self, objective: Objective | None) -> Iterator[None]:

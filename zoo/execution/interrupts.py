@@ -24,6 +24,7 @@ _owner: int | None = None  # the thread inside `handled`; no other one touches w
 _requested: int | None = None
 _heeded = False  # whether somebody was told, by an `Interrupt`
 _inside = False
+_overlooked = False  # whether what a stop still needs is being done
 _mask: set[Any] | None = None  # of signals, before a fork that is under way
 _before: dict[int, Any] = {}  # the handlers there were before the outermost `handled`
 
@@ -41,9 +42,26 @@ def pending() -> bool:
 def check() -> None:
     """Raise `Interrupt` if a signal asked this thread's run to stop."""
     global _heeded
-    if _requested is not None and _owner == get_ident():
+    if _requested is not None and _owner == get_ident() and not _overlooked:
         _heeded = True
         raise Interrupt
+
+
+@contextlib.contextmanager
+def overlooked() -> Iterator[None]:
+    """Let what a stop needs be done by workers: in the block, a signal that asked for it raises nothing.
+
+    One that is the first and comes in the block does, soon after it; a second one leaves at once, as always.
+    """
+    global _overlooked
+    if _owner != get_ident():
+        yield
+        return
+    before, _overlooked = _overlooked, True
+    try:
+        yield
+    finally:
+        _overlooked = before
 
 
 class interruptible:  # noqa: N801 - used as a function is, but at half the cost of a generator
@@ -53,7 +71,7 @@ class interruptible:  # noqa: N801 - used as a function is, but at half the cost
 
     def __enter__(self) -> None:
         global _inside
-        if _owner == get_ident():
+        if _owner == get_ident() and not _overlooked:
             _inside = True
             if _requested is not None:  # just before, when there was nobody to break into
                 _inside = False
@@ -165,11 +183,11 @@ def _let_go() -> None:
 
 def _forget() -> None:
     """Leave a process that the objective forked to whoever started it: no run is to be stopped there."""
-    global _owner, _requested, _heeded, _inside
+    global _owner, _requested, _heeded, _inside, _overlooked
     if _owner is not None:
         _put_back(_before)
         _let_go()
-        _owner, _requested, _heeded, _inside = None, None, False, False
+        _owner, _requested, _heeded, _inside, _overlooked = None, None, False, False, False
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:

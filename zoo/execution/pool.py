@@ -35,6 +35,11 @@ class Pooled(Executor):
             bits of sums may depend on it.
         replicated: Whether workers run the method themselves, so that only values travel: for
             candidates that are larger than the method is slow.
+        sharded: Whether workers keep the candidates, of methods that can be put in shards ("cbo"), so that
+            hardly more than one of them travels each way.
+
+    Raises:
+        ValueError: An argument is out of range, or both `replicated` and `sharded` are asked for.
     """
 
     def __init__(
@@ -45,12 +50,16 @@ class Pooled(Executor):
         max_attempts: int = 3,
         threads: int = 1,
         replicated: bool = False,
+        sharded: bool = False,
     ) -> None:
         self.num_workers = check_count("num_workers", num_workers)
         self.timeout = None if timeout is None else check_positive("timeout", timeout)
         self.max_attempts = check_count("max_attempts", max_attempts)
         self.threads = check_count("threads", threads)
         self.replicated = check_flag("replicated", replicated)
+        self.sharded = check_flag("sharded", sharded)
+        if replicated and sharded:
+            raise ValueError("`replicated` and `sharded` must not both be True. Leave one of them out.")
         self._crew: Crew | None = None
         self._objective: Objective | None = None
         self._transport: Transport | None = None
@@ -153,6 +162,7 @@ class Pooled(Executor):
             "threads": self.threads,
             "timeout": self.timeout,
             "replicated": self.replicated,
+            "sharded": self.sharded,
         }
 
     def __repr__(self) -> str:

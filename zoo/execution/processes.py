@@ -63,6 +63,8 @@ class Processes(Pooled):
             bits of sums may depend on it.
         replicated: Whether processes run the method themselves, so that only values travel: for
             candidates that are larger than the method is slow.
+        sharded: Whether processes keep the candidates, of methods that can be put in shards ("cbo"), so that
+            hardly more than one of them travels each way. For many candidates that are large.
 
     Raises:
         TypeError: An argument is of the wrong type; at `open`, that the objective cannot be sent.
@@ -89,9 +91,15 @@ class Processes(Pooled):
         max_attempts: int = 3,
         threads: int = 1,
         replicated: bool = False,
+        sharded: bool = False,
     ) -> None:
         super().__init__(
-            num_workers, timeout=timeout, max_attempts=max_attempts, threads=threads, replicated=replicated
+            num_workers,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            threads=threads,
+            replicated=replicated,
+            sharded=sharded,
         )
         self.gpus_per_worker = check_gpus(gpus_per_worker)
 

@@ -71,6 +71,8 @@ class Ray(Pooled):
             bits of sums may depend on it.
         replicated: Whether actors run the method themselves, so that only values travel: for candidates
             that are larger than the method is slow.
+        sharded: Whether actors keep the candidates, of methods that can be put in shards ("cbo"), so that
+            hardly more than one of them travels each way. For many candidates that are large.
         address: Cluster to join, "host:port" as `ray start --head` prints it or "auto" for the one of this
             machine; "local" to start one all the same where RAY_ADDRESS is set.
         runtime_env: What workers run in, as `ray.init` takes it.
@@ -93,11 +95,17 @@ class Ray(Pooled):
         max_attempts: int = 3,
         threads: int = 1,
         replicated: bool = False,
+        sharded: bool = False,
         address: str | None = None,
         runtime_env: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            num_workers, timeout=timeout, max_attempts=max_attempts, threads=threads, replicated=replicated
+            num_workers,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            threads=threads,
+            replicated=replicated,
+            sharded=sharded,
         )
         self.gpus_per_worker = check_gpus(gpus_per_worker)
         if address is not None and not (isinstance(address, str) and address):

@@ -330,6 +330,10 @@ class Execution(Table):
         default=False,
         description="Whether workers run the method themselves, for candidates that are large.",
     )
+    sharded: Flag = Field(
+        default=False,
+        description='Whether workers keep the candidates, of methods that can be put in shards ("cbo").',
+    )
     on_error: Annotated[str, _choice("raise", "nan")] = Field(
         default="raise",
         description='What an exception does after one retry: end the run, or be a failed evaluation ("nan").',

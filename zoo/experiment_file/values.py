@@ -9,7 +9,7 @@ import zoo.core.space as spaces
 from zoo.execution.executor import Executor
 from zoo.experiment_file.tables import Execution, Float, Integer, Objective, Variable, spread
 
-_SETTINGS = ("gpus_per_worker", "timeout", "max_attempts", "threads", "replicated")
+_SETTINGS = ("gpus_per_worker", "timeout", "max_attempts", "threads", "replicated", "sharded")
 
 
 def variable(said: Variable) -> spaces.Variable:

@@ -17,6 +17,7 @@ from zoo.core.errors import (
     Interrupt,
     RunDirectoryError,
     TooManyFailures,
+    WorkerError,
 )
 from zoo.execution import interrupts
 from zoo.run.directory import RunDirectory
@@ -137,7 +138,7 @@ def run(
             status, reason, error = "failed", str(caught), caught
         except BaseException:
             if out is not None:
-                with contextlib.suppress(RunDirectoryError):  # the first error is the one to be told
+                with contextlib.suppress(RunDirectoryError, WorkerError):  # the first error is to be told
                     out.save(state.step, *job.snapshot(state))
             raise
         if out is not None:
