@@ -18,7 +18,6 @@ so comes to the same bytes.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,13 +27,13 @@ from typing import Any
 import numpy as np
 
 from zoo.consensus import choices, dynamics, guard, noise, schedules, weights
+from zoo.consensus.explorers import explore
 from zoo.consensus.members import Members as Members
 from zoo.consensus.members import Move as Move
 from zoo.consensus.members import join as join
-from zoo.consensus.explorers import explore
-from zoo.consensus.swarm import STARTS, Frame, Particles, begin, confine, place, scatter, spread_of
+from zoo.consensus.swarm import STARTS, Frame, Particles, begin, clip, limits, part, place, scatter
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array, array_module, to_numpy
+from zoo.core.device import Array, Like, array_module, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Candidates, Evaluations, Known
@@ -102,9 +101,130 @@ class CBOState:
 
 @dataclass(frozen=True)
 class CBO:
-    """Consensus-based optimization.
+    """Consensus-based optimization, with a greedy memory, sparse noise and explorers.
 
-    TO BE WRITTEN BY ITS OWNER.
+    A particle x_i has a memory y_i, the best point that it has been at. The consensus point is the mean of
+    the memories, weighted by how good they are, and everything is done seen from there:
+
+        c      =  sum_i w_i y_i / sum_i w_i,   w_i = exp(-alpha (f(y_i) - min f))
+        x_ij   =  c_j + (y_ij - c_j) (1 - drift dt + sigma sqrt(dt) xi_ij)   for some coordinates j, at random
+        x_ij   =  y_ij                                                       for the others
+        x_i    =  c but for one coordinate, which jumps                      if particle i is an explorer
+        y_i   <-  x_i  if f(x_i) <= f(y_i)
+
+    with xi standard normal. `TextbookCBO` is the method as published, without memory (y_i is x_i), all
+    coordinates moving, and no explorers.
+
+    Noise is multiplied by the distance to the consensus point, so swarms narrow down by themselves, although
+    the square of that distance grows on average with the noise that is of use: most particles come nearer, a
+    few are thrown far. How fast is a matter of u = sigma sqrt(dt) alone: fastest near .75, slowly above 1.2,
+    and from 1.57 on not at all (`zoo.consensus.dynamics.contraction`). So above 1.2 there is a warning, and
+    above 1.5 an error. With isotropic noise the limit depends on the number of variables, so it is judged by
+    `init`. Some papers write sqrt(2) sigma where we write sigma: what is .7 there is 1 here.
+
+    Explorers and sparse noise try coordinates by themselves. On functions where variables do not interact
+    this takes a fifth to a tenth of the evaluations; where they do it gains nothing.
+
+    Failed evaluations have weight 0. Where all have failed the consensus point stays; as long as nothing has
+    a value, x0 stands in for it. At a wall coordinates are clipped. No particle is ever further than 10,000
+    times `scale` from the consensus point, whatever the noise. At alpha = inf only the order of values counts.
+    Options can be combined; the few that cannot are refused.
+
+    Args:
+        num_particles: N.
+        drift: Pull towards the consensus point. At drift dt = 1 particles forget where they were.
+        sigma: Strength of the noise.
+        dt: Length of a time step.
+        alpha: Inverse temperature, from 0 (the plain mean) to infinity (the mean of the best, all equally
+            good).
+        alpha_schedule: How it changes.
+            "constant": not at all.
+            "multiply": alpha <- min(alpha_rate alpha, max_alpha) each step.
+            "effective-sample-size": that at which (sum w)^2 / sum w^2 is `sample_share` of the particles that
+            have a value; needs noise with which averages contract, a `sigma` sqrt(dt) of .5 or less.
+            "cooling": alpha doubles, up to max_alpha, and sigma is divided by log2(e + 2) / log2(e + 1) after
+            epoch e = 1, 2, ... (Fornasier, Klock and Riedl 2022).
+        alpha_rate: See there.
+        max_alpha: See there; an `alpha` above it stays.
+        sample_share: See there, above 0 and below 1.
+        epoch: Steps of an epoch, for cooling and `reduction`.
+        reduction: mu, from 0 to 1: after an epoch N <- ceil(N (1 - mu + mu V / V')), not more than before, V
+            the variance of the particles now and V' at the beginning of the epoch (Fornasier et al. 2021).
+            Those of the highest numbers go, which were numbered by chance. One swarm only; 0 for never.
+        noise: "anisotropic", each coordinate by its own distance (Carrillo et al. 2021), or "isotropic", all
+            by that of the particle, sigma |x - c| (Pinnau et al. 2017).
+        integrator: "euler-maruyama", or "exponential", exact as long as c stays where it is; for anisotropic
+            noise it is stable whatever sigma, but never changes a sign, and so looks around less.
+        truncation: Distance from c at which noise stops growing, per coordinate if anisotropic (Fornasier et
+            al. 2023). The noise is then Euler-Maruyama's in both integrators.
+        correction: "heaviside" multiplies the drift by H(f(x) - f(c)), 1 above 0 and 0 elsewhere, so that
+            nobody is drawn to a consensus point worse than where it is; "smooth" by 1/2 + 1/2 tanh((f(x) -
+            f(c)) / width) (Pinnau et al. 2017). It corrects the drift alone, not the noise. Each step then
+            has a second part, the evaluation of c. "none" for neither.
+        correction_width: See there.
+        batch_size: Particles that are evaluated in a step and make the consensus point; None for all. Batches
+            walk through a random order of the particles, then another (Carrillo et al. 2021).
+        batch_moves: "all", also those that were not evaluated, or "batch".
+        memory: "greedy", as above; "none"; or "local", where particles go on from where they are, and are
+            drawn to their own best points as well (Grassi and Pareschi 2021; Riedl 2024): x_i <- x_i + CBO's
+            step + [the same step from y_i, with memory_drift, memory_sigma and another xi].
+        memory_drift: See there.
+        memory_sigma: See there; None for memory_drift sigma.
+        num_coordinates: How many coordinates of a particle move in a step, on average: each does with
+            probability num_coordinates / dim. None for all.
+        explorers: Share of the particles that explore; one at least if it is above 0. They keep what they
+            find by memory, or by `elitist`.
+        shortest_jump: Least standard deviation of their jumps, in units of `scale`; drawn log-uniformly.
+        longest_jump: Largest one.
+        differences: Probability that a jump is the difference of two particles of the same block instead.
+        elitist: Whether the best point so far is recommended and, without memory, takes part in the consensus
+            like one more particle. If not, the consensus point is recommended, as for noisy objectives.
+        restart: If the consensus point has moved less than this in every coordinate, in units of `scale`,
+            particles are shaken: x <- x + sigma sqrt(dt) scale xi (Carrillo et al. 2021). 0 for never.
+        patience: For how many steps in a row, before they are; the source has 1. With memory the consensus
+            point stands still whenever nobody finds anything, so take more.
+        start: "normal" or "uniform": see `zoo.consensus.swarm.scatter`.
+        precision: "double", or "single" for the particles' offsets from the consensus point, which itself is
+            double.
+        tolx: Stop when the particles, explorers aside, are all within this, in units of `scale`, or within
+            rounding; 0 for never. With `restart` they go on.
+        allow_divergence: Whether noise with which swarms fly apart is allowed, with a warning.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is outside its range, or the noise is too strong.
+
+    Example:
+        >>> method = CBO()
+        >>> state = method.init(np.full(20, 2.0), key=Key(0))
+        >>> for _ in range(800):
+        ...     x = method.ask(state).rows(0, 20)
+        ...     state = method.tell(state, Evaluations((x**2 - 10 * np.cos(2 * np.pi * x) + 10).sum(1)))
+        >>> bool(abs(method.recommend(state)).max() < 0.25)
+        True
+
+    Note:
+        Memory is the limit of Riedl's y_i <- y_i + kappa dt (x_i - y_i) (1 + tanh(beta (f(y_i) - f(x_i)))) /
+        2 at kappa dt = 1, beta = inf. His four terms are added up at once here, as in the equation, and not
+        one after another. Greedy memory, sparse noise and explorers are ours. In batches whatever is left
+        over of an order is skipped, so that all batches are of one size. Particles that are not in a batch
+        have no value yet for the correction, and are drawn in full; so are those that failed.
+
+    References:
+        Pinnau, Totzeck, Tse and Martin, "A consensus-based model for global optimization and its mean-field
+        limit", 2017. https://arxiv.org/abs/1604.05648
+        Carrillo, Jin, Li and Zhu, "A consensus-based global optimization method for high dimensional machine
+        learning problems", 2021. https://arxiv.org/abs/1909.09249
+        Fornasier, Huang, Pareschi and Sünnen, "Consensus-based optimization on the sphere: convergence to
+        global minimizers and machine learning", 2021. https://arxiv.org/abs/2001.11988
+        Fornasier, Klock and Riedl, "Convergence of anisotropic consensus-based optimization in mean-field
+        law", 2022. https://arxiv.org/abs/2111.08136
+        Fornasier, Richtárik, Riedl and Sun, "Consensus-based optimisation with truncated noise", 2023.
+        https://arxiv.org/abs/2310.16610
+        Grassi and Pareschi, "From particle swarm optimization to consensus based optimization: stochastic
+        modeling and mean-field limit", 2021. https://arxiv.org/abs/2012.05613
+        Riedl, "Leveraging memory effects and gradient information in consensus-based optimisation", 2024.
+        https://arxiv.org/abs/2211.12184
     """
 
     num_particles: int = 20
@@ -304,7 +424,8 @@ class CBO:
         if self.batch_size is not None:
             rows = choices.batches(frame.keys, state.moves, state.count, self.batch_size)
             offsets = _rows(offsets, rows)
-        return Particles(frame.like, frame.bounds, state.anchor, offsets[:, :count])
+        averaged = self.memory == "none" and not self.elitist and not math.isinf(self.alpha)
+        return Particles(frame.like, frame.bounds, state.anchor, offsets[:, :count], averaged)
 
     def wanted(self, state: CBOState) -> int:
         """Return how many evaluations of each swarm are wanted next."""
@@ -394,9 +515,7 @@ class CBO:
     def _placed(self, state: CBOState, anchor: Array, offsets: Array) -> Array:
         """Return the very points that are evaluated, shape (m, dim), float64, of offsets (m, 1, dim)."""
         frame = state.frame
-        xp = array_module(anchor)
-        rows = [place(frame.like, frame.bounds, c, v)[0] for c, v in zip(anchor, offsets, strict=True)]
-        return frame.wide.asarray(xp.stack(rows))
+        return frame.wide.asarray(place(frame.like, frame.bounds, anchor[:, None], offsets)[:, 0])
 
     def elect(self, state: CBOState, found: Sequence[tuple[Matrix, Array | None]]) -> CBOState:
         """Return the state with the best points so far, of what `best_of` found in the particles in order."""
@@ -453,8 +572,7 @@ class CBO:
         edges = [
             i - members.start for i in weights.boundaries(state.count) if members.start <= i <= members.stop
         ]
-        rows = [slice(a, b) for a, b in itertools.pairwise(edges)]
-        return [weights.block_sums(heights[:, block], points[:, block], state.alpha) for block in rows]
+        return weights.sums_between(edges, heights, points, state.alpha)
 
     def agree(self, state: CBOState, sums: Sequence[weights.Sums]) -> CBOState:
         """Return the state with the step of the consensus points, from the sums over all blocks in order.
@@ -499,30 +617,27 @@ class CBO:
             members: Any of them; with `differences`, explorers come with the whole of their blocks.
             told: What all of them are told.
         """
-        xp, start, count = array_module(members.offsets), members.start, told.count
-        shift = frame.work.asarray(told.shift)[:, None]
+        start, count, work = members.start, told.count, frame.work
+        shift = work.asarray(told.shift)[:, None]
+        walls = limits(frame, told.anchor, REACH)
         memory = members.memory - shift if self.memory != "none" else members.memory
-        here = memory if self.memory == "greedy" else members.offsets - shift
-        points = memory if self.memory != "none" else here
+        offsets = noise.empty(tuple(members.offsets.shape), work)
         drifting = min(max(start, count - self._explorers(count)), members.stop)
-        if drifting == members.stop:
-            offsets = self._drift(frame, members, told, here, memory, drifting)
-        elif drifting == start:
-            offsets = self._explore(frame, told, start, members.stop, points, start)
-        else:
-            parts = (
-                self._drift(frame, members, told, here, memory, drifting),
-                self._explore(frame, told, drifting, members.stop, points, start),
-            )
-            offsets = xp.concatenate(parts, 1)
+        if start < drifting:
+            self._drift(frame, members, told, memory, walls, offsets[:, : drifting - start])
+        if drifting < members.stop:
+            points = memory if self.memory != "none" else members.offsets - shift
+            exploring = offsets[:, drifting - start :]
+            exploring[...] = self._explore(frame, told, drifting, members.stop, points, start)
+            clip(exploring, *walls)
         if told.restart.any():
-            offsets = self._shake(frame, members, told, offsets)
+            offsets += self._shaking(frame, members, told)
+            clip(offsets, *walls)
         if self.batch_size is not None and self.batch_moves == "batch":
             inside = self.in_batch(frame, told.number, count, members)
-            mask = frame.work.asarray(inside * 1.0)[..., None] > 0
-            offsets = xp.where(mask, offsets, members.offsets - shift)
-        reach = frame.work.asarray(REACH * frame.scale)
-        offsets = confine(frame, told.anchor, xp.minimum(xp.maximum(offsets, -reach), reach))
+            mask = work.asarray(inside * 1.0)[..., None] > 0
+            offsets = array_module(offsets).where(mask, offsets, members.offsets - shift)
+            clip(offsets, *walls)
         return Members(start, offsets, memory, members.remembered, members.energies)
 
     def _explorers(self, count: int) -> int:
@@ -530,48 +645,57 @@ class CBO:
         return max(1, round(self.explorers * count)) if self.explorers else 0
 
     def _drift(
-        self, frame: Frame, members: Members, told: Move, here: Array, memory: Array, stop: int
-    ) -> Array:
-        """Return where particles of numbers below `stop` are next that drift and diffuse, shape (m, k, dim).
+        self, frame: Frame, members: Members, told: Move, memory: Array, walls: tuple[Any, Any], out: Array
+    ) -> None:
+        """Write where the first of some particles are next, which drift and diffuse.
+
+        It is done a piece at a time, from the draw to the walls, while a piece is in the processor's cache.
 
         Args:
             frame: What the swarms were begun with.
             members: Particles.
             told: What all of them are told.
-            here: Where they start from, seen from the new consensus points.
-            memory: Their own best points, seen from there.
-            stop: One past the last.
+            memory: Their own best points, seen from the new consensus points.
+            walls: The `limits` of offsets.
+            out: Where offsets go, of as many particles as drift, shape (m, k, dim).
         """
-        xp, start, size = array_module(here), members.start, stop - members.start
-        drifting = told.count - self._explorers(told.count)
-        v = here[:, :size]
-        a, root = self.drift * self.dt, told.cooling * math.sqrt(self.dt)
-        xi = noise.normal(frame.keys, told.number, start, stop, drifting, frame.dim, frame.work)
-        moved = dynamics.move(v, xi, a, self.sigma * root, self.noise, self.integrator, self.truncation)
-        if len(told.height):
-            values = members.remembered if self.memory == "greedy" else members.energies
-            moved = self._corrected(frame, told, v, moved, values[:, :size])
-        if self.memory == "local":
-            keys = choices.folded(frame.keys, "memory")
-            xi = noise.normal(keys, told.number, start, stop, drifting, frame.dim, frame.work)
-            own, a, u = v - memory[:, :size], self.memory_drift * self.dt, self._memory_sigma * root
-            step = dynamics.move(own, xi, a, u, self.noise, self.integrator, self.truncation)
-            moved = moved + (step - own)
-        if self.num_coordinates is not None and self.num_coordinates < frame.dim:
-            share = self.num_coordinates / frame.dim
-            chosen = choices.chosen(
-                frame.keys, told.number, start, stop, drifting, frame.dim, share, frame.work
-            )
-            moved = xp.where(chosen, moved, v)
-        return moved
+        xp, work, dim, start, number = array_module(out), frame.work, frame.dim, members.start, told.number
+        shift, drifting = work.asarray(told.shift)[:, None], told.count - self._explorers(told.count)
+        root = told.cooling * math.sqrt(self.dt)
+        share = 1.0 if self.num_coordinates is None else self.num_coordinates / dim
+        whole_rows = share < 1 or self.memory == "local" or self.noise == "isotropic"
+        pieces = noise.blocks(
+            frame.keys, number, start, start + int(out.shape[1]), drifting, dim, work, whole_rows
+        )
+        for swarms, rows, columns, xi in pieces:
+            place, range_ = (swarms, rows, columns), (start + rows.start, start + rows.stop, drifting, dim)
+            if self.memory == "greedy":
+                v = memory[place]
+            else:
+                v = members.offsets[place] - shift[swarms, :, columns]
+            moved, a, u = out[place], self.drift * self.dt, self.sigma * root
+            dynamics.move(v, xi, a, u, self.noise, self.integrator, self.truncation, out=moved)
+            if len(told.height):
+                values = members.remembered if self.memory == "greedy" else members.energies
+                moved += self._spared(work, v, moved, values[swarms, rows], told.height[swarms])
+            if self.memory == "local":
+                law = choices.folded(frame.keys[swarms], "memory")
+                xi = noise.normal(law, number, *range_, work)
+                own, a, u = v - memory[place], self.memory_drift * self.dt, self._memory_sigma * root
+                moved += dynamics.move(own, xi, a, u, self.noise, self.integrator, self.truncation)
+                moved -= own
+            if share < 1:
+                chosen = choices.chosen(frame.keys[swarms], number, *range_, share, work)
+                moved[...] = xp.where(chosen, moved, v)
+            clip(moved, part(walls[0], swarms, columns), part(walls[1], swarms, columns))
 
-    def _corrected(self, frame: Frame, told: Move, v: Array, moved: Array, values: Matrix) -> Array:
-        """Return offsets after a move in which only particles worse than the consensus point drift.
+    def _spared(self, like: Like, v: Array, moved: Array, values: Matrix, height: Matrix) -> Array:
+        """Return what to add to offsets after a move, so that only particles above the consensus point drift.
 
         The drift a becomes a H; what it was without is given back here, and the noise stays as it is.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            above = values - told.height[:, None]
+            above = values - height[:, None]
         above = np.where(np.isinf(values), np.inf, above)  # what has no value drifts
         if self.correction == "heaviside":
             share = (above > 0) * 1.0
@@ -579,27 +703,27 @@ class CBO:
             with np.errstate(over="ignore"):
                 share = 0.5 + 0.5 * np.tanh(above / self.correction_width)
         a = self.drift * self.dt
-        spared = frame.work.asarray(1.0 - share)[..., None]
+        spared = like.asarray(1.0 - share)[..., None]
         xp = array_module(v)
         if self.integrator == "euler-maruyama":
-            return moved + (a * spared) * v
+            return (a * spared) * v
         if self.noise == "anisotropic" and math.isinf(self.truncation):
-            return moved * xp.exp(a * spared)
-        return moved + math.exp(-a) * xp.expm1(a * spared) * v
+            return moved * xp.expm1(a * spared)
+        return math.exp(-a) * xp.expm1(a * spared) * v
 
     def _explore(self, frame: Frame, told: Move, start: int, stop: int, points: Array, first: int) -> Array:
-        """Return where explorers of some numbers are next, by differences of points from number `first` on."""
+        """Return where some explorers are next, by differences of points of numbers from `first` on."""
         lengths = self.shortest_jump, self.longest_jump, self.differences
         explorers = self._explorers(told.count)
         return explore(frame, told.number, (start, stop, told.count), explorers, lengths, points, first)
 
-    def _shake(self, frame: Frame, members: Members, told: Move, offsets: Array) -> Array:
-        """Return offsets with noise added in the swarms whose consensus points stand still."""
+    def _shaking(self, frame: Frame, members: Members, told: Move) -> Array:
+        """Return what is added to offsets, noise in the swarms whose consensus points stand still."""
         keys = choices.folded(frame.keys, "restart")
         start, stop = members.start, members.stop
         xi = noise.normal(keys, told.number, start, stop, told.count, frame.dim, frame.work)
         length = self.sigma * told.cooling * math.sqrt(self.dt) * told.restart[:, None] * frame.scale
-        return offsets + frame.work.asarray(length)[:, None] * xi
+        return frame.work.asarray(length)[:, None] * xi
 
     def _reduce(self, state: CBOState) -> CBOState:
         """Return the state at the end of an epoch, the fewer particles the narrower the swarm has become."""
@@ -664,7 +788,7 @@ class CBO:
         return self.described(state, self.powers(state, state.members))
 
     def powers(self, state: CBOState, members: Members) -> list[float]:
-        """Return the sums of squared distances from the anchor over some blocks, in order, of the first swarm.
+        """Return the sums of squared distances from the anchor over some blocks of the first swarm, in order.
 
         Args:
             state: What is common.
@@ -675,7 +799,7 @@ class CBO:
             i - members.start for i in weights.boundaries(state.count) if members.start <= i <= members.stop
         ]
         with np.errstate(over="ignore"):
-            return [float((points[a:b] * points[a:b]).sum()) for a, b in zip(edges, edges[1:])]
+            return [float((points[a:b] * points[a:b]).sum()) for a, b in itertools.pairwise(edges)]
 
     def described(self, state: CBOState, powers: Sequence[float]) -> dict[str, Any]:
         """Return the diagnostics of a state whose blocks have these `powers`."""
