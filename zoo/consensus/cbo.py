@@ -18,6 +18,7 @@ so comes to the same bytes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -127,8 +128,8 @@ class CBO:
 
     Failed evaluations have weight 0. Where all have failed the consensus point stays; as long as nothing has
     a value, x0 stands in for it. At a wall coordinates are clipped. No particle is ever further than 10,000
-    times `scale` from the consensus point, whatever the noise. At alpha = inf only the order of values counts.
-    Options can be combined; the few that cannot are refused.
+    times `scale` from the consensus point, whatever the noise. At alpha = inf only the order of values
+    counts. Options can be combined; the few that cannot are refused.
 
     Args:
         num_particles: N.
