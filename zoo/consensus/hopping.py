@@ -231,7 +231,7 @@ class ConsensusHopping:
         if state.frame.bounds is not None:
             anchor = state.frame.bounds.map(anchor, "clip")  # rounding may have left the box
         units = state.frame.wide.asarray(state.frame.scale)
-        reach = np.sqrt(to_numpy(((shift / units) ** 2).sum(1))) / self._sigma(state)
+        reach = np.sqrt(to_numpy(((shift / units) ** 2).sum(1))) / self._sigma(state.moves)
         return replace(
             state,
             moves=state.moves + hopped,
@@ -256,7 +256,7 @@ class ConsensusHopping:
             return f"the budget of {budget} evaluations is used up"
         if not state.step or state.step % CHECK_EVERY:
             return None
-        sigma = self._sigma(state)
+        sigma = self._sigma(state.moves)
         if bool((sigma < self.tolx).all()):
             return f"tolx: sigma has fallen below {self.tolx}"
         smallest = np.abs(to_numpy(state.anchor)) * state.frame.like.epsilon / 2
@@ -265,9 +265,8 @@ class ConsensusHopping:
         return None
 
     def diagnostics(self, state: ConsensusHoppingState) -> dict[str, Any]:
-        """Return alpha, tau, sigma, the effective sample size, and the last hop's length in widths."""
-        sigma = float(self._sigma(state)[0])
-        alpha = float(state.alpha[0])
+        """Return alpha, tau, sigma, the effective sample size and the length in widths of the last hop."""
+        sigma, alpha = float(self._sigma(np.maximum(state.moves - 1, 0))[0]), float(state.alpha[0])
         return {
             "alpha": alpha,
             "tau": alpha * sigma * sigma,
@@ -280,22 +279,22 @@ class ConsensusHopping:
         budget, count = state.frame.budget, self.num_particles
         return count if budget is None else max(0, min(count, budget - state.nfev))
 
-    def _sigma(self, state: ConsensusHoppingState) -> Matrix:
-        """Return the widths of the samples to come, in units of scale, shape (m,)."""
-        sigma: Matrix = self.sigma * self.decay ** (state.moves // self.decay_every)
+    def _sigma(self, moves: Matrix) -> Matrix:
+        """Return widths of samples after so many hops, in units of scale, shape (m,)."""
+        sigma: Matrix = self.sigma * self.decay ** (moves // self.decay_every)
         return sigma
 
     def _widths(self, state: ConsensusHoppingState) -> Matrix:
         """Return the same as lengths, shape (m, 1), or (m, dim) where coordinates differ in scale."""
         scale = state.frame.scale
-        return self._sigma(state)[:, None] * (scale[:1] if (scale == scale[0]).all() else scale)
+        return self._sigma(state.moves)[:, None] * (scale[:1] if (scale == scale[0]).all() else scale)
 
     def _alpha(self, state: ConsensusHoppingState, energies: Matrix) -> Matrix:
         """Return the inverse temperatures of a step, shape (m,)."""
         if self.alpha is not None:
             return np.full(len(energies), float(self.alpha))
         if self.tau is not None:
-            return self.tau / self._sigma(state) ** 2
+            return self.tau / self._sigma(state.moves) ** 2
         # In units that are a power of 2, so that values twice as large have half the alpha to the last bit.
         valid = np.isfinite(energies)
         with np.errstate(over="ignore", invalid="ignore"):
