@@ -367,7 +367,8 @@ def test_what_travels_is_one_number_a_point(monkeypatch):
                 state, _ = (opened or executor).step(method, state, candidates, key.fold("run"), step, ledger)
         digests.append(digest(state))
     assert digests[0] == digests[1]
-    told = [size for name, size in sizes if name == "Told"]
+    told, given = ([size for name, size in sizes if (name == "Told") == later] for later in (True, False))
     assert told
     assert max(told) < 8 * COUNT + 1000
-    assert [size for name, size in sizes if name != "Told"] == [pytest.approx(8 * 2 * LONG, rel=0.6)]
+    assert len(given) <= 2, "a state travels to each worker once"
+    assert max(given) < 4 * 8 * LONG
