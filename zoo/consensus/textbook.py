@@ -12,7 +12,7 @@ def TextbookCBO(  # noqa: N802 - it stands for a class of methods, and is used l
     *,
     num_particles: int = 20,
     drift: float = 1.0,
-    sigma: float = 10.5,
+    sigma: float = 11.0,
     dt: float = 0.01,
     alpha: float = 30.0,
     alpha_rate: float = 1.05,
@@ -38,7 +38,7 @@ def TextbookCBO(  # noqa: N802 - it stands for a class of methods, and is used l
         x_i    <-  c + v_i (1 - drift dt + sigma sqrt(dt) xi)
         alpha  <-  min(alpha_rate alpha, max_alpha)
 
-    The default noise, sigma sqrt(dt) = 1.05, is near the strongest with which swarms come together in a
+    The default noise, sigma sqrt(dt) = 1.1, is near the strongest with which swarms come together in a
     reasonable time, and what difficult functions need: four of five runs find the minimum of Rastrigin's
     function of 20 variables in 60,000 evaluations. `CBO` needs a fifth of that. With few evaluations, or to
     follow the gradient, take a smaller `sigma`, from 1 to 5. The papers have 50 to 200 particles, and

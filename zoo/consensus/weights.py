@@ -46,8 +46,8 @@ def boundaries(num_particles: int) -> tuple[int, ...]:
 
 
 def energies_of(values: Matrix) -> Matrix:
-    """Return values as energies: infinite where an evaluation failed."""
-    return np.where(np.isnan(values), np.inf, values)
+    """Return values as energies: infinite where an evaluation failed, minus infinity being no value either."""
+    return np.where(np.isfinite(values), values, np.inf)
 
 
 def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix) -> Matrix:
