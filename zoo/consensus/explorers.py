@@ -5,10 +5,10 @@ An explorer is the consensus point but for one coordinate j, drawn at random, to
     s z             z standard normal, s log-uniform between two lengths in units of scale_j
     y_aj - y_bj     for two particles a, b of its block, drawn at random, where that is not 0
 
-The first finds valleys that are far away. It has to be told about how far, and is drawn from more than a decade
-of lengths so that a rough idea will do. The second learns lengths from where particles are: it shrinks along
-with them, coordinate by coordinate, and leads from valley to valley where these are evenly spaced. Both gain
-where coordinates can be set one by one, and nowhere else; see `zoo.consensus.curvature`.
+The first finds valleys that are far away. It has to be told about how far, and is drawn from more than a
+decade of lengths so that a rough idea will do. The second learns lengths from where particles are: it shrinks
+along with them, coordinate by coordinate, and leads from valley to valley where these are evenly spaced. Both
+gain where coordinates can be set one by one, and nowhere else; see `zoo.consensus.curvature`.
 """
 
 from __future__ import annotations
