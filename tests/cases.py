@@ -118,5 +118,6 @@ CASES = (
     Case("nsga2", _RANKS, SPHERE, {"population_size": 20}),
     Case("cbo-polarized", _DESCENT, SPHERE, {"num_particles": 20}),
     Case("cbo-manifold", frozenset({"scaling", "monotone", "manifold"}), SPHERICAL),
+    Case("cbo-mirror", _RANKS, SPHERE),
     Case("random", _RANKS, None),
 )

@@ -445,6 +445,16 @@ _OWN = (
         traits=("global",),
     ),
     Method(
+        "cbo-mirror",
+        "zoo.consensus.mirror:MirrorCBO",
+        "consensus in a dual space, for simplices, balls, boxes and sparse points",
+        "Bungert et al. 2025",
+        dims=(1, 1000),
+        batch="20",
+        cost="n d",
+        traits=("global", "separable"),
+    ),
+    Method(
         "random",
         "zoo.methods.random_search:RandomSearch",
         "no method at all, to compare with",
