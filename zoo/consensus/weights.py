@@ -46,7 +46,7 @@ def boundaries(num_particles: int) -> tuple[int, ...]:
 
 
 def energies_of(values: Matrix) -> Matrix:
-    """Return values as energies: infinite where an evaluation failed, minus infinity being no value either."""
+    """Return values as energies: infinite where an evaluation failed; minus infinity is no value."""
     return np.where(np.isfinite(values), values, np.inf)
 
 
@@ -55,20 +55,21 @@ def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix) -> Matrix:
 
     Args:
         energies: Shape (..., n).
-        lowest: Shape (...,), at most the least energy.
+        lowest: Shape (...,), at most the least energy; or (..., n).
         alpha: Shape (...,), from 0 to infinity.
     """
-    alpha, lowest = np.asarray(alpha)[..., None], np.asarray(lowest)[..., None]
+    alpha = np.asarray(alpha)[..., None]
+    if np.ndim(lowest) < energies.ndim:
+        lowest = np.asarray(lowest)[..., None]
     with np.errstate(over="ignore", invalid="ignore"):
         above = energies - lowest
-        cold = np.isinf(alpha)
-        if cold.all():
+        coldest = alpha.max()
+        if coldest == np.inf and alpha.min() == np.inf:
             return (above == 0) * 1.0
         exponents = alpha * above
-        is_plain = np.isfinite(exponents)
-        if np.count_nonzero(is_plain) == is_plain.size:
+        if coldest < np.inf and np.isfinite(exponents.max()):
             return np.exp(np.negative(exponents, out=exponents), out=exponents)
-        weights = np.where(cold, (above == 0) * 1.0, np.exp(-exponents))
+        weights = np.where(np.isinf(alpha), (above == 0) * 1.0, np.exp(-exponents))
     # Energies so far apart that their difference overflows count alike at alpha = 0.
     return np.where(np.isfinite(energies), np.where(np.isnan(weights), 1.0, weights), 0.0)
 
@@ -138,6 +139,8 @@ def effective_sample_size(weights: Matrix) -> Matrix:
 class Sums(NamedTuple):
     """What a block of particles adds to the consensus point; what is sent of it, whatever is spread.
 
+    Several blocks in a row may be held together, in arrays of shape (m, b) and (m, b, dim).
+
     Attributes:
         lowest: Least energy of the block, infinite if all failed, shape (m,).
         total: Z = sum exp(-alpha (f - lowest)), shape (m,).
@@ -153,43 +156,44 @@ class Sums(NamedTuple):
 
 def block_sums(energies: Matrix, points: Array, alpha: Matrix) -> Sums:
     """Return the sums over one block, energies of shape (m, n) and points of shape (m, n, dim)."""
-    lowest = energies.min(-1)
-    weights = boltzmann(energies, lowest, alpha)
-    return Sums(lowest, weights.sum(-1), (weights**2).sum(-1), weighted_sum(weights, points))
+    sums = sums_between((0, energies.shape[1]), energies, points, alpha)
+    return Sums(sums.lowest[:, 0], sums.total[:, 0], sums.squares[:, 0], sums.moment[:, 0])
 
 
-def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: Matrix) -> list[Sums]:
-    """Return the sums over some blocks, in order: `block_sums` of each to the last bit, in fewer calls.
+def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: Matrix) -> Sums:
+    """Return the sums over some blocks in a row: `block_sums` of each, to the last bit, in fewer calls.
 
     Args:
-        edges: Where the blocks begin, and where the last one ends.
+        edges: Where the blocks begin, and where the last one ends, from 0 to n.
         energies: Shape (m, n).
         points: Shape (m, n, dim).
         alpha: Shape (m,).
 
     Example:
         >>> energies, points, alpha = np.arange(200.0)[None], np.eye(200)[None], np.ones(1)
-        >>> parts = sums_between((0, 64, 128, 192, 200), energies, points, alpha)
+        >>> sums = sums_between((0, 64, 128, 192, 200), energies, points, alpha)
         >>> alone = block_sums(energies[:, 64:128], points[:, 64:128], alpha)
-        >>> len(parts), bool((parts[1].moment == alone.moment).all())
-        (4, True)
+        >>> bool(sums.total[:, 1] == alone.total), bool((sums.moment[:, 1] == alone.moment).all())
+        (True, True)
     """
-    height, even = edges[1] - edges[0], 1
-    while even + 1 < len(edges) and edges[even + 1] - edges[even] == height:
+    starts, count = edges[:-1], len(edges) - 1
+    lowest = np.minimum.reduceat(energies, starts, 1)
+    each = lowest if count == 1 else np.repeat(lowest, [b - a for a, b in pairwise(edges)], 1)
+    weights = boltzmann(energies, each, alpha)
+    # By `reduceat` even for a single block: it adds up in another order than `sum` does.
+    total, squares = np.add.reduceat(weights, starts, 1), np.add.reduceat(weights * weights, starts, 1)
+    moments, height, even = [], edges[1], 1
+    while even < count and edges[even + 1] - edges[even] == height:
         even += 1
-    parts = []
     if len(energies) == 1 and even > 1 and (isinstance(points, np.ndarray) or not points.is_cuda):
         # Blocks of one swarm are added up as if they were swarms.
-        whole = slice(edges[0], edges[even])
-        together = block_sums(
-            energies[:, whole].reshape(even, height),
-            points[0, whole].reshape(even, height, -1),
-            np.repeat(alpha, even),
-        )
-        parts = [Sums(*(part[i : i + 1] for part in together)) for i in range(even)]
+        whole = even * height
+        together = points[0, :whole].reshape(even, height, -1)
+        moments.append(weighted_sum(weights[0, :whole].reshape(even, height), together)[None])
         edges = edges[even:]
-    parts += [block_sums(energies[:, a:b], points[:, a:b], alpha) for a, b in pairwise(edges)]
-    return parts
+    moments += [weighted_sum(weights[:, a:b], points[:, a:b])[:, None] for a, b in pairwise(edges)]
+    moment = moments[0] if len(moments) == 1 else array_module(points).concatenate(moments, 1)
+    return Sums(lowest, total, squares, moment)
 
 
 def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
@@ -203,16 +207,16 @@ def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
         >>> bool(np.allclose(merge(parts, alpha).moment, whole.moment, atol=1e-15))
         True
     """
-    lowests = np.stack([part.lowest for part in parts], -1)  # (m, parts)
+    swarms = len(parts[0].lowest)
+    lowests, totals, squares = (
+        np.concatenate([part[index].reshape(swarms, -1) for part in parts], 1) for index in range(3)
+    )
+    xp, dim = array_module(parts[0].moment), parts[0].moment.shape[-1]
+    moments = xp.concatenate([part.moment.reshape(swarms, -1, dim) for part in parts], 1)
     lowest = lowests.min(-1)
     shares = boltzmann(lowests, lowest, alpha)
-    moments = [part.moment for part in parts]
-    return Sums(
-        lowest,
-        (shares * np.stack([part.total for part in parts], -1)).sum(-1),
-        (shares**2 * np.stack([part.squares for part in parts], -1)).sum(-1),
-        weighted_sum(shares, array_module(moments[0]).stack(moments, 1)),
-    )
+    total, square = (shares * totals).sum(-1), (shares * shares * squares).sum(-1)
+    return Sums(lowest, total, square, weighted_sum(shares, moments))
 
 
 def centre(sums: Sums) -> Array:

@@ -1,4 +1,4 @@
-"""The consensus point: exact identities, extreme energies and temperatures, and sums put together from parts."""
+"""The consensus point: exact identities, extreme energies and temperatures, and sums of parts."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_invariances() -> None:
 
 @pytest.mark.parametrize(("alpha", "gap"), [(100.0, 0.0548), (1e3, 0.00663), (1e4, 0.000778)])
 def test_gap_of_the_soft_minimum(alpha: float, gap: float) -> None:
-    """Laplace's principle, by quadrature: -log(mean of the weights) / alpha above the minimum, for uniform points."""
+    """Laplace's principle, by quadrature: how far -log(mean weight) / alpha is above the minimum."""
     x = -3 + 6 * (np.arange(400_000) + 0.5) / 400_000
     energies = x**2 + 2.5 * (1 - np.cos(2 * np.pi * x)) + 0.7
     sums = block_sums(energies[None], x[None, :, None], np.array([alpha]))
