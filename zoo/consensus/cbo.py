@@ -573,7 +573,7 @@ class CBO:
         edges = [
             i - members.start for i in weights.boundaries(state.count) if members.start <= i <= members.stop
         ]
-        return weights.sums_between(edges, heights, points, state.alpha)
+        return [weights.sums_between(edges, heights, points, state.alpha)]
 
     def agree(self, state: CBOState, sums: Sequence[weights.Sums]) -> CBOState:
         """Return the state with the step of the consensus points, from the sums over all blocks in order.
