@@ -1,20 +1,20 @@
-"""Time and bytes per step of `cbo-textbook` in shards, against workers that are sent the particles, and none.
+"""Time and bytes per step of `cbo-textbook` in shards, against workers that are sent particles, and none.
 
     python benchmarks/sharded_swarm.py [--particles 10000] [--dim 1000] [--steps 12] [--rounds 3]
 
-Ours is `zoo.minimize(..., workers=zoo.Processes(2, sharded=True))`; it takes turns with `zoo.Processes(2)`, in
-whose case one process moves the particles and sends them to be evaluated, and with `workers=1`. The objective
-is Rastrigin's function of many points at once, in float32; particles are offsets in float32. Times are medians
-of wall time over the steps of all rounds, the first two steps of a round, in which workers start and get the
-particles, aside.
+Ours is `zoo.minimize(..., workers=zoo.Processes(2, sharded=True))`; it takes turns with `zoo.Processes(2)`,
+in whose case one process moves the particles and sends them to be evaluated, and with `workers=1`. The
+objective is Rastrigin's function of many points at once, in float32; particles are offsets in float32. Times
+are medians of wall time over the steps of all rounds, the first two steps of a round, in which workers start
+and get the particles, aside.
 
-`time`: `ours` and `peer` are milliseconds of a step, and the peer is the faster of the other two. `floor` is a
+`time`: `ours` and `peer` are milliseconds of a step, the peer being the faster of the other two. `floor` is a
 step that costs nothing beyond its work: the time without workers over their number, if each has a core.
-`bytes`: MB that the transport carries in a step, both ways; ours over 64 steps, in which every part is asked for
-one snapshot of its particles. The peer is `zoo.Processes(2)`.
+`bytes`: MB that the transport carries in a step, both ways; ours over 64 steps, in which every part is asked
+for one snapshot of its particles. The peer is `zoo.Processes(2)`.
 
-One JSON line per case, exit status 0 when all are within their goals: the time of the peer, and a tenth of its
-bytes.
+One JSON line per case, exit status 0 when all are within their goals: the time of the peer, and a tenth of
+its bytes.
 """
 
 from __future__ import annotations

@@ -337,17 +337,18 @@ def _run(
     watchers: Sequence[Watcher],
     directory: RunDirectory | None,
 ) -> OptimizeResult:
-    job = experiment.job(executor)
     stop = Stop(experiment.target, seconds)
     about: dict[str, Any] = {}
     if watchers:
         config = experiment.written()[0] if directory is None else directory.config
         about = {"watchers": watchers, "config": config, "execution": executor.describe()}
     if directory is None:
+        job = experiment.job(executor)
         outcome = run(job, stop, callbacks, **about)
         result = result_of(experiment, job, outcome)
     else:
         try:
+            job = experiment.job(executor)
             job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
             outcome = run(job, stop, callbacks, directory, **about)
             result = result_of(experiment, job, outcome)
