@@ -33,6 +33,10 @@ def gain(shown: dict[str, np.ndarray]) -> float:
 # For each example, what its `main` is called with, and what has to be true of what it returns.
 OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
     "cma_in_a_valley": ({}, lambda shown: abs(shown["x"] - 1).max() < 1e-4),
+    "digits_without_gradients": (
+        {"evaluations": 30_000},
+        lambda shown: all(found["right"] > 0.7 for found in shown.values()),
+    ),
     "honest_values": (
         {"budget": 600, "seeds": 5},
         lambda shown: (

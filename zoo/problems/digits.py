@@ -45,6 +45,8 @@ class Digits(Objective):
     https://doi.org/10.24432/C50P49, as bundled with scikit-learn (no download).
     """
 
+    unit = 256  # points, which together make a matrix product that is worth while
+
     def __init__(self, batch_size: int | None = 60, hidden: int = 0) -> None:
         self.batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.hidden = check_count("hidden", hidden, minimum=0)

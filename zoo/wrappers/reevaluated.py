@@ -46,7 +46,10 @@ class Repeated(Candidates):
         return len(self.chosen) * self.times
 
     def rows(self, start: int, stop: int) -> Array:
-        wanted = self.chosen[np.arange(start, stop) % len(self.chosen)]
+        count, first = len(self.chosen), start % max(1, len(self.chosen))
+        if count == len(self.inner) and first + stop - start <= count:
+            return self.inner.rows(first, first + stop - start)  # all of them, in order
+        wanted = self.chosen[np.arange(start, stop) % count]
         if not len(wanted):
             return self.inner.rows(0, 0)
         low, high = int(wanted.min()), int(wanted.max()) + 1
