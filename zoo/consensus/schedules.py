@@ -19,7 +19,8 @@ def multiplied(alpha: Matrix, rate: float, highest: float) -> Matrix:
         >>> multiplied(np.array([30.0, 90.0, np.inf]), 1.5, 100.0).tolist()
         [45.0, 100.0, inf]
     """
-    return np.where(alpha >= highest, alpha, np.minimum(alpha * rate, highest))
+    with np.errstate(over="ignore"):
+        return np.where(alpha >= highest, alpha, np.minimum(alpha * rate, highest))
 
 
 def doubled(alpha: float, epochs: int, highest: float) -> float:
