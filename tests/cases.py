@@ -119,5 +119,6 @@ CASES = (
     Case("cbo-polarized", _DESCENT, SPHERE, {"num_particles": 20}),
     Case("cbo-manifold", frozenset({"scaling", "monotone", "manifold"}), SPHERICAL),
     Case("cbo-mirror", _RANKS, SPHERE),
+    Case("cbo-penalty", _RANKS, SPHERE),
     Case("random", _RANKS, None),
 )

@@ -107,9 +107,9 @@ class Experiment:
             self._check_sharded()
         if self.first is not None:
             optimizer = Primed(optimizer, self.first, self.from_best)
-        if self.is_constrained and "objectives" not in find(self.method).traits:
-            ranks = "ranks" in find(self.method).traits
-            optimizer = Constrained(optimizer, ranks, self.noise)
+        traits = find(self.method).traits
+        if self.is_constrained and not {"objectives", "constraints"} & set(traits):
+            optimizer = Constrained(optimizer, "ranks" in traits, self.noise)
         if self.noise:
             optimizer = Reevaluated(optimizer)
         return (ShardedSearch if executor.sharded else SearchJob)(

@@ -26,6 +26,7 @@ TRAITS = {
     "model": "fits a model to what was evaluated; for expensive objectives",
     "restarts": "starts again when it has converged",
     "objectives": "takes several objectives at once",
+    "constraints": "takes constraints itself; all others are kept to them by what they are told",
     "minima": "finds several minima at once, `result.minima`",
 }
 """What a method may be said to be good for."""
@@ -453,6 +454,16 @@ _OWN = (
         batch="20",
         cost="n d",
         traits=("global", "separable"),
+    ),
+    Method(
+        "cbo-penalty",
+        "zoo.consensus.penalty:PenaltyCBO",
+        "cbo with exact penalties that adapt themselves to constraints",
+        "Borghi et al. 2023",
+        dims=(1, 1000),
+        batch="20",
+        cost="n d",
+        traits=("global", "separable", "constraints"),
     ),
     Method(
         "random",
