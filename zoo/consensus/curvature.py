@@ -316,19 +316,33 @@ class CurvatureCBO:
         """Return the points of a measurement, or the particles; of these fewer where the budget ends."""
         if len(state.centre):
             return Stencil(state.like, state.centre, self._steps(state), state.bounds)
-        z = self.inner.ask(state.swarm).rows(0, self._count(state))
-        return Rows(self._place(state, z))
+        x = state.like.asarray(self._points(state)[: self._count(state)])
+        return Rows(x if state.bounds is None else state.bounds.map(x, "clip"))
 
     def _count(self, state: CurvatureCBOState) -> int:
         count = self.inner.wanted(state.swarm)
         return count if state.budget is None else max(0, min(count, state.budget - state.nfev))
 
-    def _place(self, state: CurvatureCBOState, z: Array) -> Array:
-        """Return the points that are evaluated for these z."""
+    def _points(self, state: CurvatureCBOState) -> Array:
+        """Return where the particles are, in the box, shape (num_particles, dim), float64."""
+        z = state.swarm.anchor + state.swarm.members.offsets[0]
         wide = Like.of(z)
         points = z @ wide.asarray(state.axes.T * state.scale) + wide.asarray(state.x0)
-        x = state.like.asarray(points)
-        return x if state.bounds is None else state.bounds.map(x)
+        return points if state.bounds is None else state.bounds.map(points)
+
+    def _swarm_inside(self, state: CurvatureCBOState) -> CBOState:
+        """Return the swarm with particles where their images in the box are.
+
+        Beyond a wall the function is a mirror image, whose axes are others.
+        """
+        swarm = state.swarm
+        if state.bounds is None:
+            return swarm
+        points = self._points(state)
+        wide = Like.of(points)
+        z = ((points - wide.asarray(state.x0)) / wide.asarray(state.scale)) @ wide.asarray(state.axes)
+        offsets = swarm.frame.work.asarray(z - swarm.anchor)[None]
+        return replace(swarm, members=replace(swarm.members, offsets=offsets))
 
     def tell(self, state: CurvatureCBOState, evaluations: Evaluations) -> CurvatureCBOState:
         """Return the state after the values of what was asked for.
@@ -352,7 +366,8 @@ class CurvatureCBO:
             return self._turn(state, values)
         whole = np.full(self.inner.wanted(state.swarm), np.nan)
         whole[: len(values)] = values
-        return self._plan(replace(state, swarm=self.inner.tell(state.swarm, Evaluations(whole))))
+        swarm = self.inner.tell(self._swarm_inside(state), Evaluations(whole))
+        return self._plan(replace(state, swarm=swarm))
 
     def _turn(self, state: CurvatureCBOState, values: Matrix) -> CurvatureCBOState:
         """Return the state with the swarm in the frame that a measurement says."""
