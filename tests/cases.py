@@ -105,6 +105,7 @@ CASES = (
     Case("ch", frozenset({"translation", "scaling"}), SPHERE, {"num_particles": 20}),
     Case("cbo-pso", _RANKS, SPHERE, {"num_particles": 20}),
     Case("cbo", _RANKS, SPHERE),
+    Case("cbo-curvature", frozenset(), SPHERE),
     Case("cbo-textbook", frozenset({"translation"}), SPHERE),
     Case("nelder-mead", _FIXED | {"monotone"}, ROSENBROCK, {"restarts": True}),
     Case("powell", _FIXED, ROSENBROCK, {"restarts": True}),

@@ -306,6 +306,16 @@ _OWN = (
         traits=("global", "ranks", "separable"),
     ),
     Method(
+        "cbo-curvature",
+        "zoo.consensus.curvature:CurvatureCBO",
+        "`cbo` along axes that are measured, for many valleys of smooth functions, however they are turned",
+        "Carrillo et al. 2021",
+        dims=(1, 300),
+        batch="20 or d²/2",
+        cost="n d + d²",
+        traits=("global",),
+    ),
+    Method(
         "cbo-textbook",
         "zoo.consensus.textbook:TextbookCBO",
         "consensus-based optimization as published, for study and for many particles",
