@@ -336,6 +336,16 @@ _OWN = (
         traits=("local", "noise"),
     ),
     Method(
+        "cbs",
+        "zoo.consensus.sampling:CBS",
+        "noise in the shape of the swarm; also samples exp(-f)",
+        "Carrillo et al. 2022",
+        dims=(1, 100),
+        batch="10 d",
+        cost="n d²",
+        traits=("global", "ill-conditioned"),
+    ),
+    Method(
         "lbfgs",
         "zoo.methods.lbfgs:LBFGS",
         "quasi-Newton on differences, several step lengths at once",
@@ -444,6 +454,16 @@ _OWN = (
         batch="200",
         cost="n² d",
         traits=("global", "minima"),
+    ),
+    Method(
+        "cbo-pareto",
+        "zoo.consensus.pareto:ParetoCBO",
+        "a consensus point for each compromise between several objectives",
+        "Borghi et al. 2023",
+        dims=(1, 1000),
+        batch="40",
+        cost="n² d + n³",
+        traits=("global", "objectives"),
     ),
     Method(
         "cbo-manifold",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Evaluations, Known
 from zoo.core.validation import check_choice, check_count, check_flag, check_fraction, check_positive
+from zoo.methods.population import beside
 
 Matrix = np.ndarray[Any, Any]
 
@@ -111,10 +113,10 @@ class ConsensusPSO:
     drift: float = 1.0
     sigma: float = 1.5
     memory: bool = True
-    memory_drift: float = 0.4
+    memory_drift: float = 1.0
     memory_sigma: float = 0.0
-    dt: float = 0.1
-    alpha: float = math.inf
+    dt: float = 0.2
+    alpha: float = inf
     noise: str = "anisotropic"
     elitist: bool = True
     start: str = "normal"
@@ -196,7 +198,7 @@ class ConsensusPSO:
         swarm, energies = single.hear(state.swarm, evaluations)
         memory, remembered = state.memory, state.remembered
         if self.memory:
-            better = single.beside(swarm, (energies <= remembered)[..., None])
+            better = beside(memory, (energies <= remembered)[..., None])
             memory = array_module(memory).where(better, swarm.offsets, memory)
             remembered = energies = np.minimum(energies, remembered)
         swarm, shift = single.gather(swarm, energies, float(self.alpha), memory if self.memory else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -126,11 +125,8 @@ def gather(swarm: Swarm, energies: Matrix, alpha: float, points: Array | None = 
         The swarm, and a shift of shape (1, dim), float64; 0 where all evaluations failed.
     """
     points, alphas = swarm.offsets if points is None else points, np.array([alpha])
-    edges = weights.boundaries(swarm.size)
-    blocks = itertools.pairwise(edges)
-    sums = weights.merge(
-        [weights.block_sums(energies[:, a:b], points[:, a:b], alphas) for a, b in blocks], alphas
-    )
+    edges = list(weights.boundaries(swarm.size))
+    sums = weights.merge([weights.sums_between(edges, energies, points, alphas)], alphas)
     squares = float(sums.squares[0])
     sample_size = float(sums.total[0]) ** 2 / squares if squares else 0.0
     return replace(swarm, alpha=alpha, sample_size=sample_size), weights.centre(sums)
@@ -142,15 +138,6 @@ def advance(swarm: Swarm, anchor: Array, offsets: Array) -> Swarm:
     reach = swarm.frame.work.asarray(_REACH * swarm.frame.scale)
     near = xp.minimum(xp.maximum(offsets, -reach), reach)
     return replace(swarm, moves=swarm.moves + 1, anchor=anchor, offsets=confine(swarm.frame, anchor, near))
-
-
-def beside(swarm: Swarm, plain: Matrix) -> Array:
-    """Return a numpy array as it is used together with offsets."""
-    if isinstance(swarm.offsets, np.ndarray):
-        return plain
-    import torch
-
-    return torch.from_numpy(plain).to(swarm.offsets.device)
 
 
 def alpha_at(energies: Matrix, share: float, before: float) -> float:
