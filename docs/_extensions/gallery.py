@@ -10,7 +10,15 @@ import matplotlib.pyplot as plt
 
 # What is left out runs as it is. Ray would take longer to start than the rest takes to run.
 ARGUMENTS = {"tune_svm": ["--budget", "200", "--processes"]}
-ORDER = ("cma_in_a_valley", "methods_compared", "light_and_stiff", "mixed_variables", "honest_values")
+ORDER = (
+    "cma_in_a_valley",
+    "swarm_on_a_contour",
+    "gradient_is_all_you_need",
+    "methods_compared",
+    "light_and_stiff",
+    "mixed_variables",
+    "honest_values",
+)
 STYLE = Path(__file__).with_name("gallery.mplstyle")
 
 

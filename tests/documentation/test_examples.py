@@ -37,6 +37,16 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
         {"evaluations": 30_000},
         lambda shown: all(found["right"] > 0.7 for found in shown.values()),
     ),
+    "gradient_is_all_you_need": (
+        {"runs": 20, "starts": 10},
+        lambda shown: (
+            shown["angles"]["hop, 3000 points"].max() > 0.98
+            and shown["angles"]["swarm, 300 particles"].max() > 0.85
+            and shown["arrived"]["hopping, s = 0.7"] >= 0.85
+            and shown["arrived"]["consensus-based"] >= 0.9
+            and shown["arrived"]["hopping, s = 0.4"] == shown["arrived"]["gradient descent"] == 0
+        ),
+    ),
     "honest_values": (
         {"budget": 600, "seeds": 5},
         lambda shown: (
@@ -65,6 +75,10 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
         lambda shown: (
             shown["found"].x["seasons"] == "multiplied" and shown["found"].fun < shown["chance"].fun
         ),
+    ),
+    "swarm_on_a_contour": (
+        {},
+        lambda shown: shown["result"].fun < 0.05 and len(shown["film"].particles) == 251,
     ),
     "tune_svm": (
         {"budget": 60, "use_ray": False},
@@ -102,6 +116,7 @@ def test_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert module.__doc__, "the example does not say what it shows"
     shown = module.main(**arguments)
     assert reached(shown), shown
-    figure = module.draw(shown)
-    assert all(axes.has_data() for axes in figure.axes)
-    plt.close(figure)
+    for draw in [function for name, function in vars(module).items() if name in ("draw", "draw_steps")]:
+        figure = draw(shown)
+        assert all(axes.has_data() for axes in figure.axes)
+        plt.close(figure)

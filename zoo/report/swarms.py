@@ -27,7 +27,6 @@ Box = tuple[tuple[float, float], tuple[float, float]]
 CONTOUR = "Blues"
 _LEVELS = 18
 _RESOLUTION = 181  # points of the contour along an axis
-_ORDER = ("particles", "consensus point", "its path", "minimum")
 _FADING = 40  # steps of the path that an animation shows
 
 
@@ -39,7 +38,7 @@ class SwarmFilm(Watcher):
     what it recommends.
 
     Attributes:
-        particles: Points asked for, one array of shape (n, 2) for each state.
+        particles: Points asked for, one array of shape (n, 2) for each state; those before, if there are none.
         consensus: Consensus points, shape (2,), one for each state. That of entry k + 1 is made of the values
             of the particles of entry k.
 
@@ -67,7 +66,8 @@ class SwarmFilm(Watcher):
         if candidates.dim != 2:
             raise ValueError(f"`state` must be one of two variables, got {candidates.dim}.")
         anchor = getattr(state, "anchor", None)
-        self.particles.append(_plain(candidates.rows(0, len(candidates))))
+        asked = len(candidates) or not self.particles
+        self.particles.append(_plain(candidates.rows(0, len(candidates))) if asked else self.particles[-1])
         self.consensus.append(_plain(method.recommend(state) if anchor is None else anchor[0]))
 
     def begin(self, run: Beginning) -> None:
@@ -151,14 +151,14 @@ def draw_swarm(
         film.particles, film.consensus = [particles], list(path)
         box = film.box()
     if axes is not None:
-        _fill(axes, fun, box, minimum, vectorized)
-        _Moving(axes).show(particles, path, title)
+        draw_contour(axes, fun, box, vectorized=vectorized)
+        _Moving(axes, minimum).show(particles, path, title)
         whole: Figure = axes.get_figure(root=True)  # type: ignore[assignment]
         return whole
     with styled():
         figure, axes = _canvas(box)
-        _fill(axes, fun, box, minimum, vectorized)
-        _Moving(axes).show(particles, path, title)
+        draw_contour(axes, fun, box, vectorized=vectorized)
+        _Moving(axes, minimum).show(particles, path, title)
         _legend(axes)
     return figure
 
@@ -208,8 +208,8 @@ def animate_swarm(
     heights = as_objective(fun, vectorized=vectorized)(np.array(film.consensus), key=Key(0))
     with styled({"animation.embed_limit": 100.0}):
         figure, axes = _canvas(box)
-        _fill(axes, fun, box, minimum, vectorized)
-        moving = _Moving(axes)
+        draw_contour(axes, fun, box, vectorized=vectorized)
+        moving = _Moving(axes, minimum)
 
         def show(step: int) -> tuple[()]:
             trail = np.array(film.consensus[max(0, step - _FADING) : step + 1])
@@ -250,15 +250,17 @@ def _write_gif(
 class _Moving:
     """What changes from frame to frame."""
 
-    def __init__(self, axes: Axes) -> None:
+    def __init__(self, axes: Axes, minimum: Sequence[float] | None) -> None:
         self.axes = axes
         self.particles = axes.plot(
             [], [], "o", color=PALETTE[1], ms=3.6, mew=0.4, mec="white", alpha=0.9, label="particles"
         )[0]
-        self.path = axes.plot([], [], "-", color=INK, lw=1.1, alpha=0.85, label="its path")[0]
         self.point = axes.plot(
             [], [], "*", color="#f2c14e", ms=13, mew=0.9, mec=INK, zorder=5, label="consensus point"
         )[0]
+        self.path = axes.plot([], [], "-", color=INK, lw=1.1, alpha=0.85, label="its path")[0]
+        if minimum is not None:
+            axes.plot(*[[each] for each in minimum], "x", color=INK, ms=7, mew=1.6, label="minimum")
 
     def show(self, particles: Points, path: Points, title: str) -> None:
         self.particles.set_data(*particles.T)
@@ -266,14 +268,6 @@ class _Moving:
         self.point.set_data(*path[-1:].T)
         if title:
             self.axes.set_title(title)
-
-
-def _fill(
-    axes: Axes, fun: Callable[..., Any], box: Box, minimum: Sequence[float] | None, vectorized: bool
-) -> None:
-    draw_contour(axes, fun, box, vectorized=vectorized)
-    if minimum is not None:
-        axes.plot(*[[each] for each in minimum], "x", color=INK, ms=7, mew=1.6, label="minimum")
 
 
 def _canvas(box: Box) -> tuple[Figure, Axes]:
@@ -288,9 +282,6 @@ def _canvas(box: Box) -> tuple[Figure, Axes]:
 def _legend(axes: Axes) -> None:
     """Put the legend below the axes, where it hides nothing."""
     axes.legend(
-        handles=sorted(
-            axes.get_legend_handles_labels()[0], key=lambda line: _ORDER.index(str(line.get_label()))
-        ),
         loc="upper center",
         bbox_to_anchor=(0.5, -0.09),
         ncols=4,
