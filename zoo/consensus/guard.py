@@ -23,6 +23,7 @@ def check_drift(a: float, integrator: str, allow: bool) -> None:
 
 def check_coordinates(u: float, allow: bool, stacklevel: int = 4) -> None:
     """Judge the noise of a coordinate, sigma sqrt(dt), in the Euler-Maruyama scheme."""
+    u = round(u, 12)  # 15 * sqrt(.01) is not above 1.5
     if u > dynamics.LARGEST_NOISE and not allow:
         raise ValueError(
             f"`sigma` * sqrt(dt) must be at most {dynamics.LARGEST_NOISE}, got {u:.3g}: the swarm may fly "

@@ -15,6 +15,7 @@ averaged may be of any kind.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ _BLOCK_ROWS = 64  # particles of a block at least, but for the last
 _ALIGNED = 256  # bytes, to which GPUs align memory; the kernel that multiplies may depend on it
 
 
+@functools.lru_cache(maxsize=256)
 def boundaries(num_particles: int) -> tuple[int, ...]:
     """Return the boundaries 0, ..., n of the blocks that sums over particles are made of.
 
@@ -63,13 +65,13 @@ def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix) -> Matrix:
         lowest = np.asarray(lowest)[..., None]
     with np.errstate(over="ignore", invalid="ignore"):
         above = energies - lowest
-        coldest = alpha.max()
-        if coldest == np.inf and alpha.min() == np.inf:
-            return (above == 0) * 1.0
         exponents = alpha * above
-        if coldest < np.inf and np.isfinite(exponents.max()):
+        if exponents.max() < np.inf:
             return np.exp(np.negative(exponents, out=exponents), out=exponents)
-        weights = np.where(np.isinf(alpha), (above == 0) * 1.0, np.exp(-exponents))
+        cold = np.isinf(alpha)
+        if cold.all():
+            return (above == 0) * 1.0
+        weights = np.where(cold, (above == 0) * 1.0, np.exp(-exponents))
     # Energies so far apart that their difference overflows count alike at alpha = 0.
     return np.where(np.isfinite(energies), np.where(np.isnan(weights), 1.0, weights), 0.0)
 
@@ -178,8 +180,7 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
     """
     starts, count = edges[:-1], len(edges) - 1
     lowest = np.minimum.reduceat(energies, starts, 1)
-    each = lowest if count == 1 else np.repeat(lowest, [b - a for a, b in pairwise(edges)], 1)
-    weights = boltzmann(energies, each, alpha)
+    weights = boltzmann(energies, lowest[:, _block_of(tuple(edges))], alpha)
     # By `reduceat` even for a single block: it adds up in another order than `sum` does.
     total, squares = np.add.reduceat(weights, starts, 1), np.add.reduceat(weights * weights, starts, 1)
     moments, height, even = [], edges[1], 1
@@ -192,8 +193,13 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
         moments.append(weighted_sum(weights[0, :whole].reshape(even, height), together)[None])
         edges = edges[even:]
     moments += [weighted_sum(weights[:, a:b], points[:, a:b])[:, None] for a, b in pairwise(edges)]
-    moment = moments[0] if len(moments) == 1 else array_module(points).concatenate(moments, 1)
-    return Sums(lowest, total, squares, moment)
+    return Sums(lowest, total, squares, _joined(moments))
+
+
+@functools.lru_cache(maxsize=256)
+def _block_of(edges: tuple[int, ...]) -> Matrix:
+    """Return the block that each particle is in."""
+    return np.repeat(np.arange(len(edges) - 1), np.diff(edges))
 
 
 def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
@@ -208,15 +214,16 @@ def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
         True
     """
     swarms = len(parts[0].lowest)
-    lowests, totals, squares = (
-        np.concatenate([part[index].reshape(swarms, -1) for part in parts], 1) for index in range(3)
-    )
-    xp, dim = array_module(parts[0].moment), parts[0].moment.shape[-1]
-    moments = xp.concatenate([part.moment.reshape(swarms, -1, dim) for part in parts], 1)
+    lowests, totals, squares = (_joined([part[i].reshape(swarms, -1) for part in parts]) for i in range(3))
+    moments = _joined([part.moment.reshape(swarms, -1, part.moment.shape[-1]) for part in parts])
     lowest = lowests.min(-1)
     shares = boltzmann(lowests, lowest, alpha)
     total, square = (shares * totals).sum(-1), (shares * shares * squares).sum(-1)
     return Sums(lowest, total, square, weighted_sum(shares, moments))
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts, 1)
 
 
 def centre(sums: Sums) -> Array:
@@ -238,7 +245,8 @@ def alpha_of(energies: Matrix, share: float, before: Matrix) -> Matrix:
     """Return the inverse temperature at which the effective sample size is a share of the particles.
 
     It falls as alpha grows, from the number of particles that have an energy to that of the best ones, and
-    the equation is solved in log alpha, for energies of any scale.
+    the equation is solved in log alpha, for energies of any scale: by bisection, in units that are a power of
+    2, so that energies twice as large have half the alpha to the last bit.
 
     Args:
         energies: Shape (m, n).
@@ -255,15 +263,18 @@ def alpha_of(energies: Matrix, share: float, before: Matrix) -> Matrix:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         above = np.where(valid, energies - energies.min(-1, keepdims=True), np.inf)
         above = np.where(valid, np.minimum(above, 1e307), np.inf)
+        exponent = np.frexp(np.where(valid, above, 0.0).max(-1))[1]
+        above = np.ldexp(above, -exponent[..., None])
         widest = np.where(valid, above, 0.0).max(-1)
         least = np.where(above > 0, above, np.inf).min(-1)
     wanted = share * valid.sum(-1)
     solvable = np.isfinite(least) & (widest > 0)
     low = np.log(np.where(solvable, 1e-9, 1.0)) - np.log(np.where(solvable, widest, 1.0))
-    high = np.log(800.0) - np.log(np.where(solvable, least, 1.0))
+    high = np.minimum(np.log(800.0) - np.log(np.where(solvable, least, 1.0)), 709.0)  # exp of it is finite
     for _ in range(64):
         middle = (low + high) / 2
         weights = boltzmann(np.where(valid, above, np.inf), np.zeros(len(energies)), np.exp(middle))
         many = effective_sample_size(weights) > wanted
         low, high = np.where(many, middle, low), np.where(many, high, middle)
-    return np.where(solvable, np.exp((low + high) / 2), before)
+    with np.errstate(over="ignore"):
+        return np.where(solvable, np.ldexp(np.exp((low + high) / 2), -exponent), before)

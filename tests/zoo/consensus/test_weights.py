@@ -135,6 +135,13 @@ def test_effective_sample_size_at_any_scale(scale: float, share: float) -> None:
     np.testing.assert_allclose(np.array(found) / [200, 160, 200], share, rtol=0, atol=1e-3)
 
 
+def test_energies_twice_as_large_have_half_the_alpha_to_the_last_bit() -> None:
+    energies, before = np.random.default_rng(1).random((3, 50)), np.ones(3)
+    for power in (-40, 1, 700):
+        scaled = alpha_of(np.ldexp(energies, power), 0.3, before)
+        assert (scaled == np.ldexp(alpha_of(energies, 0.3, before), -power)).all()
+
+
 def test_effective_sample_size_where_any_alpha_would_do_or_none() -> None:
     energies = np.stack([np.full(8, 3.0), np.full(8, np.inf), np.where(np.arange(8) < 1, 2.0, np.inf)])
     assert alpha_of(energies, 0.5, np.array([7.0, 8.0, np.inf])).tolist() == [7.0, 8.0, np.inf]
