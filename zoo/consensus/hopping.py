@@ -295,15 +295,7 @@ class ConsensusHopping:
             return np.full(len(energies), float(self.alpha))
         if self.tau is not None:
             return self.tau / self._sigma(state.moves) ** 2
-        # In units that are a power of 2, so that values twice as large have half the alpha to the last bit.
-        valid = np.isfinite(energies)
-        with np.errstate(over="ignore", invalid="ignore"):
-            widest = np.where(valid, energies - energies.min(1)[:, None], 0.0).max(1)
-        exponent = np.frexp(np.minimum(widest, 1e308))[1]
-        scaled = np.ldexp(energies, -exponent[:, None])
-        before = np.zeros(len(energies))
-        with np.errstate(over="ignore", under="ignore"):
-            return np.ldexp(weights.alpha_of(scaled, self.sample_share, before), -exponent)
+        return weights.alpha_of(energies, self.sample_share, np.zeros(len(energies)))
 
 
 class Hops(Candidates):

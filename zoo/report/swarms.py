@@ -38,7 +38,7 @@ class SwarmFilm(Watcher):
     what it recommends.
 
     Attributes:
-        particles: Points asked for, one array of shape (n, 2) for each state; those before, if there are none.
+        particles: Points asked for, one array of shape (n, 2) for each state; where none are, those before.
         consensus: Consensus points, shape (2,), one for each state. That of entry k + 1 is made of the values
             of the particles of entry k.
 
