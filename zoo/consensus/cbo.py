@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf  # by its own name, as the repr of a method writes it
 from typing import Any
 
@@ -32,7 +32,7 @@ from zoo.consensus.explorers import explore
 from zoo.consensus.members import Members as Members
 from zoo.consensus.members import Move as Move
 from zoo.consensus.members import join as join
-from zoo.consensus.swarm import STARTS, Frame, Particles, begin, clip, limits, part, place, scatter
+from zoo.consensus.swarm import STARTS, Frame, Particles, begin, changed, clip, limits, part, place, scatter
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, array_module, to_numpy
 from zoo.core.rng import Key
@@ -142,7 +142,8 @@ class CBO:
             "constant": not at all.
             "multiply": alpha <- min(alpha_rate alpha, max_alpha) each step.
             "effective-sample-size": that at which (sum w)^2 / sum w^2 is `sample_share` of the particles that
-            have a value; needs noise with which averages contract, a `sigma` sqrt(dt) of .5 or less.
+            have a value (Carrillo et al. 2022); takes noise with which means of many particles contract, a
+            sigma sqrt(dt) of .5 or less.
             "cooling": alpha doubles, up to max_alpha, and sigma is divided by log2(e + 2) / log2(e + 1) after
             epoch e = 1, 2, ... (Fornasier, Klock and Riedl 2022).
         alpha_rate: See there.
@@ -209,7 +210,8 @@ class CBO:
         2 at kappa dt = 1, beta = inf. His four terms are added up at once here, as in the equation, and not
         one after another. Greedy memory, sparse noise and explorers are ours. In batches whatever is left
         over of an order is skipped, so that all batches are of one size. Particles that are not in a batch
-        have no value yet for the correction, and are drawn in full; so are those that failed.
+        have no value yet for the correction, and are drawn in full; so are those that failed. Truncated noise
+        is the paper's, but its drift towards the consensus point's projection onto a ball is left out.
 
     References:
         Pinnau, Totzeck, Tse and Martin, "A consensus-based model for global optimization and its mean-field
@@ -218,6 +220,8 @@ class CBO:
         learning problems", 2021. https://arxiv.org/abs/1909.09249
         Fornasier, Huang, Pareschi and Sünnen, "Consensus-based optimization on the sphere: convergence to
         global minimizers and machine learning", 2021. https://arxiv.org/abs/2001.11988
+        Carrillo, Hoffmann, Stuart and Vaes, "Consensus-based sampling", 2022.
+        https://arxiv.org/abs/2106.02519
         Fornasier, Klock and Riedl, "Convergence of anisotropic consensus-based optimization in mean-field
         law", 2022. https://arxiv.org/abs/2111.08136
         Fornasier, Richtárik, Riedl and Sun, "Consensus-based optimisation with truncated noise", 2023.
@@ -445,11 +449,12 @@ class CBO:
                 f"`evaluations` must hold the {m * count} values asked for, got {len(evaluations)}."
             )
         values = weights.energies_of(evaluations.values.reshape(m, count))
-        state = replace(state, step=state.step + 1, nfev=state.nfev + count)
+        step, nfev = state.step + 1, state.nfev + count
         if state.awaits:
+            state = changed(state, step=step, nfev=nfev)
             return self._move(state, values[:, 0] if count else np.full(m, np.inf))
         members, accepted = self.take(state, state.members, self.energies(state, values))
-        state = replace(state, members=members, accepted=accepted)
+        state = changed(state, step=step, nfev=nfev, members=members, accepted=accepted)
         state = self.elect(state, [self.best_of(state, members)])
         state = self.heat(state, self.heights(state, members))
         state = self.agree(state, self.weigh(state, members))
@@ -457,7 +462,7 @@ class CBO:
 
     def _move(self, state: CBOState, height: Matrix) -> CBOState:
         state, told = self.order(state, height)
-        state = replace(state, members=self.move(state.frame, state.members, told))
+        state = changed(state, members=self.move(state.frame, state.members, told))
         return self._reduce(state) if self.reduction and state.moves % self.epoch == 0 else state
 
     def energies(self, state: CBOState, values: Matrix) -> Matrix:
@@ -489,7 +494,7 @@ class CBO:
             energies: Their values, shape (m, k), infinite where there is none.
         """
         if self.memory == "none":
-            return replace(members, energies=energies), np.zeros(len(energies), np.int64)
+            return changed(members, energies=energies), np.zeros(len(energies), np.int64)
         # Equal values count as better, so that particles move on plateaus, and while nothing has a value.
         improved = energies <= members.remembered
         xp, mask = array_module(members.offsets), improved[..., None]
@@ -507,11 +512,11 @@ class CBO:
         Returns:
             Shapes (m,) and (m, dim).
         """
-        index = members.energies.argmin(1)
-        values = np.take_along_axis(members.energies, index[:, None], 1)[:, 0]
+        values = members.energies.min(1)
         if not (values < state.best_value).any():
             return values, None
-        return values, self._placed(state, state.anchor, _rows(members.offsets, index[:, None]))
+        index = members.energies.argmin(1)[:, None]
+        return values, self._placed(state, state.anchor, _rows(members.offsets, index))
 
     def _placed(self, state: CBOState, anchor: Array, offsets: Array) -> Array:
         """Return the very points that are evaluated, shape (m, dim), float64, of offsets (m, 1, dim)."""
@@ -520,6 +525,8 @@ class CBO:
 
     def elect(self, state: CBOState, found: Sequence[tuple[Matrix, Array | None]]) -> CBOState:
         """Return the state with the best points so far, of what `best_of` found in the particles in order."""
+        if all(points is None for _, points in found):
+            return state
         best, best_value = state.best, state.best_value
         xp = array_module(best)
         for values, points in found:
@@ -528,7 +535,7 @@ class CBO:
                 mask = better[:, None]
                 best = xp.where(mask if xp is np else xp.from_numpy(mask).to(best.device), points, best)
                 best_value = np.where(better, values, best_value)
-        return replace(state, best=best, best_value=best_value)
+        return changed(state, best=best, best_value=best_value)
 
     def heights(self, state: CBOState, members: Members) -> Matrix:
         """Return the energies that some particles are weighted by, infinite outside the batch."""
@@ -554,12 +561,12 @@ class CBO:
         """
         if self.alpha_schedule == "effective-sample-size":
             assert heights is not None
-            return replace(state, alpha=weights.alpha_of(heights, self.sample_share, state.alpha))
+            return changed(state, alpha=weights.alpha_of(heights, self.sample_share, state.alpha))
         if self.alpha_schedule == "multiply" and state.moves:
-            return replace(state, alpha=schedules.multiplied(state.alpha, self.alpha_rate, self.max_alpha))
+            return changed(state, alpha=schedules.multiplied(state.alpha, self.alpha_rate, self.max_alpha))
         if self.alpha_schedule == "cooling":
             alpha = schedules.doubled(self.alpha, state.moves // self.epoch, self.max_alpha)
-            return replace(state, alpha=np.full(len(state.alpha), alpha))
+            return changed(state, alpha=np.full(len(state.alpha), alpha))
         return state
 
     def weigh(self, state: CBOState, members: Members) -> list[weights.Sums]:
@@ -587,7 +594,7 @@ class CBO:
         merged = weights.merge(parts, state.alpha)
         sample_size = merged.total**2 / np.where(merged.squares > 0, merged.squares, 1.0)
         awaits = self.correction != "none"
-        return replace(state, shift=weights.centre(merged), sample_size=sample_size, awaits=awaits)
+        return changed(state, shift=weights.centre(merged), sample_size=sample_size, awaits=awaits)
 
     def order(self, state: CBOState, height: Matrix) -> tuple[CBOState, Move]:
         """Return the state after a move of all particles, but for them, and what they are told.
@@ -604,11 +611,11 @@ class CBO:
             far = to_numpy(abs(state.shift)) >= self.restart * state.frame.scale
             still = np.where(far.any(1), 0, state.still + 1)
             shaken = still >= self.patience
-            state = replace(state, still=np.where(shaken, 0, still))
+            state = changed(state, still=np.where(shaken, 0, still))
         is_cooled = self.alpha_schedule == "cooling"
         cooling = schedules.cooled(1.0, state.moves // self.epoch) if is_cooled else 1.0
         told = Move(state.moves, state.count, anchor, state.shift, cooling, height, shaken)
-        return replace(state, moves=state.moves + 1, anchor=anchor, awaits=False), told
+        return changed(state, moves=state.moves + 1, anchor=anchor, awaits=False), told
 
     def move(self, frame: Frame, members: Members, told: Move) -> Members:
         """Return some particles after a move.
@@ -732,7 +739,7 @@ class CBO:
         count = schedules.reduced(state.count, state.variance, now, self.reduction, self.batch_size or 1)
         members = state.members.cut(0, count)
         variance = now if count == state.count else _variance(members.offsets)
-        return replace(state, count=count, members=members, variance=variance)
+        return changed(state, count=count, members=members, variance=variance)
 
     def recommend(self, state: CBOState) -> Array:
         """Return the best point so far, with `elitist=False` the consensus point; x0 before there is any."""
