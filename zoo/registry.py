@@ -321,7 +321,7 @@ _OWN = (
         "consensus-based optimization as published, for study and for many particles",
         "Pinnau et al. 2017",
         dims=(1, _MANY),
-        batch="24",
+        batch="20",
         cost="n d",
         traits=("global", "separable"),
     ),
