@@ -395,7 +395,7 @@ def consensus_points(
         >>> points = np.array([[0.0], [1.0], [10.0], [11.0]])
         >>> consensus, sizes = consensus_points(points, np.array([0.0, 0.0, 5.0, 5.0]), 1.0, 2.0, np.ones(1))
         >>> consensus.round(2).ravel().tolist(), sizes.round(1).tolist()
-        ([0.47, 0.53, 10.44, 10.52], [2.0, 2.0, 2.0, 2.0])
+        ([0.47, 0.53, 10.44, 10.53], [2.0, 2.0, 2.0, 2.0])
     """
     xp, size = array_module(points), len(energies)
     alpha = min(alpha, _HOTTEST)
