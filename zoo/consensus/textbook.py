@@ -41,8 +41,8 @@ def TextbookCBO(  # noqa: N802 - it stands for a class of methods, and is used l
     The default noise, sigma sqrt(dt) = 1.1, is near the strongest with which swarms come together in a
     reasonable time, and what difficult functions need: 78 % of 500 runs found the minimum of Rastrigin's
     function of 20 variables, shifted, in 60,000 evaluations. `CBO` needs a fifth of that. With few
-    evaluations, or to follow the gradient, take a smaller `sigma`, from 1 to 5. The papers have 50 to 200 particles, and
-    recommend the consensus point: `elitist=False`.
+    evaluations, or to follow the gradient, take a smaller `sigma`, from 1 to 5. The papers have 50 to 200
+    particles, and recommend the consensus point: `elitist=False`.
 
     Args:
         num_particles: Particles.
