@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.core.device import Array, Like, array_module
+from zoo.core.device import Array, Like
 from zoo.core.rng import Key
 
 _SMALL = 8192  # numbers a step, up to which several steps are drawn together
@@ -152,10 +152,12 @@ def _of_small(keys: tuple[Key, ...], step: int, size: int, like: Like) -> Array:
     name = keys, size, like
     known = _local.drawn.get(name)
     if known is None or known[0] != place:
+        memory = None
         if known is not None:
-            _local.size -= _local.drawn.pop(name)[1].nbytes
+            memory = _local.drawn.pop(name)[1]
+            _local.size -= memory.nbytes
         first = place[1] * height
-        drawn = _draw(keys, number, first, min(first + height, steps), size, like)
+        drawn = _draw(keys, number, first, min(first + height, steps), size, like, memory)
         known = _local.drawn[name] = place, drawn
         _local.size += drawn.nbytes
         while _local.size > _KEPT:
@@ -163,16 +165,16 @@ def _of_small(keys: tuple[Key, ...], step: int, size: int, like: Like) -> Array:
     return known[1][:, within % height]
 
 
-def _draw(keys: tuple[Key, ...], number: int, first: int, last: int, size: int, like: Like) -> Array:
-    """Return the numbers of some steps in a row, shape (m, last - first, size)."""
-    out: Array = None
+def _draw(
+    keys: tuple[Key, ...], number: int, first: int, last: int, size: int, like: Like, memory: Array
+) -> Array:
+    """Return the numbers of some steps in a row, shape (m, last - first, size), in old memory if it fits."""
+    if len(keys) == 1:
+        return keys[0].fold("noise", "steps", number).normal(first, last, size, like=like)[None]
+    shape = len(keys), last - first, size
+    out = memory if memory is not None and tuple(memory.shape) == shape else empty(shape, like)
     for index, key in enumerate(keys):
-        rows = key.fold("noise", "steps", number).normal(first, last, size, like=like)
-        if len(keys) == 1:
-            return rows[None]
-        if out is None:
-            out = array_module(rows).stack([rows] * len(keys))
-        out[index] = rows
+        out[index] = key.fold("noise", "steps", number).normal(first, last, size, like=like)
     return out
 
 

@@ -9,8 +9,10 @@ and offsets may be float32.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +24,7 @@ from zoo.core.types import Candidates, Known
 from zoo.methods.population import inside
 
 Matrix = np.ndarray[Any, Any]
+S = TypeVar("S")
 
 STARTS = ("normal", "uniform")
 
@@ -57,6 +60,20 @@ class Frame:
     def wide(self) -> Like:
         """What anchors are: of the same kind and device, in double precision."""
         return Like(self.like.kind, "float64", self.like.device)
+
+
+@functools.cache
+def _setters(kind: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple((field.name, kind.__dict__[field.name].__set__) for field in fields(kind))
+
+
+def changed(state: S, **changes: Any) -> S:
+    """Return a state with some fields changed: `dataclasses.replace`, in less than half of its time."""
+    kind: Any = type(state)
+    made: S = object.__new__(kind)
+    for name, put in _setters(kind):
+        put(made, changes[name] if name in changes else getattr(state, name))
+    return made
 
 
 def begin(

@@ -28,6 +28,7 @@ Matrix = np.ndarray[Any, Any]
 
 _BLOCKS = 16  # at most, of the particles of a swarm
 _BLOCK_ROWS = 64  # particles of a block at least, but for the last
+_FURTHEST = 350.0  # exponents from which on weights are 0
 _ALIGNED = 256  # bytes, to which GPUs align memory; the kernel that multiplies may depend on it
 
 
@@ -53,7 +54,7 @@ def energies_of(values: Matrix) -> Matrix:
 
 
 def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix) -> Matrix:
-    """Return exp(-alpha (energy - lowest)); 0 where an energy is infinite.
+    """Return exp(-alpha (energy - lowest)); 0 where an energy is infinite, or the exponent beyond 350.
 
     Args:
         energies: Shape (..., n).
@@ -66,14 +67,14 @@ def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix) -> Matrix:
     with np.errstate(over="ignore", invalid="ignore"):
         above = energies - lowest
         exponents = alpha * above
-        if exponents.max() < np.inf:
-            return np.exp(np.negative(exponents, out=exponents), out=exponents)
-        cold = np.isinf(alpha)
-        if cold.all():
-            return (above == 0) * 1.0
-        weights = np.where(cold, (above == 0) * 1.0, np.exp(-exponents))
-    # Energies so far apart that their difference overflows count alike at alpha = 0.
-    return np.where(np.isfinite(energies), np.where(np.isnan(weights), 1.0, weights), 0.0)
+    if not exponents.max() < np.inf:
+        # NaN is 0 times infinity here: of the best at alpha = inf, and at alpha = 0 of energies so far apart
+        # that their difference overflows.
+        exponents = np.where(np.isfinite(energies), np.where(np.isnan(exponents), 0.0, exponents), np.inf)
+    # Processors take fifty times as long for numbers of which the squares, or they themselves, are next to 0.
+    weights = np.exp(-np.minimum(exponents, _FURTHEST))
+    weights *= exponents < _FURTHEST
+    return weights
 
 
 def gibbs_weights(energies: Matrix, alpha: Any) -> Matrix:
@@ -105,7 +106,9 @@ def weighted_sum(weights: Matrix, points: Array) -> Array:
         return (weights.astype(points.dtype)[:, None] @ points)[:, 0].astype(np.float64)
     import torch
 
-    if points.is_cuda and points.data_ptr() % _ALIGNED:
+    if not points.is_cuda:
+        return torch.from_numpy(weighted_sum(weights, points.numpy()))
+    if points.data_ptr() % _ALIGNED:
         points = points.clone()  # so that a block among others is added up as it is alone
     row = torch.from_numpy(weights).to(device=points.device, dtype=points.dtype)[:, None]
     return torch.bmm(row, points)[:, 0].double()
