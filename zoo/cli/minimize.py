@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -227,15 +228,23 @@ def _dim(text: str) -> int:
     return dim
 
 
+_WORDS = {"None": None, "inf": math.inf}  # as `zoo list METHOD` writes defaults, beside what JSON has
+
+
 def options_of(given: list[str]) -> dict[str, Any]:
-    """Return the options that several `--option` say."""
-    options = {}
+    """Return the options that several `--option` say.
+
+    Example:
+        >>> options_of(["alpha=inf", "sigma=2.5", "memory=none", "batch_size=None", "elitist=false"])
+        {'alpha': inf, 'sigma': 2.5, 'memory': 'none', 'batch_size': None, 'elitist': False}
+    """
+    options: dict[str, Any] = {}
     for entry in given:
         name, equals, text = entry.partition("=")
         if not equals:
             raise ValueError(f"`--option` must have the form NAME=VALUE, got {entry!r}.")
         try:
-            options[name] = None if text == "None" else json.loads(text)
+            options[name] = _WORDS[text] if text in _WORDS else json.loads(text)
         except (ValueError, RecursionError):
             options[name] = text
     return options
