@@ -242,6 +242,9 @@ def _write_gif(
         figure.savefig(buffer, format="png", dpi=dpi)
         pictures.append(Image.open(buffer).convert("RGB"))
     palette = pictures[0].quantize(128, Image.Quantize.MAXCOVERAGE)
+    colours = np.array(palette.getpalette()).reshape(-1, 3)
+    colours[colours.min(1) > 244] = 255  # what is nearly white is the paper
+    palette.putpalette(colours.ravel().tolist())
     first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     pauses = [1000 // fps] * len(others) + [2000]
     first.save(path, save_all=True, append_images=others, duration=pauses, loop=0)
