@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 SIZES = {"large": (1, 1000, 100), "many": (100, 100, 20), "huge": (1, 10_000, 1000), "small": (1, 100, 20)}
-STEPS = {"large": 30, "many": 20, "huge": 2, "small": 300}
+STEPS = {"large": 32, "many": 32, "huge": 2, "small": 320}
 GOALS = {"large": 1 / 5, "many": 1 / 5, "huge": 1 / 5, "small": 1 / 2}
 ALPHA, RATE, SIGMA, DT = 30.0, 1.05, 10.1, 0.01
 PIECE = 2**15  # coordinates handed to our objective at a time
@@ -91,6 +91,7 @@ def options(size):
         "max_alpha": 1e5,
         "precision": "single",
         "start": "uniform",
+        "elitist": False,
     }
 
 
@@ -101,7 +102,7 @@ def ours(size, is_free=False, kind="torch"):
 
     swarms, count, dim = size
     method = zoo.list_methods()["cbo-textbook"].build(options(size))
-    x0 = torch.zeros(dim) if kind == "torch" else np.zeros(dim)
+    x0 = torch.zeros(dim) if kind == "torch" else np.zeros(dim, np.float32)
     keys = tuple(zoo.Key(seed) for seed in range(swarms))
     rows, height = swarms * count, max(1, PIECE // dim)
     given = np.random.default_rng(1).random(rows)
@@ -217,7 +218,7 @@ def compare(name, blocks):
         "times_faster": round(peer / mine, 2),
         "per_coordinate_ns": round(mine / np.prod(size) * 1e6, 2),
         "compared_with": "cbxpy, numpy",
-        "ours_is": "torch, float32" if kind == "ours" else "numpy",
+        "ours_is": f"{'torch' if kind == 'ours' else 'numpy'}, float32",
         "peers": {run: round(value, 4) for run, value in medians.items() if run not in ("free", "floor")},
         "floor": round(medians["floor"], 4),
         "generator": fastest,
