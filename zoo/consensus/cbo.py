@@ -132,7 +132,7 @@ class CBO:
     counts. Options can be combined; the few that cannot are refused.
 
     Args:
-        num_particles: N.
+        num_particles: Particles of a swarm, N.
         drift: Pull towards the consensus point. At drift dt = 1 particles forget where they were.
         sigma: Strength of the noise.
         dt: Length of a time step.
@@ -146,9 +146,9 @@ class CBO:
             sigma sqrt(dt) of .5 or less.
             "cooling": alpha doubles, up to max_alpha, and sigma is divided by log2(e + 2) / log2(e + 1) after
             epoch e = 1, 2, ... (Fornasier, Klock and Riedl 2022).
-        alpha_rate: See there.
-        max_alpha: See there; an `alpha` above it stays.
-        sample_share: See there, above 0 and below 1.
+        alpha_rate: What "multiply" multiplies alpha by.
+        max_alpha: What alpha grows up to; one that is above it already stays.
+        sample_share: Effective sample size over particles that is aimed at, above 0 and below 1.
         epoch: Steps of an epoch, for cooling and `reduction`.
         reduction: mu, from 0 to 1: after an epoch N <- ceil(N (1 - mu + mu V / V')), not more than before, V
             the variance of the particles now and V' at the beginning of the epoch (Fornasier et al. 2021).
@@ -161,23 +161,23 @@ class CBO:
             al. 2023). The noise is then Euler-Maruyama's in both integrators.
         correction: "heaviside" multiplies the drift by H(f(x) - f(c)), 1 above 0 and 0 elsewhere, so that
             nobody is drawn to a consensus point worse than where it is; "smooth" by 1/2 + 1/2 tanh((f(x) -
-            f(c)) / width) (Pinnau et al. 2017). It corrects the drift alone, not the noise. Each step then
-            has a second part, the evaluation of c. "none" for neither.
-        correction_width: See there.
+            f(c)) / correction_width) (Pinnau et al. 2017). It corrects the drift alone, not the noise. Each
+            step then has a second part, the evaluation of c. "none" for neither.
+        correction_width: Difference of values over which the smooth correction acts.
         batch_size: Particles that are evaluated in a step and make the consensus point; None for all. Batches
             walk through a random order of the particles, then another (Carrillo et al. 2021).
         batch_moves: "all", also those that were not evaluated, or "batch".
         memory: "greedy", as above; "none"; or "local", where particles go on from where they are, and are
             drawn to their own best points as well (Grassi and Pareschi 2021; Riedl 2024): x_i <- x_i + CBO's
             step + [the same step from y_i, with memory_drift, memory_sigma and another xi].
-        memory_drift: See there.
-        memory_sigma: See there; None for memory_drift sigma.
+        memory_drift: Pull of a particle's own best point, with local memory.
+        memory_sigma: Strength of the noise about it; None for memory_drift sigma.
         num_coordinates: How many coordinates of a particle move in a step, on average: each does with
             probability num_coordinates / dim. None for all.
         explorers: Share of the particles that explore; one at least if it is above 0. They keep what they
             find by memory, or by `elitist`.
         shortest_jump: Least standard deviation of their jumps, in units of `scale`; drawn log-uniformly.
-        longest_jump: Largest one.
+        longest_jump: Largest standard deviation of their jumps.
         differences: Probability that a jump is the difference of two particles of the same block instead.
         elitist: Whether the best point so far is recommended and, without memory, takes part in the consensus
             like one more particle. If not, the consensus point is recommended, as for noisy objectives.

@@ -45,7 +45,7 @@ def TextbookCBO(  # noqa: N802 - it stands for a class of methods, and is used l
     particles, and recommend the consensus point: `elitist=False`.
 
     Args:
-        num_particles: Particles.
+        num_particles: Particles of a swarm.
         drift: Pull of the consensus point.
         sigma: Strength of the noise; what some papers call sigma is this divided by sqrt(2).
         dt: Length of a time step.
