@@ -30,7 +30,7 @@ from zoo.run.directory import read_events
 from zoo.run.journal import read, values_by_id
 
 START = np.array([0.75, -1.5, 2.0, 0.25])
-SIZE, STEPS = 200, 5
+SIZE, STEPS = 150, 4  # three blocks
 BUDGET = SIZE * STEPS + 77  # the last step is cut short
 
 
@@ -104,7 +104,7 @@ class Run:
 
 
 def what_counts(result):
-    return result.x.tolist(), result.fun, result.nfev, result.nit, result.num_failed, result.message
+    return result.x.tolist(), repr(result.fun), result.nfev, result.nit, result.num_failed, result.message
 
 
 def on_record(path):
@@ -153,7 +153,11 @@ FORMS = {
     "target": {"target": -0.9},
     "keyed": {"fun": Keyed()},
     "rich": {"fun": Rich(), "constraints": ()},
-    "converged": {"options": {"num_particles": 80, "tolx": 1e-2}, "budget": 8000},
+    "less than a step": {"budget": 100},
+    "one particle": {"options": {"num_particles": 1, "memory": "none", "explorers": 0.0}, "budget": 9},
+    "one variable": {"x0": START[:1]},
+    "no value": {"fun": lambda x: float("nan")},
+    "converged": {"options": {"num_particles": 66, "tolx": 1e-2}, "budget": 4000},
 }
 
 
@@ -162,7 +166,6 @@ def test_the_bytes_of_the_optimizer_form(tmp_path, form):
     expected = Run(tmp_path / "plain", **form).outcome
     executors = {
         "serial": in_shards(),
-        "one": Fake(1, sharded=True),
         "seven": Fake(7, seed=3, sharded=True, faults=Faults(duplicate=0.3, delay=0.2)),
     }
     for name, executor in executors.items():
@@ -206,7 +209,7 @@ DEATHS = {
 @pytest.mark.parametrize("faults", DEATHS.values(), ids=DEATHS.keys())
 def test_deaths_of_workers_change_nothing(tmp_path, faults):
     expected = Run(tmp_path / "plain").outcome
-    for number in (1, 2, 3):
+    for number in (1, 3):
         run = Run(tmp_path / f"{number}", Fake(number, seed=number, faults=faults, sharded=True))
         assert run.outcome == expected
         account = run.result.account
@@ -215,7 +218,7 @@ def test_deaths_of_workers_change_nothing(tmp_path, faults):
 
 
 def test_a_swarm_lives_long_and_is_made_anew_from_snapshots(tmp_path):
-    small = {"options": {"num_particles": 70}, "budget": 70 * 90}
+    small = {"options": {"num_particles": 66}, "budget": 66 * 70}
     expected = Run(tmp_path / "plain", **small).outcome
     faults = Faults(kill_idle=(40, 150, 151, 200))
     assert Run(tmp_path / "shards", Fake(2, faults=faults, sharded=True), **small).outcome == expected
@@ -270,8 +273,8 @@ def test_failures_have_the_same_consequences(tmp_path):
     """What raises is tried again once; ids, counters and values are those of the optimizer form."""
     for form in ({}, {"options": {"alpha_schedule": "effective-sample-size", "alpha": 1.0}}):
         expected = failing(tmp_path / f"plain{len(form)}", on_error="nan", **form)
-        assert expected.result.num_failed > 20
-        assert expected.result.account["retries"] > 30
+        assert expected.result.num_failed > 10
+        assert expected.result.account["retries"] > 10
         for name, executor in (("serial", in_shards()), ("fake", Fake(3, sharded=True))):
             run = failing(tmp_path / f"{name}{len(form)}", executor, on_error="nan", **form)
             assert run.outcome == expected.outcome
@@ -325,11 +328,10 @@ def points(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-@pytest.mark.parametrize("how", ["poison", "hang"])
-def test_a_point_that_ends_or_outlasts_its_workers(tmp_path, points, number, how):
+@pytest.mark.parametrize(("how", "number"), [("poison", 1), ("poison", 3), ("hang", 2)])
+def test_a_point_that_ends_or_outlasts_its_workers(tmp_path, points, how, number):
     """It is found among those of its part, and is a failed evaluation, as in the optimizer form."""
-    step, row = 2, 130
+    step, row = 2, 100
     options = {"timeout": 5.0, "faults": Faults(**{how: ((step, row),)})}
     expected = Run(tmp_path / "plain", Fake(number, **options))
     assert expected.result.num_failed == 1
@@ -370,7 +372,7 @@ def stop_after(number):
 def test_either_form_goes_on_where_the_other_stopped(tmp_path, form, first):
     form = FORMS[form]
     expected = Run(tmp_path / "plain", **form).outcome
-    for stopped in range(1, STEPS + 1):
+    for stopped in (1, 2, STEPS):
         executors = [Fake(2, sharded=True), 1]
         before, after = executors if first == "shards" else executors[::-1]
         path = tmp_path / f"{stopped}"
@@ -384,7 +386,7 @@ def test_what_is_on_record_is_not_evaluated_again(tmp_path):
     for name, form in (("one", {"fun": noted}), ("many", {"fun": noted_together, "vectorized": True})):
         expected = Run(tmp_path / name, Fake(2, seed=5, faults=Faults(cut=0.5)), **form).outcome
         journal = (tmp_path / name / "evaluations.bin").read_bytes()
-        for share in (0.0, 0.35, 0.7, 1.0):
+        for share in (0.0, 0.35, 1.0):
             path = tmp_path / f"{name}{share}"
             Run(path, in_shards(), **form, callback=stop_after(1))
             shutil.rmtree(path / "checkpoints")
@@ -523,7 +525,7 @@ def test_a_process_killed_in_the_middle_of_a_step(tmp_path):
 
 
 def test_an_evaluation_that_ends_its_process(tmp_path, points):
-    fun = At(points[SIZE + 70], lambda x: os._exit(3))
+    fun = At(points[SIZE + 90], lambda x: os._exit(3))
     outcomes = []
     for name, executor in (("plain", Processes(2)), ("shards", Processes(2, sharded=True))):
         run = Run(tmp_path / name, executor, fun=fun, budget=2 * SIZE + 1)

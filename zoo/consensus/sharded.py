@@ -34,7 +34,8 @@ def check(method: Any) -> CBO:
     advice = "Leave `sharded` out: workers then evaluate for one process, which has all."
     if not isinstance(method, CBO):
         raise ValueError(
-            f"`sharded` must be False but for the methods 'cbo' and 'cbo-textbook', got {method!r}. {advice}"
+            f"`sharded` must be False but for the methods 'cbo' and 'cbo-textbook', got "
+            f"{type(method).__name__}. {advice}"
         )
     for name, plain in (("batch_size", None), ("reduction", 0.0)):
         if getattr(method, name) != plain:

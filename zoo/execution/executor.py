@@ -111,8 +111,10 @@ class Executor(abc.ABC):
             account: Where losses are counted.
             logged: Messages that a part made anew may have to handle once more: after as many of them it is
                 asked for a snapshot, or earlier where they are large.
-            lenient: Whether a part that ended or outlasted its worker, alone on it, is visited once more with
-                nothing evaluated by `query.units`, so that what it holds can be evaluated elsewhere.
+            lenient: For parts that use `query.units` and can tell from a message what is left to be done: one
+                that ended or outlasted its worker, alone on it, is visited once more with nothing evaluated,
+                so that what it holds can be evaluated elsewhere. Those that have replied when a call ends by
+                an exception stay what they became. And `timeout` leaves ten seconds for more than a unit.
 
         Raises:
             TypeError: The factory cannot be sent to workers, or this executor has nowhere to keep parts.

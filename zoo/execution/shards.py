@@ -34,6 +34,7 @@ from zoo.execution.transport import Transport
 LOGGED = 8
 """Messages, after which a part is asked for a snapshot."""
 
+_LENIENT_SECONDS = 10.0  # that lenient parts may take over a message beyond what a unit may
 _LOGGED_BYTES = 2**20  # of log, from which on one is asked for earlier, if it is not larger itself
 
 
@@ -255,8 +256,8 @@ class Call(Plan):
         # To be made anew may take as long as to handle each message of the log, and to be made.
         histories = [history for part in parts if (history := self._visits[part].history) is not None]
         most = max((2 + len(history.log) for history in histories), default=1)
-        # Others of the trip may come first, and of what a part queries as units, the first ones.
-        return most * self._common.timeout + LIMIT_SECONDS
+        # Others of the trip may come first; lenient parts do more than evaluate one unit.
+        return most * self._common.timeout + (_LENIENT_SECONDS if self._common.lenient else LIMIT_SECONDS)
 
     def _take(self, outcome: Outcome, hand: Hand) -> None:
         part, error, known = outcome.part, outcome.error, self._known.get(outcome.part, PartReply())
@@ -436,16 +437,8 @@ class Shards:
             due = self._tracks[part].is_due(weights[part], self._logged)
             visits.append(Visit(part, body, None, values, due))
         self._rebalance()
-        call = self._drive(visits, key, known=known, on_error=self._on_error, record=record)
-        for visit in visits:
-            reply, track = call.replies[visit.part], self._tracks[visit.part]
-            if reply.error is None:
-                track.handled += 1
-                if visit.part in call.snapshots:
-                    track.settle(call.snapshots[visit.part])
-                else:
-                    assert visit.message is not None
-                    track.add(Logged(visit.message, key, reply.values), weights[visit.part])
+        call = self._drive(visits, key, weights, known=known, on_error=self._on_error, record=record)
+        self._settle(call, visits, key, weights)
         replies = {**given_up, **call.replies}
         self.num_queries += sum(reply.num_queries for reply in replies.values())
         return [replies.get(part) for part in range(len(messages))]
@@ -462,7 +455,7 @@ class Shards:
             for track in self._tracks
             if track.log or track.snapshot is None
         ]
-        call = self._drive(visits, Key(0))
+        call = self._drive(visits, Key(0), {})
         for part, reply in sorted(call.replies.items()):
             if reply.error is not None:
                 raise WorkerError(f"there is no snapshot of part {part}: it {reply.error.message}.")
@@ -485,7 +478,18 @@ class Shards:
         """Take no more calls: the executor is closed, and with its workers the parts are gone."""
         self._closed = True
 
-    def _drive(self, visits: list[Visit], key: Key, **options: Any) -> Call:
+    def _settle(self, call: Call, visits: list[Visit], key: Key, weights: Mapping[int, int]) -> None:
+        """Take note of what parts have handled."""
+        for visit in visits:
+            reply, track = call.replies[visit.part], self._tracks[visit.part]
+            if reply.error is None and visit.message is not None:
+                track.handled += 1
+                if visit.part in call.snapshots:
+                    track.settle(call.snapshots[visit.part])
+                else:
+                    track.add(Logged(visit.message, key, reply.values), weights[visit.part])
+
+    def _drive(self, visits: list[Visit], key: Key, weights: Mapping[int, int], **options: Any) -> Call:
         if self._closed:
             raise RuntimeError("these shards went with the executor that kept them, which is closed.")
         self._calls += 1
@@ -493,7 +497,9 @@ class Shards:
         try:
             self._crew.drive(call)
         except BaseException:
-            for part in call.reached:
+            done = call.replies.keys() if self._common.lenient else set()
+            self._settle(call, [visit for visit in visits if visit.part in done], key, weights)
+            for part in call.reached - done:
                 self._release(self._tracks[part])
             raise
         return call
