@@ -488,12 +488,12 @@ _OWN = (
     Method(
         "cbo-penalty",
         "zoo.consensus.penalty:PenaltyCBO",
-        "cbo with exact penalties that adapt themselves to constraints",
+        "consensus by exact penalties for constraints, which adapt themselves",
         "Borghi et al. 2023",
         dims=(1, 1000),
-        batch="20",
+        batch="40",
         cost="n d",
-        traits=("global", "separable", "constraints"),
+        traits=("global", "constraints"),
     ),
     Method(
         "random",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,41 +9,37 @@ from typing import Any
 
 import numpy as np
 
-from zoo.consensus.cbo import CBO, CBOState
+from zoo.consensus import dynamics, noise
+from zoo.consensus.points import Swarm, asked, energies_of, finished, gibbs_mean, rows_of, swarm_of, told
+from zoo.consensus.single import check_from_zero
+from zoo.consensus.swarm import begin, place, scatter, spread_of
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array
 from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Candidates, Evaluations, Known
-from zoo.core.validation import check_number, check_positive
+from zoo.core.validation import check_choice, check_count, check_number, check_positive
 
 Matrix = np.ndarray[Any, Any]
 
 _LARGEST = 1e90  # value or violation; sums of products of such are numbers yet
 _MOST = 1e60  # by which a violation is multiplied at most
+_REACH = 1e4  # units of scale from the consensus point, which no particle goes beyond
 
 
 @state
-class Learnt:
-    """What constraints have told, of m swarms of n particles under k constraints.
+class Penalties:
+    """What constraints have told, of m swarms under k constraints.
 
     Attributes:
         multipliers: What violations are multiplied by, shape (m, k).
         sizes: What is 1 for each violation, shape (m, k).
         theta: Tolerances are theta^(-1/2) of these, shape (m, k).
-        values: At the particles' best points, infinite where there is none, shape (m, n).
-        violations: There, shape (m, n, k).
-        best_value: At the best point of each swarm, infinite before there is one, shape (m,).
-        best_violations: There, shape (m, k).
     """
 
     multipliers: Matrix
     sizes: Matrix
     theta: Matrix
-    values: Matrix
-    violations: Matrix
-    best_value: Matrix
-    best_violations: Matrix
 
 
 @state
@@ -52,46 +47,54 @@ class PenaltyState:
     """State of `PenaltyCBO`.
 
     Attributes:
-        inner: The swarms, whose energies are penalized.
-        learnt: None until the first constraints are told.
+        swarm: The particles.
+        penalties: None until the first constraints are told.
     """
 
-    inner: CBOState
-    learnt: Learnt | None = None
+    swarm: Swarm
+    penalties: Penalties | None = None
 
 
 @dataclass(frozen=True)
 class PenaltyCBO:
     """Consensus-based optimization of a value and its constraints, by penalties that adapt themselves.
 
-    Evaluations come with constraints g as `extras["constraints"]`, shape (n, k), and g <= 0 is wanted. The
-    swarm is that of `CBO`, on the energies
+    Evaluations come with constraints g as `extras["constraints"]`, shape (n, k), and g <= 0 is wanted. With c
+    the mean of the particles weighted by exp(-alpha E), where
 
-        f(x) + sum_j beta_j max(g_j(x), 0),
+        E(x)  =  f(x) + sum_j beta_j max(g_j(x), 0),
 
-    for which a solution of the constrained problem is one of this as soon as beta is large enough, not only
-    in the limit. After each step, of the best point under these energies and for each j,
+    a step is
 
-        theta_j  <-  tolerance_growth theta_j     if max(g_j, 0) <= size_j / sqrt(theta_j),
+        x  <-  x - drift dt (x - c) + sigma sqrt(dt) |x - c| xi         isotropic; (x - c) xi if anisotropic
+
+    with xi standard normal and variables in units of `scale`, clipped to the box. A solution of the
+    constrained problem is one of minimising E as soon as beta is large enough, not only in the limit. After
+    each step, with V_j the mean of max(g_j, 0) under the same weights,
+
+        theta_j  <-  tolerance_growth theta_j     if V_j <= size_j / sqrt(theta_j),
         beta_j   <-  penalty_growth beta_j        else,
 
     so that a penalty grows until its constraint is kept to within a tolerance, and the tolerance falls from
-    then on. Sizes are the deviations of the g_j over the first particles. What particles remember is weighed
-    anew when penalties change. Without constraints this is `CBO`.
+    then on. Sizes are the deviations of the g_j over the first particles.
+
+    Boundaries run along no axes, and neither does isotropic noise: anisotropic noise, greedy memory and
+    explorers along the axes, as in `cbo`, come to rest where a boundary slopes.
 
     Args:
         penalty: beta at the beginning, in units of the deviation of f over the first particles, for each
             size of a violation.
         penalty_growth: How fast penalties grow, at least 1.
         tolerance_growth: How fast tolerances fall, at least 1.
-        num_particles: See `CBO`, as for all that follow.
-        drift: See there.
-        sigma: See there.
-        dt: See there.
-        alpha: See there.
-        num_coordinates: See there.
-        explorers: See there.
-        tolx: See there.
+        num_particles: Particles.
+        drift: How fast particles move to the consensus point.
+        sigma: How strong the noise is; None for sigma^2 D = drift (2 - drift dt), with which the mean square
+            distance to a still point neither grows nor shrinks, and most particles come closer. D is the
+            number of variables for isotropic noise, else 1.
+        dt: Length of a step in time; drift dt must be below 2.
+        alpha: Inverse temperature; at infinity the consensus point is the best particle.
+        noise: "isotropic" or "anisotropic".
+        tolx: Stop when the points are within this of the consensus point, in units of `scale`; 0 for never.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -100,7 +103,7 @@ class PenaltyCBO:
     Example:
         >>> method = PenaltyCBO()
         >>> state = method.init(np.array([2.0, 0.0]), key=Key(0))
-        >>> for _ in range(200):
+        >>> for _ in range(100):
         ...     candidates = method.ask(state)
         ...     x = candidates.rows(0, len(candidates))
         ...     g = 1 - x.sum(1, keepdims=True)  # x_1 + x_2 >= 1
@@ -109,43 +112,40 @@ class PenaltyCBO:
         True
 
     Source: G. Borghi, M. Herty and L. Pareschi, Constrained Consensus-Based Optimization, 2023,
-    https://arxiv.org/abs/2111.10571. There, one beta multiplies the sum of all violations, and particles have
-    no memory.
+    https://arxiv.org/abs/2111.10571. There, one beta multiplies the sum of all violations; both factors are
+    1.1 for steps that are fifty times as short.
     """
 
     penalty: float = 1.0
-    penalty_growth: float = 1.1
-    tolerance_growth: float = 1.1
-    num_particles: int = 20
+    penalty_growth: float = 1.5
+    tolerance_growth: float = 1.5
+    num_particles: int = 40
     drift: float = 1.0
-    sigma: float = 8.0
-    dt: float = 0.01
+    sigma: float | None = None
+    dt: float = 0.5
     alpha: float = math.inf
-    num_coordinates: int | None = 3
-    explorers: float = 0.8
+    noise: str = "isotropic"
     tolx: float = 1e-12
 
-    recommends_evaluated = True
+    recommends_evaluated = False
 
     def __post_init__(self) -> None:
-        check_positive("penalty", self.penalty)
+        for name in ("penalty", "drift", "dt"):
+            check_positive(name, getattr(self, name))
         for name in ("penalty_growth", "tolerance_growth"):
             if not 1 <= check_number(name, getattr(self, name)) < math.inf:
                 raise ValueError(f"`{name}` must be finite and at least 1, got {getattr(self, name)!r}.")
-        _ = self._swarm  # which refuses what it cannot be made of
-
-    @functools.cached_property
-    def _swarm(self) -> CBO:
-        return CBO(
-            num_particles=self.num_particles,
-            drift=self.drift,
-            sigma=self.sigma,
-            dt=self.dt,
-            alpha=self.alpha,
-            num_coordinates=self.num_coordinates,
-            explorers=self.explorers,
-            tolx=self.tolx,
-        )
+        check_count("num_particles", self.num_particles)
+        check_from_zero("alpha", self.alpha, infinite=True)
+        check_from_zero("tolx", self.tolx)
+        check_choice("noise", self.noise, dynamics.NOISES)
+        if self.sigma is not None:
+            check_from_zero("sigma", self.sigma)
+        if self.drift * self.dt >= 2:
+            raise ValueError(
+                f"`drift` * dt must be below 2, got {self.drift * self.dt:.3g}: particles would jump over "
+                "the consensus point, further away each time. Take a smaller `dt`."
+            )
 
     def init(
         self,
@@ -157,7 +157,11 @@ class PenaltyCBO:
         budget: int | None = None,
         known: Known | None = None,
     ) -> PenaltyState:
-        """Return the first state; see `CBO.init`."""
+        """Return the first state; see `zoo.core.types.Optimizer.init`.
+
+        Raises:
+            ValueError: `x0` is no vector, or `scale` is not above 0.
+        """
         return self.init_many(x0, keys=(key,), bounds=bounds, scale=scale, budget=budget, known=known)
 
     def init_many(
@@ -171,13 +175,13 @@ class PenaltyCBO:
         known: Known | None = None,
     ) -> PenaltyState:
         """Return the first state of as many swarms as there are keys; each goes its own way."""
-        return PenaltyState(
-            self._swarm.init_many(x0, keys=keys, bounds=bounds, scale=scale, budget=budget, known=known)
-        )
+        frame = begin(x0, keys, bounds, scale, budget)
+        points = scatter(frame, self.num_particles, "normal", known) + frame.x0
+        return PenaltyState(swarm_of(frame, points if bounds is None else bounds.map(points, "clip")))
 
     def ask(self, state: PenaltyState) -> Candidates:
         """Return the particles; fewer where the budget ends."""
-        return self._swarm.ask(state.inner)
+        return rows_of(state.swarm, state.swarm.frame.bounds)
 
     def tell(self, state: PenaltyState, evaluations: Evaluations) -> PenaltyState:
         """Return the state after the values and constraints of all particles.
@@ -186,122 +190,98 @@ class PenaltyCBO:
             ValueError: There are not as many as candidates, or values without constraints where there were
                 some before.
         """
-        swarm, inner, learnt = self._swarm, state.inner, state.learnt
-        values, constraints = evaluations.values, evaluations.extras.get("constraints")
+        swarm = state.swarm
+        energies, penalties = energies_of(swarm, evaluations), state.penalties
+        constraints = evaluations.extras.get("constraints")
         if constraints is None:
-            if learnt is not None and np.isfinite(values).any():
-                raise ValueError(
-                    '`evaluations` must hold extras["constraints"] as before, where there are values.'
-                )
-            return replace(state, inner=swarm.tell(inner, evaluations))
-        m, count = len(inner.anchor), swarm.wanted(inner)
-        if len(evaluations) != m * count:
-            raise ValueError(
-                f"`evaluations` must hold the {m * count} values asked for, got {len(evaluations)}."
-            )
-        found = np.maximum(constraints, 0.0).clip(max=_LARGEST).reshape(m, count, -1)
-        failed = np.isnan(found).any(2) | np.isnan(values.reshape(m, count))
-        heights = np.where(failed, np.inf, values.reshape(m, count).clip(-_LARGEST, _LARGEST))
-        found[failed] = 0.0
-        if learnt is None:
-            if failed.all():
-                return replace(state, inner=swarm.tell(inner, evaluations))
-            learnt = self._begun(heights, constraints.reshape(m, count, -1), self.num_particles)
-        energies = penalized(heights, found, learnt.multipliers)
-        remembered = penalized(learnt.values, learnt.violations, learnt.multipliers)
-        best = penalized(learnt.best_value[:, None], learnt.best_violations[:, None], learnt.multipliers)[
-            :, 0
-        ]
-        members = replace(inner.members, remembered=remembered)
-        told = np.where(np.isfinite(energies), energies, np.nan).reshape(-1)
-        inner = swarm.tell(replace(inner, members=members, best_value=best), Evaluations(told))
-        learnt = _kept(learnt, heights, found, energies <= remembered[:, :count], energies, best)
-        return PenaltyState(inner, self._adapted(learnt))
+            if penalties is not None and np.isfinite(energies).any():
+                raise ValueError('`evaluations` must hold extras["constraints"] as before, with the values.')
+            return replace(state, swarm=self._moved(swarm, evaluations, energies))
+        wide = constraints.reshape(len(energies), asked(swarm), -1).clip(-_LARGEST, _LARGEST)
+        rows = np.zeros((*energies.shape, wide.shape[2]))
+        rows[:, : wide.shape[1]] = wide
+        failed = np.isinf(energies) | np.isnan(rows).any(2)
+        energies = np.where(failed, np.inf, energies.clip(-_LARGEST, _LARGEST))
+        if failed.all():
+            return replace(state, swarm=self._moved(swarm, evaluations, energies))
+        if penalties is None:
+            penalties = self._begun(energies, rows)
+        violations = np.where(failed[..., None], 0.0, np.maximum(rows, 0.0))
+        energies = energies + (violations * penalties.multipliers[:, None]).sum(2)
+        mean, _ = gibbs_mean(energies, violations, self.alpha, penalties.sizes)
+        penalties = self._adapted(penalties, mean, np.isfinite(energies).any(1))
+        return PenaltyState(self._moved(swarm, evaluations, energies), penalties)
 
-    def _begun(self, heights: Matrix, constraints: Matrix, size: int) -> Learnt:
-        """Return what is known of constraints when the first of them are told, shape (m, count, k)."""
+    def _begun(self, energies: Matrix, constraints: Matrix) -> Penalties:
+        """Return the penalties to begin with, by the first values there are."""
         m, _, k = constraints.shape
-        sizes, weights = np.ones((m, k)), np.ones(m)
+        sizes, deviations = np.ones((m, k)), np.ones((m, 1))
         for swarm in range(m):
-            valid = np.isfinite(heights[swarm])
+            valid = np.isfinite(energies[swarm])
             if valid.any():
-                sizes[swarm] = _size(constraints[swarm][valid].clip(-_LARGEST, _LARGEST))
-                weights[swarm] = _size(heights[swarm][valid])
-        multipliers = np.minimum(self.penalty * weights[:, None] / sizes, _MOST)
-        infinite = np.full((m, size), np.inf)
-        return Learnt(
-            multipliers,
-            sizes,
-            np.ones((m, k)),
-            infinite,
-            np.zeros((m, size, k)),
-            np.full(m, np.inf),
-            np.zeros((m, k)),
+                sizes[swarm] = _size(constraints[swarm][valid])
+                deviations[swarm] = _size(energies[swarm][valid])
+        multipliers = np.minimum(self.penalty * deviations / sizes, _MOST)
+        return Penalties(multipliers, sizes, np.ones((m, k)))
+
+    def _adapted(self, penalties: Penalties, violations: Matrix, is_known: Matrix) -> Penalties:
+        """Return penalties after a step, by the violations that swarms agree on, shape (m, k)."""
+        is_kept = violations <= penalties.sizes / np.sqrt(penalties.theta)
+        theta = np.minimum(penalties.theta * self.tolerance_growth, 1e300)
+        grown = np.minimum(penalties.multipliers * self.penalty_growth, _MOST)
+        learnt = is_known[:, None]
+        return replace(
+            penalties,
+            theta=np.where(learnt & is_kept, theta, penalties.theta),
+            multipliers=np.where(learnt & ~is_kept, grown, penalties.multipliers),
         )
 
-    def _adapted(self, learnt: Learnt) -> Learnt:
-        """Return it with penalties or tolerances changed, in swarms that have a best point."""
-        is_known = np.isfinite(learnt.best_value)[:, None]
-        is_kept = learnt.best_violations <= learnt.sizes / np.sqrt(learnt.theta)
-        theta = np.where(is_known & is_kept, learnt.theta * self.tolerance_growth, learnt.theta)
-        grown = np.minimum(learnt.multipliers * self.penalty_growth, np.maximum(learnt.multipliers, _MOST))
-        multipliers = np.where(is_known & ~is_kept, grown, learnt.multipliers)
-        return replace(learnt, theta=np.minimum(theta, 1e300), multipliers=multipliers)
+    def _moved(self, swarm: Swarm, evaluations: Evaluations, energies: Matrix) -> Swarm:
+        """Return the particles after a step."""
+        frame, x = swarm.frame, swarm.points
+        size = int(x.shape[1])
+        mean, sample_size = gibbs_mean(energies, x, self.alpha, swarm.consensus)
+        xi = noise.normal(frame.keys, swarm.step, 0, size, size, frame.dim, frame.work)
+        scale, a = frame.wide.asarray(frame.scale), self.drift * self.dt
+        v = (x - mean[:, None]) / scale
+        v = dynamics.move(v, xi, a, self._noise(frame.dim), self.noise, "euler-maruyama")
+        moved = mean[:, None] + scale * v.clip(-_REACH, _REACH)
+        if frame.bounds is not None:
+            moved = frame.bounds.map(moved, "clip")
+        return told(swarm, evaluations, moved, mean, sample_size)
+
+    def _noise(self, dim: int) -> float:
+        if self.sigma is not None:
+            return self.sigma * math.sqrt(self.dt)
+        a = self.drift * self.dt
+        return math.sqrt(a * (2 - a) / (dim if self.noise == "isotropic" else 1))
 
     def recommend(self, state: PenaltyState) -> Array:
-        """Return the best point so far under the penalties, or x0 before there is any."""
-        return self._swarm.recommend(state.inner)
+        """Return the consensus point, or x0 before there is one."""
+        return self.recommend_many(state)[0]
 
     def recommend_many(self, state: PenaltyState) -> Array:
         """Return what is recommended of each swarm, shape (m, dim)."""
-        return self._swarm.recommend_many(state.inner)
+        frame, mean = state.swarm.frame, state.swarm.consensus
+        return place(frame.like, frame.bounds, mean, mean * 0)
 
     def finished(self, state: PenaltyState) -> str | None:
         """Return which stopping rule holds, or None."""
-        return self._swarm.finished(state.inner)
+        return finished(state.swarm, self.tolx)
 
     def diagnostics(self, state: PenaltyState) -> dict[str, Any]:
-        """Return those of `CBO`, and with constraints the penalties."""
-        found = self._swarm.diagnostics(state.inner)
-        if state.learnt is not None:
-            found["penalties"] = state.learnt.multipliers[0].copy()
+        """Return the effective sample size, the spread, and with constraints the penalties."""
+        swarm = state.swarm
+        found: dict[str, Any] = {
+            "sample_size": float(swarm.sample_size[0]),
+            "spread": float(spread_of(swarm.points, swarm.consensus)[0]),
+        }
+        if state.penalties is not None:
+            found["penalties"] = state.penalties.multipliers[0].copy()
         return found
-
-
-def penalized(values: Matrix, violations: Matrix, multipliers: Matrix) -> Matrix:
-    """Return f + sum_j beta_j violation_j; infinite where f is.
-
-    Args:
-        values: Shape (m, n).
-        violations: At least 0, shape (m, n, k).
-        multipliers: Shape (m, k).
-    """
-    return values + (violations * multipliers[:, None]).sum(2)
 
 
 def _size(numbers: Matrix) -> Matrix:
     """Return the deviation over the first axis, or where there is none what they are, or 1."""
     deviation, size = numbers.std(0), abs(numbers).mean(0)
     return np.where(deviation > 1e-12 * size, deviation, np.where(size > 0, size, 1.0))
-
-
-def _kept(
-    learnt: Learnt, values: Matrix, violations: Matrix, improved: Matrix, energies: Matrix, best: Matrix
-) -> Learnt:
-    """Return it with what particles remember brought up to date, as `CBO` does with the points."""
-    count = values.shape[1]
-    kept, there = learnt.values.copy(), learnt.violations.copy()
-    kept[:, :count] = np.where(improved, values, kept[:, :count])
-    there[:, :count] = np.where(improved[..., None], violations, there[:, :count])
-    learnt = replace(learnt, values=kept, violations=there)
-    if not count:
-        return learnt
-    index = energies.argmin(1)[:, None]
-    better = np.take_along_axis(energies, index, 1)[:, 0] < best
-    value = np.take_along_axis(values, index, 1)[:, 0]
-    violation = np.take_along_axis(violations, index[..., None], 1)[:, 0]
-    return replace(
-        learnt,
-        best_value=np.where(better, value, learnt.best_value),
-        best_violations=np.where(better[:, None], violation, learnt.best_violations),
-    )
