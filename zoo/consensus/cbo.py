@@ -129,7 +129,8 @@ class CBO:
     Failed evaluations have weight 0. Where all have failed the consensus point stays; as long as nothing has
     a value, x0 stands in for it. At a wall coordinates are clipped. No particle is ever further than 10,000
     times `scale` from the consensus point, whatever the noise. At alpha = inf only the order of values
-    counts. Options can be combined; the few that cannot are refused.
+    counts. Memories keep lucky values: where values are noisy take `TextbookCBO` with `elitist=False` and a
+    finite alpha, whose consensus point is a mean. Options can be combined; the few that cannot are refused.
 
     Args:
         num_particles: Particles of a swarm, N.
@@ -373,7 +374,8 @@ class CBO:
             bounds: Box.
             scale: Typical distances, a number or shape (dim,).
             budget: Evaluations of each swarm.
-            known: Points that were evaluated before; the best of them are the first particles.
+            known: Points that were evaluated before; the best of them are the first particles, and are
+                evaluated again.
 
         Raises:
             ValueError: `x0` is no vector, `scale` is not above 0, the noise is too strong, or several swarms
