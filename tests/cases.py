@@ -105,6 +105,7 @@ CASES = (
     Case("ch", frozenset({"translation", "scaling"}), SPHERE, {"num_particles": 20}),
     Case("cbo-pso", _RANKS, ROSENBROCK, {"num_particles": 20}),
     Case("cbs", _DESCENT, ELLIPSOID),
+    Case("cbo-frozen", _DESCENT, SPHERE),
     Case("cbo", _RANKS, SPHERE),
     Case("cbo-curvature", frozenset(), SPHERE),
     Case("cbo-textbook", frozenset({"translation"}), SPHERE),

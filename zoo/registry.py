@@ -346,6 +346,16 @@ _OWN = (
         traits=("global", "ill-conditioned"),
     ),
     Method(
+        "cbo-frozen",
+        "zoo.consensus.freezing:FrozenCBO",
+        "consensus held still over intervals solved exactly, and a diffusion that does not vanish",
+        "Fornasier et al. 2026",
+        dims=(1, 1000),
+        batch="5 d",
+        cost="n d",
+        traits=("global",),
+    ),
+    Method(
         "lbfgs",
         "zoo.methods.lbfgs:LBFGS",
         "quasi-Newton on differences, several step lengths at once",

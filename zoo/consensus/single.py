@@ -20,6 +20,7 @@ from zoo.methods.population import CHECK_EVERY
 
 Matrix = np.ndarray[Any, Any]
 
+_STEPS = 300  # in which what is to fall with the budget falls where there is none
 _REACH = 1e4  # units of scale from the consensus point, which no particle goes beyond
 
 
@@ -157,6 +158,16 @@ def alpha_at(energies: Matrix, share: float, before: float) -> float:
         exponent = int(np.frexp(min(widest, 1e308))[1])
         start = np.ldexp(np.array([before]), exponent)
         return float(np.ldexp(weights.alpha_of(np.ldexp(energies, -exponent), share, start), -exponent)[0])
+
+
+def cooled(swarm: Swarm, final: float) -> float:
+    """Return a factor that falls from 1 to `final`, by the same ratio in each step, as the budget is used up.
+
+    Without a budget it falls by as much in `_STEPS` steps, and goes on falling.
+    """
+    budget = swarm.frame.budget
+    steps = _STEPS if budget is None else max(1.0, budget / swarm.size)
+    return float(final ** (swarm.moves / steps))
 
 
 def recommend(swarm: Swarm, elitist: bool) -> Array:
