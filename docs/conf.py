@@ -30,7 +30,7 @@ nitpicky = True
 FOREIGN = "collections|contextlib|cma|np|numpy|optuna|os|pathlib|pd|scipy|torch"
 INTERNAL = "Account|Alone|Crew|Grid|History|Interrupt|Ledger|RunDirectory|S|Tables"
 nitpick_ignore_regex = [
-    (r"py:.*", rf"({FOREIGN})\..*|OptimizeResult|Array|Matrix|Path|Vector"),
+    (r"py:.*", rf"({FOREIGN})\..*|OptimizeResult|Array|Axes|Figure|Matrix|Path|Vector"),
     (r"py:.*", rf"(zoo\..*\.)?({INTERNAL}|\w+State)"),
 ]
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Points = np.ndarray[Any, Any]
-Box = tuple[tuple[float, float], tuple[float, float]]
+Matrix = np.ndarray[Any, Any]
 
 CONTOUR = "Blues"
 _LEVELS = 18
@@ -52,8 +51,8 @@ class SwarmFilm(Watcher):
     """
 
     def __init__(self) -> None:
-        self.particles: list[Points] = []
-        self.consensus: list[Points] = []
+        self.particles: list[Matrix] = []
+        self.consensus: list[Matrix] = []
         self._method: Any = None
 
     def record(self, method: Any, state: Any) -> None:
@@ -79,7 +78,7 @@ class SwarmFilm(Watcher):
         """Take down where it is now."""
         self.record(self._method, state.optimizer)
 
-    def box(self) -> Box:
+    def box(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Return a box that holds nearly all particles and all consensus points."""
         particles, path = np.concatenate(self.particles), np.array(self.consensus)
         low = np.minimum(np.quantile(particles, 0.02, axis=0), path.min(0))
@@ -89,7 +88,9 @@ class SwarmFilm(Watcher):
         return (left, right), (bottom, top)
 
 
-def draw_contour(axes: Axes, fun: Callable[..., Any], box: Box, *, vectorized: bool = False) -> None:
+def draw_contour(
+    axes: Axes, fun: Callable[..., Any], box: Sequence[tuple[float, float]], *, vectorized: bool = False
+) -> None:
     """Fill axes with the contour of a function of two variables.
 
     Levels are quantiles of the values in the box, so that a narrow valley shows as well as the hills around.
@@ -117,10 +118,10 @@ def draw_contour(axes: Axes, fun: Callable[..., Any], box: Box, *, vectorized: b
 
 def draw_swarm(
     fun: Callable[..., Any],
-    particles: Points,
-    path: Points,
+    particles: Matrix,
+    path: Matrix,
     *,
-    box: Box | None = None,
+    box: Sequence[tuple[float, float]] | None = None,
     minimum: Sequence[float] | None = None,
     vectorized: bool = False,
     axes: Axes | None = None,
@@ -168,7 +169,7 @@ def animate_swarm(
     film: SwarmFilm,
     path: str | Path,
     *,
-    box: Box | None = None,
+    box: Sequence[tuple[float, float]] | None = None,
     minimum: Sequence[float] | None = None,
     vectorized: bool = False,
     frames: int = 100,
@@ -265,7 +266,7 @@ class _Moving:
         if minimum is not None:
             axes.plot(*[[each] for each in minimum], "x", color=INK, ms=7, mew=1.6, label="minimum")
 
-    def show(self, particles: Points, path: Points, title: str) -> None:
+    def show(self, particles: Matrix, path: Matrix, title: str) -> None:
         self.particles.set_data(*particles.T)
         self.path.set_data(*path.T)
         self.point.set_data(*path[-1:].T)
@@ -273,7 +274,7 @@ class _Moving:
             self.axes.set_title(title)
 
 
-def _canvas(box: Box) -> tuple[Figure, Axes]:
+def _canvas(box: Sequence[tuple[float, float]]) -> tuple[Figure, Axes]:
     """Return a figure whose axes have the shape of a box, within limits, with room for a legend below."""
     (left, right), (bottom, top) = box
     height = min(max((top - bottom) / (right - left), 0.5), 1.4) * 3.8
@@ -294,11 +295,11 @@ def _legend(axes: Axes) -> None:
     axes.tick_params(color=FAINT)
 
 
-def _plain(points: Any) -> Points:
+def _plain(points: Any) -> Matrix:
     return np.array(to_numpy(points), np.float64)
 
 
-def _rows(name: str, points: Any) -> Points:
+def _rows(name: str, points: Any) -> Matrix:
     rows = _plain(points)
     if rows.ndim != 2 or rows.shape[1] != 2 or not len(rows) or not math.isfinite(rows.sum()):
         raise ValueError(f"`{name}` must be finite points of shape (n, 2), got shape {rows.shape}.")
