@@ -33,6 +33,7 @@ _REACH = 1e4  # units of scale from its consensus point, which no particle goes 
 _BLOCK = 2**18  # weights held at once: they stay in the processor's cache
 _DEVICE_BLOCK = 2**26  # the same on a device, which wants more to do at a time
 _MOST = 200  # particles by default
+_LARGEST = np.finfo(np.float64).max / 4  # of a finite exponent: two of them can be added
 _HOTTEST = 1e300  # stands for an infinite alpha: 0 times it is 0
 
 
@@ -400,8 +401,9 @@ def consensus_points(
     xp, size = array_module(points), len(energies)
     alpha = min(alpha, _HOTTEST)
     with np.errstate(over="ignore"):
-        exponents = -alpha * (np.where(np.isfinite(energies), energies, 0.0) - energies.min())
-    exponents = np.where(np.isfinite(energies), np.maximum(exponents, -np.finfo(float).max / 4), -np.inf)
+        above = np.where(np.isfinite(energies), energies, 0.0) - energies.min()
+        exponents = -alpha * np.clip(above, 0.0, _LARGEST)
+    exponents = np.where(np.isfinite(energies), np.maximum(exponents, -_LARGEST), -np.inf)
     beyond = beside(points, exponents)
     width = math.sqrt(2) * kappa
     # Scaled by the centre and the width, squares neither cancel far from the origin nor overflow.
@@ -418,9 +420,9 @@ def consensus_points(
             w *= 2
             w -= squares
             w -= squares[first:last, None]
-            w = w.clip(max=0.0)  # rounding may leave a distance below 0
             if kernel_alpha:
                 w *= alpha
+            w = w.clip(-_LARGEST, 0.0)  # rounding may leave a distance below 0
             w += beyond
             w -= xp.amax(w, 1)[:, None]
             w = xp.exp(w, out=w)
