@@ -64,6 +64,15 @@ def jumps(
     return axes, z * lengths * scale[axes], drawn[..., 2:]
 
 
+def blocks(start: int, stop: int, count: int) -> tuple[Any, Any]:
+    """Return where each particle's block of `weights.boundaries` begins, and how many particles it has."""
+    edges = weights.boundaries(count)
+    if len(edges) == 2:
+        return 0, count
+    place, begins = np.searchsorted(edges, np.arange(start, stop), "right"), np.array(edges)
+    return begins[place - 1], begins[place] - begins[place - 1]
+
+
 def partners(start: int, stop: int, count: int, drawn: Matrix) -> tuple[Matrix, Matrix]:
     """Return two different particles for each of some, out of its block of `weights.boundaries`.
 
@@ -75,9 +84,7 @@ def partners(start: int, stop: int, count: int, drawn: Matrix) -> tuple[Matrix, 
         count: Particles of a swarm.
         drawn: Uniform in [0, 1), shape (m, stop - start, 2).
     """
-    edges = np.array(weights.boundaries(count))
-    block = np.searchsorted(edges, np.arange(start, stop), "right") - 1
-    first, height = edges[block], edges[block + 1] - edges[block]
+    first, height = blocks(start, stop, count)
     one = (drawn[..., 0] * height).astype(np.int64)
     step = 1 + (drawn[..., 1] * (height - 1)).astype(np.int64)
     return first + one, first + (one + step) % height
@@ -115,14 +122,12 @@ def explore(
     )
     along = work.asarray(drawn)
     if differences:
-        pairs = partners(start, stop, count, uniform[..., 1:])
-        if (
-            min(part.min() for part in pairs) < first
-            or max(part.max() for part in pairs) >= first + points.shape[1]
-        ):
+        begins, heights = blocks(start, stop, count)
+        if np.min(begins) < first or np.max(begins + heights) > first + points.shape[1]:
             raise ValueError(
                 "`points` must be all of a block of particles, where explorers take differences."
             )
+        pairs = partners(start, stop, count, uniform[..., 1:])
         steps = _at(points, pairs[0] - first, axes) - _at(points, pairs[1] - first, axes)
         tried = work.asarray((uniform[..., 0] < differences) * 1.0)
         along = array_module(along).where((tried > 0) & (steps != 0), steps, along)
