@@ -29,6 +29,7 @@ ROWS = (
     "zoo.arguments",
     "zoo.told",
     "zoo.experiment",
+    "zoo.consensus.many",
     "zoo.facade",
     "zoo.session",
     "zoo.optuna",

@@ -760,6 +760,13 @@ class CBO:
             return f"the budget of {budget} evaluations is used up"
         return self.collapsed(state, [self.extent(state, state.members)]) if self.looks(state) else None
 
+    def finished_many(self, state: CBOState) -> list[str | None]:
+        """Return for each swarm what `finished` would, if it were alone."""
+        if not self.looks(state) or state.nfev == state.frame.budget:
+            return [self.finished(state)] * len(state.frame.keys)
+        narrow = self._are_narrow(state, [self.extent(state, state.members)])
+        return [self._narrow if one else None for one in narrow]
+
     def looks(self, state: CBOState) -> bool:
         """Return whether this is one of the steps after which the extent of the particles decides."""
         if not state.step or state.step % CHECK_EVERY or not self.tolx or self.restart:
@@ -785,13 +792,19 @@ class CBO:
 
     def collapsed(self, state: CBOState, extents: Sequence[tuple[Matrix, Matrix] | None]) -> str | None:
         """Return the rule that holds if all particles are in one place, by their extents."""
+        return self._narrow if self._are_narrow(state, extents).all() else None
+
+    @property
+    def _narrow(self) -> str:
+        return f"tolx: particles are within {self.tolx} of the scale, or rounding"
+
+    def _are_narrow(self, state: CBOState, extents: Sequence[tuple[Matrix, Matrix] | None]) -> Matrix:
+        """Return which swarms are in one place."""
         found = [extent for extent in extents if extent is not None]
         widest = np.max([high for _, high in found], 0) - np.min([low for low, _ in found], 0)
         size = np.abs(np.asarray(to_numpy(state.anchor), np.float64))
         epsilon = 4 * state.frame.like.epsilon
-        if (widest <= np.maximum(self.tolx * state.frame.scale, epsilon * size)).all():
-            return f"tolx: particles are within {self.tolx} of the scale, or rounding"
-        return None
+        return np.asarray((widest <= np.maximum(self.tolx * state.frame.scale, epsilon * size)).all(1))
 
     def diagnostics(self, state: CBOState) -> dict[str, Any]:
         """Return inverse temperature, effective sample size, spread, and explorers that were accepted."""

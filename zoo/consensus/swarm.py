@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array, Like, array_module, to_numpy
+from zoo.core.device import Array, Like, array_module, is_torch, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Candidates, Known
@@ -74,6 +74,31 @@ def changed(state: S, **changes: Any) -> S:
     for name, put in _setters(kind):
         put(made, changes[name] if name in changes else getattr(state, name))
     return made
+
+
+def select(state: S, swarms: Matrix) -> S:
+    """Return the state of some of its swarms: of every array in it, those rows.
+
+    Args:
+        state: One that has a `frame`, and whose arrays, and those of states within it, have an entry for each
+            swarm along their first axis.
+        swarms: Which, shape (k,).
+    """
+
+    def chosen(value: Any) -> Any:
+        if isinstance(value, Frame):
+            return changed(value, keys=tuple(value.keys[swarm] for swarm in swarms.tolist()))
+        if is_dataclass(value) and not isinstance(value, type):
+            names = [field.name for field in fields(value)]
+            return changed(value, **{name: chosen(getattr(value, name)) for name in names})
+        if isinstance(value, np.ndarray):
+            return value[swarms]
+        if is_torch(value):
+            return value[array_module(value).from_numpy(swarms).to(value.device)]
+        return value
+
+    selected: S = chosen(state)
+    return selected
 
 
 def begin(
