@@ -22,7 +22,7 @@ METHODS = {
     "isotropic": CBO(
         memory="none",
         noise="isotropic",
-        sigma=1.0,
+        sigma=0.5,
         dt=0.1,
         num_coordinates=None,
         explorers=0.0,
