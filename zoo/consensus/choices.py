@@ -19,12 +19,13 @@ from zoo.core.rng import Key
 Matrix = np.ndarray[Any, Any]
 
 _TOGETHER = 32768  # numbers drawn at once
-_KEPT = 2048  # draws kept by a thread
+_KEPT = 2**26  # bytes of draws kept by a thread
 
 
 class _Local(threading.local):
     def __init__(self) -> None:
         self.drawn: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self.size = 0
 
 
 _local = _Local()
@@ -33,15 +34,21 @@ _local = _Local()
 def clear_cache() -> None:
     """Forget what was drawn for steps to come."""
     _local.drawn.clear()
+    _local.size = 0
 
 
 def _kept(name: tuple[Any, ...], draw: Callable[[], Any]) -> Any:
     drawn = _local.drawn.get(name)
     if drawn is None:
         drawn = _local.drawn[name] = draw()
-        while len(_local.drawn) > _KEPT:
-            _local.drawn.popitem(last=False)
+        _local.size += _size(drawn)
+        while _local.size > _KEPT and len(_local.drawn) > 1:
+            _local.size -= _size(_local.drawn.popitem(last=False)[1])
     return drawn
+
+
+def _size(drawn: Any) -> int:
+    return 256 + int(getattr(drawn, "nbytes", 0)) if not isinstance(drawn, tuple) else 256 * (1 + len(drawn))
 
 
 def batches(keys: Sequence[Key], step: int, count: int, size: int) -> Matrix:

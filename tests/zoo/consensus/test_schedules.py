@@ -110,3 +110,14 @@ def test_uniform_numbers_of_particles(count: int) -> None:
 
 def test_keys_of_a_purpose() -> None:
     assert choices.folded(KEYS, "memory") == tuple(key.fold("memory") for key in KEYS)
+
+
+def test_what_is_kept_of_draws_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices.clear_cache()
+    monkeypatch.setattr(choices, "_KEPT", 100_000)
+    for step in range(60):
+        choices.batches(KEYS, step, 1000, 500)
+    assert 0 < choices._local.size <= 100_000
+    assert choices._local.size == sum(map(choices._size, choices._local.drawn.values()))
+    choices.clear_cache()
+    assert choices._local.size == 0
