@@ -80,6 +80,14 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
         {},
         lambda shown: shown["result"].fun < 0.05 and len(shown["film"].particles) == 251,
     ),
+    "several_minima": (
+        {},
+        lambda shown: (
+            [len(found["fun"]) for found in shown.values()] == [4, 6]
+            and shown["Himmelblau's function"]["fun"].max() < 1e-2
+            and np.abs(np.diff(shown["the six-hump camel"]["fun"])[::2]).max() < 1e-3
+        ),
+    ),
     "tune_svm": (
         {"budget": 60, "use_ray": False},
         lambda shown: shown["equal"] and shown["lost"] == 0 and shown["fun"] < shown["before"],
