@@ -1,5 +1,6 @@
 """Consensus hopping: what the theory says of it exactly, the canyon, and what travels."""
 
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -345,6 +346,8 @@ def test_nothing_as_large_as_all_points_is_ever_held():
         finally:
             tracemalloc.stop()
         assert peak < 12 * 8 * LONG < COUNT * 8 * LONG
+        arrays = 1 if bounds is None else 3  # where it is, and the walls
+        assert len(pickle.dumps(candidates)) < arrays * 8 * LONG + 2000
 
 
 def test_what_travels_is_one_number_a_point(monkeypatch):
