@@ -81,6 +81,16 @@ class PenaltyCBO:
     Boundaries run along no axes, and neither does isotropic noise: anisotropic noise, greedy memory and
     explorers along the axes, as in `cbo`, come to rest where a boundary slopes.
 
+    Note:
+        Where values can be modelled, any other method finds more with constraints, this one included: with up
+        to 15 variables `zoo.minimize` lets models propose points, and `cbo` then solves the six problems of
+        `zoo.problems.constrained` within 2000 evaluations (to 1e-4; one of five seeds misses one of them).
+        This method solves G24 in all of eight runs, G08 and G11 in five, G04 in three, G06 and G09 in none;
+        with 10,000 evaluations G06 and G08 in all of six, G09 to 1e-3. Without models, `cbo` is told the
+        order of violations: it then solves half of the runs on G08, and nothing else. In 20 variables under
+        three slopes, after 20,000 evaluations, this method is .03 off the optimum in proportion, `cbo` .7,
+        `de` .003 and `cma` less than 1e-6: take `cma` where one valley is to be expected.
+
     Args:
         penalty: beta at the beginning, in units of the deviation of f over the first particles, for each
             size of a violation.
