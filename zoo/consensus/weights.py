@@ -248,8 +248,8 @@ def alpha_of(energies: Matrix, share: float, before: Matrix) -> Matrix:
     """Return the inverse temperature at which the effective sample size is a share of the particles.
 
     It falls as alpha grows, from the number of particles that have an energy to that of the best ones, and
-    the equation is solved in log alpha, for energies of any scale: by bisection, in units that are a power of
-    2, so that energies twice as large have half the alpha to the last bit.
+    the equation is solved in log alpha, for energies of any scale: by Newton's steps, in units that are a power
+    of 2, so that energies twice as large have half the alpha to the last bit.
 
     Args:
         energies: Shape (m, n).
@@ -270,14 +270,30 @@ def alpha_of(energies: Matrix, share: float, before: Matrix) -> Matrix:
         above = np.ldexp(above, -exponent[..., None])
         widest = np.where(valid, above, 0.0).max(-1)
         least = np.where(above > 0, above, np.inf).min(-1)
-    wanted = share * valid.sum(-1)
+    wanted = np.log(np.where(valid.any(-1), share * valid.sum(-1), 1.0))
     solvable = np.isfinite(least) & (widest > 0)
     low = np.log(np.where(solvable, 1e-9, 1.0)) - np.log(np.where(solvable, widest, 1.0))
     high = np.minimum(np.log(800.0) - np.log(np.where(solvable, least, 1.0)), 709.0)  # exp of it is finite
-    for _ in range(64):
-        middle = (low + high) / 2
-        weights = boltzmann(np.where(valid, above, np.inf), np.zeros(len(energies)), np.exp(middle))
-        many = effective_sample_size(weights) > wanted
-        low, high = np.where(many, middle, low), np.where(many, high, middle)
+    away, nothing = np.where(valid, above, 0.0), np.zeros(len(energies))
+    mean = away.sum(-1) / np.maximum(valid.sum(-1), 1)
+    at = np.clip(-np.log(np.where(solvable, mean, 1.0)), low, high)
+    done = ~solvable
+    # Newton's steps where they stay between the bounds found so far, which else are halved. A swarm's own end
+    # ends it, so that its alpha does not depend on the others.
+    for _ in range(100):
+        alpha = np.exp(at)
+        weights = boltzmann(above, nothing, alpha)
+        squares = weights * weights
+        total, power = (np.where(solvable, part.sum(-1), 1.0) for part in (weights, squares))
+        excess = 2 * np.log(total) - np.log(power) - wanted
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope = 2 * alpha * ((squares * away).sum(-1) / power - (weights * away).sum(-1) / total)
+            ahead = at - excess / np.where(slope < 0, slope, -1.0)
+        low, high = np.where(excess > 0, at, low), np.where(excess > 0, high, at)
+        ahead = np.where((slope < 0) & (ahead > low) & (ahead < high), ahead, (low + high) / 2)
+        done |= (abs(excess) < 1e-13) | (high - low <= 1e-13 * abs(at))
+        if done.all():
+            break
+        at = np.where(done, at, ahead)
     with np.errstate(over="ignore"):
-        return np.where(solvable, np.ldexp(np.exp((low + high) / 2), -exponent), before)
+        return np.where(solvable, np.ldexp(np.exp(at), -exponent), before)

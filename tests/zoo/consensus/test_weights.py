@@ -142,6 +142,14 @@ def test_energies_twice_as_large_have_half_the_alpha_to_the_last_bit() -> None:
         assert (scaled == np.ldexp(alpha_of(energies, 0.3, before), -power)).all()
 
 
+def test_each_swarm_has_the_alpha_that_it_has_alone() -> None:
+    rng = np.random.default_rng(2)
+    energies = np.exp(rng.normal(size=(30, 40)) * 5.0 ** rng.integers(-2, 4, (30, 1)))
+    energies[4, 3:] = np.inf
+    together = alpha_of(energies, 0.2, np.ones(30))
+    assert [alpha_of(row[None], 0.2, np.ones(1))[0] for row in energies] == together.tolist()
+
+
 def test_effective_sample_size_where_any_alpha_would_do_or_none() -> None:
     energies = np.stack([np.full(8, 3.0), np.full(8, np.inf), np.where(np.arange(8) < 1, 2.0, np.inf)])
     assert alpha_of(energies, 0.5, np.array([7.0, 8.0, np.inf])).tolist() == [7.0, 8.0, np.inf]
