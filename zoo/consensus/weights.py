@@ -248,8 +248,8 @@ def alpha_of(energies: Matrix, share: float, before: Matrix) -> Matrix:
     """Return the inverse temperature at which the effective sample size is a share of the particles.
 
     It falls as alpha grows, from the number of particles that have an energy to that of the best ones, and
-    the equation is solved in log alpha, for energies of any scale: by Newton's steps, in units that are a power
-    of 2, so that energies twice as large have half the alpha to the last bit.
+    the equation is solved in log alpha, for energies of any scale: by Newton's steps, in units that are a
+    power of 2, so that energies twice as large have half the alpha to the last bit.
 
     Args:
         energies: Shape (m, n).
