@@ -227,11 +227,11 @@ def test_it_goes_to_the_weighted_mean_of_its_points(monkeypatch, small, bounds, 
 
 
 @pytest.mark.parametrize("dim", [3, 1000, 20_000])
-@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("kind", ["numpy", "short", "torch"])
 @pytest.mark.parametrize("bounded", [False, True])
 def test_what_a_search_does_is_the_same_among_others(dim, kind, bounded):
     x0 = np.linspace(-1.0, 2.0, dim)
-    x0 = torch.from_numpy(x0).float() if kind == "torch" else x0
+    x0 = {"numpy": x0, "short": x0.astype(np.float32), "torch": torch.from_numpy(x0).float()}[kind]
     bounds = Bounds(np.full(dim, -1.0), np.full(dim, 2.5)) if bounded else None
     method = ConsensusHopping(17)
 
@@ -244,6 +244,10 @@ def test_what_a_search_does_is_the_same_among_others(dim, kind, bounded):
         alone = run(method, fun, method.init(x0, key=KEYS[m], bounds=bounds), 4)
         assert digest(method.recommend(alone)) == digest(method.recommend_many(together)[m] + 0)
         assert alone.alpha[0] == together.alpha[m]
+    candidates = method.ask(together)
+    rows = candidates.rows(0, 51)
+    for first, last in ((0, 1), (1, 2), (16, 17), (17, 18), (15, 40), (50, 51)):
+        assert digest(candidates.rows(first, last)) == digest(rows[first:last] + 0)
 
 
 def test_searches_fail_alone():
