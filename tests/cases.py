@@ -104,6 +104,7 @@ CASES = (
     Case("pso", _RANKS, ROSENBROCK),
     Case("ch", frozenset({"translation", "scaling"}), SPHERE, {"num_particles": 20}),
     Case("cbo-pso", _RANKS, ROSENBROCK, {"num_particles": 20}),
+    Case("cbo-adam", _DESCENT, SPHERE),
     Case("cbs", _DESCENT, ELLIPSOID),
     Case("cbo-frozen", _DESCENT, SPHERE),
     Case("cbo", _RANKS, SPHERE),

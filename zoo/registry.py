@@ -336,6 +336,16 @@ _OWN = (
         traits=("local", "noise"),
     ),
     Method(
+        "cbo-adam",
+        "zoo.consensus.adam:AdamCBO",
+        "particles that move to the consensus point by Adam's rule, in noise that fades",
+        "Chen et al. 2022",
+        dims=(1, 1000),
+        batch="5 d",
+        cost="n d",
+        traits=("global",),
+    ),
+    Method(
         "cbs",
         "zoo.consensus.sampling:CBS",
         "noise in the shape of the swarm; also samples exp(-f)",

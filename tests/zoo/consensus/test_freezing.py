@@ -129,7 +129,7 @@ def test_endless_intervals_are_consensus_hopping() -> None:
 
 def test_endless_intervals_hop_as_consensus_hopping_does() -> None:
     # On a quadratic both go to (I + tau K)^-1 x, tau = alpha s^2, each off by some s / sqrt(ESS).
-    curvature, count, alpha, width = np.array([0.5, 2.0, 8.0]), 100_000, 20.0, 0.1
+    curvature, count, alpha, width = np.array([0.5, 2.0, 8.0]), 20_000, 20.0, 0.1
 
     def fun(x: Any) -> Any:
         return (curvature * x**2).sum(-1) / 2
