@@ -617,6 +617,13 @@ def test_rastrigin_with_explorers() -> None:
     assert successes(CBO(start="uniform"), rastrigin, 10, 20, 6000, 1.37) >= 0.9
 
 
+@pytest.mark.parametrize("shift", [1.37, -0.63])
+def test_rastrigin_by_noise_alone(shift: float) -> None:
+    greedy = CBO(start="uniform", explorers=0.0, num_particles=30)
+    assert successes(greedy, rastrigin, 8, 20, 20_000, shift) >= 0.8
+    assert successes(TextbookCBO(start="uniform", num_particles=40), rastrigin, 6, 20, 30_000, shift) >= 0.7
+
+
 def test_textbook_on_ackley() -> None:
     method = TextbookCBO(num_particles=60, sigma=7.0, alpha=1e5, alpha_rate=1.0, start="uniform")
     assert successes(method, ackley, 20, 8, 60 * 500, 1.37) >= 0.9
