@@ -25,6 +25,8 @@ Matrix = np.ndarray[Any, Any]
 _SMALL = 2**17  # numbers of a swarm's step, up to which they are worked on together
 _HELD = 2**20  # numbers of a step, of all swarms, that are kept from `ask` to `tell`; more are drawn again
 
+_LEAST = 1e-150  # width, whose square is a number
+
 _last: tuple[tuple[tuple[Key, ...], int, int, Like], Array] | None = None  # the numbers drawn last
 
 
@@ -281,7 +283,7 @@ class ConsensusHopping:
 
     def _sigma(self, moves: Matrix) -> Matrix:
         """Return widths of samples after so many hops, in units of scale, shape (m,)."""
-        sigma: Matrix = self.sigma * self.decay ** (moves // self.decay_every)
+        sigma: Matrix = np.maximum(self.sigma * self.decay ** (moves // self.decay_every), _LEAST)
         return sigma
 
     def _widths(self, state: ConsensusHoppingState) -> Matrix:
@@ -294,7 +296,9 @@ class ConsensusHopping:
         if self.alpha is not None:
             return np.full(len(energies), float(self.alpha))
         if self.tau is not None:
-            return self.tau / self._sigma(state.moves) ** 2
+            with np.errstate(over="ignore"):
+                alpha: Matrix = self.tau / self._sigma(state.moves) ** 2
+            return alpha
         return weights.alpha_of(energies, self.sample_share, np.zeros(len(energies)))
 
 

@@ -297,6 +297,10 @@ def test_it_starts_at_the_best_known_point_and_stops():
     assert method.finished(state) == "tolx: sigma has fallen below 0.001"
     far = run(method, rastrigin, method.init(np.full(2, 1e9), key=Key(7), scale=1e-3), 10)
     assert ConsensusHopping(20, decay=0.1, tolx=0).finished(far).startswith("noeffect")
+    endless = ConsensusHopping(20, tau=1e10, decay=1e-30, tolx=0)
+    assert np.isfinite(
+        endless.recommend(run(endless, sphere, endless.init(np.ones(2), key=Key(7)), 15))
+    ).all()
     short = method.init(np.ones(2), key=Key(7), budget=27)
     assert len(method.ask(hop(method, rastrigin, short))) == 7
     assert "27 evaluations" in method.finished(run(method, rastrigin, short, 2))
