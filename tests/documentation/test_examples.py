@@ -88,6 +88,13 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
             and np.abs(np.diff(shown["the six-hump camel"]["fun"])[::2]).max() < 1e-3
         ),
     ),
+    "robust_direction": (
+        {"budget": 2500, "seeds": 2},
+        lambda shown: (
+            (shown["distances"][:5] < 10).all()  # with up to 10 percent of outliers
+            and (shown["squares"][4:] > 80).all()  # from 10 percent on
+        ),
+    ),
     "tune_svm": (
         {"budget": 60, "use_ray": False},
         lambda shown: shown["equal"] and shown["lost"] == 0 and shown["fun"] < shown["before"],
