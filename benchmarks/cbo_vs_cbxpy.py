@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 SIZES = {"large": (1, 1000, 100), "many": (100, 100, 20), "huge": (1, 10_000, 1000), "small": (1, 100, 20)}
-STEPS = {"large": 32, "many": 32, "huge": 2, "small": 320}
+STEPS = {"large": 32, "many": 32, "huge": 2, "small": 96}
 GOALS = {"large": 1 / 5, "many": 1 / 5, "huge": 1 / 5, "small": 1 / 2}
 ALPHA, RATE, SIGMA, DT = 30.0, 1.05, 10.1, 0.01
 PIECE = 2**15  # coordinates handed to our objective at a time

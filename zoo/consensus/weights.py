@@ -102,16 +102,33 @@ def weighted_sum(weights: Matrix, points: Array) -> Array:
         weights: Shape (m, n).
         points: Shape (m, n, dim).
     """
-    if isinstance(points, np.ndarray):
-        return (weights.astype(points.dtype)[:, None] @ points)[:, 0].astype(np.float64)
+    if not is_on_device(points):
+        return _like(points, _host_sum(weights, _on_host(points)))
     import torch
 
-    if not points.is_cuda:
-        return torch.from_numpy(weighted_sum(weights, points.numpy()))
     if points.data_ptr() % _ALIGNED:
         points = points.clone()  # so that a block among others is added up as it is alone
     row = torch.from_numpy(weights).to(device=points.device, dtype=points.dtype)[:, None]
     return torch.bmm(row, points)[:, 0].double()
+
+
+def _host_sum(weights: Matrix, points: Matrix) -> Matrix:
+    return (weights.astype(points.dtype)[:, None] @ points)[:, 0].astype(np.float64)
+
+
+def is_on_device(array: Array) -> bool:
+    """Return whether an array is in a memory that numpy cannot work on."""
+    return not isinstance(array, np.ndarray) and array.device.type != "cpu"
+
+
+def _on_host(array: Array) -> Matrix:
+    """Return the numpy array that shares the memory of another one there."""
+    return array if isinstance(array, np.ndarray) else array.numpy()
+
+
+def _like(array: Array, made: Matrix) -> Array:
+    """Return a numpy array as the kind of another one, sharing its memory."""
+    return made if isinstance(array, np.ndarray) else array_module(array).from_numpy(made)
 
 
 def consensus_point(points: Array, values: Matrix, alpha: float) -> Array:
@@ -186,17 +203,20 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
     weights = boltzmann(energies, lowest[:, _block_of(tuple(edges))], alpha)
     # By `reduceat` even for a single block: it adds up in another order than `sum` does.
     total, squares = np.add.reduceat(weights, starts, 1), np.add.reduceat(weights * weights, starts, 1)
-    moments, height, even = [], edges[1], 1
+    if is_on_device(points):
+        moments = [weighted_sum(weights[:, a:b], points[:, a:b])[:, None] for a, b in pairwise(edges)]
+        return Sums(lowest, total, squares, _joined(moments))
+    moments, host, height, even = [], _on_host(points), edges[1], 1
     while even < count and edges[even + 1] - edges[even] == height:
         even += 1
-    if len(energies) == 1 and even > 1 and (isinstance(points, np.ndarray) or not points.is_cuda):
+    if len(energies) == 1 and even > 1:
         # Blocks of one swarm are added up as if they were swarms.
         whole = even * height
-        together = points[0, :whole].reshape(even, height, -1)
-        moments.append(weighted_sum(weights[0, :whole].reshape(even, height), together)[None])
+        together = host[0, :whole].reshape(even, height, -1)
+        moments.append(_host_sum(weights[0, :whole].reshape(even, height), together)[None])
         edges = edges[even:]
-    moments += [weighted_sum(weights[:, a:b], points[:, a:b])[:, None] for a, b in pairwise(edges)]
-    return Sums(lowest, total, squares, _joined(moments))
+    moments += [_host_sum(weights[:, a:b], host[:, a:b])[:, None] for a, b in pairwise(edges)]
+    return Sums(lowest, total, squares, _like(points, _joined(moments)))
 
 
 @functools.lru_cache(maxsize=256)
@@ -217,12 +237,18 @@ def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
         True
     """
     swarms = len(parts[0].lowest)
+    if len(parts) == 1 and parts[0].lowest.size == swarms:  # its share is 1
+        lowest, total, square = (each.reshape(swarms) for each in parts[0][:3])
+        return Sums(lowest, total, square, parts[0].moment.reshape(swarms, -1))
     lowests, totals, squares = (_joined([part[i].reshape(swarms, -1) for part in parts]) for i in range(3))
-    moments = _joined([part.moment.reshape(swarms, -1, part.moment.shape[-1]) for part in parts])
+    first = parts[0].moment
+    given = [part.moment if is_on_device(first) else _on_host(part.moment) for part in parts]
+    moments = _joined([moment.reshape(swarms, -1, moment.shape[-1]) for moment in given])
     lowest = lowests.min(-1)
     shares = boltzmann(lowests, lowest, alpha)
     total, square = (shares * totals).sum(-1), (shares * shares * squares).sum(-1)
-    return Sums(lowest, total, square, weighted_sum(shares, moments))
+    moment = weighted_sum(shares, moments)
+    return Sums(lowest, total, square, moment if is_on_device(first) else _like(first, moment))
 
 
 def _joined(parts: Sequence[Array]) -> Array:
@@ -231,17 +257,11 @@ def _joined(parts: Sequence[Array]) -> Array:
 
 def centre(sums: Sums) -> Array:
     """Return the weighted mean, shape (m, dim), float64; 0 where all evaluations failed."""
-    safe = np.where(sums.total > 0, sums.total, 1.0)
-    return sums.moment / _column(safe, sums.moment)
-
-
-def _column(numbers: Matrix, like: Array) -> Array:
-    """Return numbers of shape (m,) as a column on the device of an array."""
-    if isinstance(like, np.ndarray):
-        return numbers[:, None]
-    import torch
-
-    return torch.from_numpy(numbers).to(like.device)[:, None]
+    safe = np.where(sums.total > 0, sums.total, 1.0)[:, None]
+    moment = sums.moment
+    if is_on_device(moment):
+        return moment / array_module(moment).from_numpy(safe).to(moment.device)
+    return _like(moment, _on_host(moment) / safe)
 
 
 def alpha_of(energies: Matrix, share: float, before: Matrix) -> Matrix:
