@@ -259,6 +259,22 @@ def test_parts_and_swarms_do_the_same_to_the_last_bit(options: dict[str, Any]) -
     assert method.recommend_many(among)[1].tobytes() == method.recommend(alone).tobytes()
 
 
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_large_swarms_do_the_same(precision: str) -> None:
+    """Their numbers are drawn in blocks, and their particles moved in pieces."""
+    method = CBO(**PLAIN, num_particles=1700, alpha=30.0, precision=precision)
+    start = method.init(np.full(66, 2.0), key=Key(1))
+    after = run(method, start, rastrigin, 1)
+    xi = noise.normal(start.frame.keys, 0, 0, 1700, 1700, 66, start.frame.work)[0]
+    expected = (start.members.offsets[0] - after.shift[0]) * (0.99 + 0.8 * xi)
+    tolerance = 1e-12 if precision == "double" else 1e-4
+    np.testing.assert_allclose(after.members.offsets[0], expected, rtol=tolerance, atol=tolerance)
+    among = run(method, begun(method, 66, 2.0, swarms=2), rastrigin, 1)
+    assert among.members.offsets[1].tobytes() == after.members.offsets[0].tobytes()
+    for num_parts in (2, 5):
+        assert digest(in_parts(method, start, rastrigin, 1, num_parts)) == digest(after)
+
+
 @pytest.mark.parametrize("options", FORMS, ids=str)
 def test_torch_swarms_are_each_their_own(options: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch")
