@@ -159,7 +159,7 @@ class PolarizedCBO:
     kappa: float | None = None
     kernel_alpha: bool = False
     drift: float = 1.0
-    sigma: float = 5.0
+    sigma: float = 8.0
     dt: float = 0.01
     alpha: float = 10.0
     energy_unit: float | None = None
@@ -171,7 +171,7 @@ class PolarizedCBO:
     integrator: str = "euler-maruyama"
     memory: str = "greedy"
     num_coordinates: int | None = 3
-    explorers: float = 0.5
+    explorers: float = 0.2
     explorer_scale: float = 0.1
     start: str = "normal"
     tolx: float = 1e-10
