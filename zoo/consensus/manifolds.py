@@ -48,7 +48,7 @@ class Manifold(Protocol):
         ...
 
 
-class Sphere:
+class Sphere(Manifold):
     """All x with |x| = radius.
 
         nearest(x) = radius x / |x|,    tangent(x, v) = v - x (x . v) / radius^2
@@ -84,7 +84,7 @@ class Sphere:
         return abs(float((to_numpy(x) ** 2).sum()) / self.radius**2 - 1) < 1e-14 * len(x)
 
 
-class Stiefel:
+class Stiefel(Manifold):
     """All X of shape (n, k) with orthonormal columns, X^T X = I, as vectors of length n k, row after row.
 
         nearest(X) = U V^T of the singular value decomposition X = U S V^T,

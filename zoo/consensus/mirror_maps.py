@@ -27,7 +27,7 @@ class Mirror(Protocol):
         ...
 
 
-class Simplex:
+class Simplex(Mirror):
     """All x >= 0 whose sum is `total`, by phi = total times the negative entropy of x / total.
 
         x = total softmax(y / total)
@@ -51,7 +51,7 @@ class Simplex:
         return self.total * xp.log((x / self.total).clip(_SMALLEST))
 
 
-class Nonnegative:
+class Nonnegative(Mirror):
     """All x > 0, by phi = sum unit^2 (u log u - u) with u = x / unit: x = unit exp(y / unit).
 
     Points go up to 10^4 units: a little further in y, and nothing would be left to compare x with.
@@ -71,7 +71,7 @@ class Nonnegative:
         return self.unit * array_module(x).log((x / self.unit).clip(_SMALLEST))
 
 
-class Box:
+class Box(Mirror):
     """All x inside a box, by a logarithmic barrier in each coordinate that has walls.
 
     Between two walls, at distance h from the middle m, with u = (y - m) / h, and with one wall, in units s
@@ -129,7 +129,7 @@ class Box:
         return xp.where(self.both, between, xp.where(self.one, beside, x))
 
 
-class Ball:
+class Ball(Mirror):
     """All x with |x| <= radius: the nearest point of it, by phi = |x|^2 / 2 inside and infinite outside.
 
     Example:
@@ -149,7 +149,7 @@ class Ball:
         return x + 0
 
 
-class ElasticNet:
+class ElasticNet(Mirror):
     """All x, most of them sparse, by phi = |x|^2 / 2 + threshold sum |x|: soft thresholding.
 
         x = sign(y) max(|y| - threshold, 0)
@@ -169,7 +169,7 @@ class ElasticNet:
         return x + self.threshold * array_module(x).sign(x)
 
 
-class Hyperplane:
+class Hyperplane(Mirror):
     """All x whose sum is `total`: the nearest point of it, by phi = |x|^2 / 2 there.
 
     Example:
