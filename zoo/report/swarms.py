@@ -64,7 +64,7 @@ class SwarmFilm(Watcher):
         candidates = method.ask(state)
         if candidates.dim != 2:
             raise ValueError(f"`state` must be one of two variables, got {candidates.dim}.")
-        anchor = getattr(state, "anchor", None)
+        anchor = getattr(getattr(state, "swarm", state), "anchor", None)
         asked = len(candidates) or not self.particles
         self.particles.append(_plain(candidates.rows(0, len(candidates))) if asked else self.particles[-1])
         self.consensus.append(_plain(method.recommend(state) if anchor is None else anchor[0]))

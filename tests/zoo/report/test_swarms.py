@@ -35,7 +35,7 @@ def test_a_run_is_recorded(film: SwarmFilm) -> None:
     assert (own.consensus[1] == method.recommend(method.tell(state, zoo.Evaluations(canyon(y))))).all()
 
 
-@pytest.mark.parametrize("method", ["pso", "cma", "cbo-textbook"])
+@pytest.mark.parametrize("method", ["pso", "cma", "cbo-textbook", "cbs", "cbo-polarized"])
 def test_any_method_is(method: str) -> None:
     film = SwarmFilm()
     result = zoo.minimize(sphere, [1.0, 2.0], method=method, budget=100, rng=0, callback=film)
