@@ -249,3 +249,28 @@ def test_constraints_must_not_disappear() -> None:
         method.tell(state, Evaluations(np.zeros(6)))
     with pytest.raises(ValueError, match="`evaluations` must hold the 6 values"):
         method.tell(state, Evaluations(np.zeros(5), extras={"constraints": np.zeros((5, 1))}))
+
+
+def test_where_nothing_is_allowed_minimize_says_so() -> None:
+    result = zoo.minimize(
+        lambda x: (x**2).sum(), bounds=[(0, 4)] * 2, constraints=lambda x: -1 - x[0], method="cbo-penalty",
+        budget=400, rng=0,
+    )  # fmt: skip
+    assert not result.success
+    assert result.x[0] == 0
+    assert result.maxcv == 1
+
+
+def test_points_to_begin_with_and_noise() -> None:
+    def noisy(x: Any) -> float:
+        return float((x**2).sum() + 0.01 * np.random.standard_normal())
+
+    arguments: dict[str, Any] = {"bounds": [(0.0, 4.0)] * 3, "constraints": lambda x: x.sum() - 3, "rng": 0}
+    points = np.array([[1.0, 1.0, 1.2], [2.0, 2.0, 2.0]])
+    exact = zoo.minimize(
+        lambda x: (x**2).sum(), **arguments, method="cbo-penalty", budget=800, known=(points, None)
+    )
+    found = zoo.minimize(noisy, **arguments, method="cbo-penalty", budget=1500, noise=True)
+    for result, within in ((exact, 0.1), (found, 0.3)):
+        assert result.maxcv == 0
+        assert abs(result.fun - 3) < within
