@@ -201,9 +201,15 @@ class _Some(Candidates):
         return self._count
 
     def rows(self, start: int, stop: int) -> Array:
-        run = bisect_right(self._starts, start) - 1
-        first = start - self._starts[run]
-        return self._parts[run][first : first + stop - start] + 0
+        found = []
+        while start < stop:
+            run = bisect_right(self._starts, start) - 1
+            first = start - self._starts[run]
+            found.append(self._parts[run][first : first + stop - start])
+            if not len(found[-1]):
+                raise IndexError(f"row {start} is not among those that are here.")
+            start += len(found[-1])
+        return found[0] + 0 if len(found) == 1 else array_module(found[0]).concatenate(found)
 
 
 class _Led:
