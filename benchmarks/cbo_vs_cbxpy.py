@@ -105,6 +105,8 @@ def ours(size, is_free=False, kind="torch"):
     x0 = torch.zeros(dim) if kind == "torch" else np.zeros(dim, np.float32)
     keys = tuple(zoo.Key(seed) for seed in range(swarms))
     rows, height = swarms * count, max(1, PIECE // dim)
+    if height > count:
+        height -= height % count  # whole swarms
     given = np.random.default_rng(1).random(rows)
 
     def evaluated(candidates):

@@ -240,15 +240,16 @@ def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
     if len(parts) == 1 and parts[0].lowest.size == swarms:  # its share is 1
         lowest, total, square = (each.reshape(swarms) for each in parts[0][:3])
         return Sums(lowest, total, square, parts[0].moment.reshape(swarms, -1))
-    lowests, totals, squares = (_joined([part[i].reshape(swarms, -1) for part in parts]) for i in range(3))
-    first = parts[0].moment
-    given = [part.moment if is_on_device(first) else _on_host(part.moment) for part in parts]
-    moments = _joined([moment.reshape(swarms, -1, moment.shape[-1]) for moment in given])
+    lowests, totals, squares, moments = parts[0]
+    if len(parts) > 1:
+        lowests, totals, squares = (
+            _joined([part[i].reshape(swarms, -1) for part in parts]) for i in range(3)
+        )
+        moments = _joined([part.moment.reshape(swarms, -1, parts[0].moment.shape[-1]) for part in parts])
     lowest = lowests.min(-1)
     shares = boltzmann(lowests, lowest, alpha)
     total, square = (shares * totals).sum(-1), (shares * shares * squares).sum(-1)
-    moment = weighted_sum(shares, moments)
-    return Sums(lowest, total, square, moment if is_on_device(first) else _like(first, moment))
+    return Sums(lowest, total, square, weighted_sum(shares, moments))
 
 
 def _joined(parts: Sequence[Array]) -> Array:
