@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.consensus import dynamics, noise, single
+from zoo.consensus import dynamics, guard, noise, single
 from zoo.consensus.single import Swarm, check_from_zero
 from zoo.consensus.swarm import STARTS, Particles
 from zoo.core.bounds import Bounds
@@ -102,6 +102,7 @@ class ConsensusPSO:
         drift dt^2 < 2 (2 m + (1 - m) dt) without noise, and with it sigma sqrt(dt) / (1 - m) below about
         1.57 - 0.7 r, where the product of the random matrices of a step ceases to contract (found by
         simulation; at m = 0 it is the limit of consensus-based optimization). Settings beyond are refused.
+        With isotropic noise the limit depends on the number of variables, and is looked at in `init`.
 
     Source: S. Grassi and L. Pareschi, From particle swarm optimization to consensus based optimization:
     stochastic modeling and mean-field limit, 2021, https://arxiv.org/abs/2012.05613; S. Grassi, H. Huang,
@@ -176,11 +177,16 @@ class ConsensusPSO:
         """Return the first state, particles at rest; see `zoo.core.types.Optimizer.init`.
 
         Raises:
-            ValueError: `x0` is no vector, or `scale` is not above 0.
+            ValueError: `x0` is no vector, `scale` is not above 0, or isotropic noise would make the swarm fly
+                apart in so many variables.
         """
         swarm = single.start(
             x0, key, bounds, scale, budget, known, self.num_particles, self.start, float(self.alpha)
         )
+        if self.noise == "isotropic" and self.sigma:
+            u = self.sigma * math.sqrt(self.dt) / (1 - self.inertia)
+            a = self.drift * self.dt / (1 - self.inertia)
+            guard.check_distance(a, u, swarm.frame.dim, self.allow_divergence)
         memory = swarm.offsets if self.memory else swarm.offsets[:, :0]
         remembered = np.full((1, self.num_particles if self.memory else 0), np.inf)
         return ConsensusPSOState(swarm, swarm.offsets * 0, memory, remembered)

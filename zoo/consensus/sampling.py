@@ -70,9 +70,10 @@ class CBS:
     points are tried, spread alike.
 
     Departures from the paper: alpha is lowered in sampling as said above, and V is divided by 1 - sum_i w_i^2
-    there, without which a swarm of 50 is 7 % too narrow in variance. With `sample_share` 0.35 and 600
-    to 1000 particles it is the one consensus method here that solves the rotated Rastrigin function in 20
-    variables as well as the one along the axes.
+    there, without which a swarm of 50 is 7 % too narrow in variance. To average hills away takes many
+    particles: on the Rastrigin function in 20 variables, at scale 1.5 and with 60,000 evaluations, 1000 of
+    them with `sample_share` 0.25 found the minimum in 4 runs of 10, and in 7 of 10 where it was rotated; the
+    200 of the default ended at 19 and 16.
 
     Args:
         num_particles: Particles; None for 10 per variable, from 20 to 1000.

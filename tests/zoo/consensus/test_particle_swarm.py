@@ -131,6 +131,10 @@ def test_what_would_fly_apart_is_refused() -> None:
         with pytest.raises(ValueError, match="`allow_divergence=True`"):
             ConsensusPSO(**options)
         ConsensusPSO(**options, allow_divergence=True)
+    isotropic = ConsensusPSO(noise="isotropic", sigma=0.5)
+    isotropic.init(X0, key=Key(0))
+    with pytest.raises(ValueError, match="in 60 variables"):
+        isotropic.init(np.zeros(60), key=Key(0))
     # What is refused does fly apart, and what is just within does not.
     grown = []
     for sigma in (1.6, 5.0):
