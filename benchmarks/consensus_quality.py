@@ -16,8 +16,9 @@ evaluations a variable from a normal start, on these and on ordinary functions: 
 default has to be sane there.
 
 One JSON line per case, exit status 0 when all rates are at least their goals; without a goal a line is for
-information. 100 runs where there is a bar, a half to a tenth of that where runs are long, a fifth of all that
-with `--quick`; `peer` is what the same algorithm reached in a prototype, or elsewhere.
+information. 100 runs where there is a bar, a half to a tenth of that where runs are long. With `--quick` it
+is a fifth of all that, and a goal is missed only if it is above the interval. `peer` is what the algorithm
+reached in a prototype, or elsewhere.
 """
 
 import os
@@ -363,6 +364,8 @@ def main():
                 if args.only in name:
                     began = time.process_time()
                     done.append(case())
+                    if args.quick and done[-1]["goal"]:
+                        done[-1]["ok"] = done[-1]["interval"][1] >= done[-1]["goal"]
                     done[-1]["seconds"] = round(time.process_time() - began, 1)
                     print(json.dumps(done[-1]), flush=True)
     return 0 if all(case["ok"] for case in done) else 1
