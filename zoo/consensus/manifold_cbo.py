@@ -117,6 +117,7 @@ class ManifoldCBO:
     tolx: float = 1e-12
 
     recommends_evaluated = False
+    keeps_to_set = True
 
     def __post_init__(self) -> None:
         check_choice("manifold", self.manifold, MANIFOLDS)

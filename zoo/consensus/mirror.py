@@ -146,6 +146,11 @@ class MirrorCBO:
         if self.sigma is not None:
             check_from_zero("sigma", self.sigma)
 
+    @property
+    def keeps_to_set(self) -> bool:
+        """Whether candidates keep to a set other than the box."""
+        return self.mirror not in ("box", "elastic-net")
+
     def init(
         self,
         x0: Array,

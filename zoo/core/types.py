@@ -271,7 +271,9 @@ class Optimizer(Protocol[S]):
     when `recommend` returns a point that was among the candidates. A method that never compares a value with
     one of another step may say so by `compares_within_steps = True`: then what it is told, for f and its
     constraints together, may be another mixture in every step. One that looks for several minima has a
-    method `minima(state)` that returns them, shape (k, dim), the best one first, and their values.
+    method `minima(state)` that returns them, shape (k, dim), the best one first, and their values. One whose
+    candidates keep to a set other than the box, a sphere say, tells by `keeps_to_set = True` that nobody is
+    to add others to them.
     """
 
     @property

@@ -139,7 +139,8 @@ class Constrained:
     and a step has another row, behind the method's: the least model value within the models of the
     constraints and a trust region, or one that makes the models better. Up to six steps on end hold this row
     alone; so do those after the method has finished. Once the trust region has shrunk to nothing, there is
-    no such row until the method finds a better point elsewhere.
+    no such row until the method finds a better point elsewhere. Nor is there any for a method whose
+    candidates keep to a set of their own (`keeps_to_set`), which models would leave.
 
     Args:
         optimizer: The method.
@@ -233,7 +234,11 @@ class Constrained:
                 if np.isfinite(within).any():
                     best = int(np.nanargmin(within))
                     after = replace(after, inside=candidates.rows(best, best + 1)[0])
-        modelled = len(state.frame.width) <= LARGEST_DIM and "objectives" not in evaluations.extras
+        modelled = (
+            len(state.frame.width) <= LARGEST_DIM
+            and "objectives" not in evaluations.extras
+            and not getattr(self.optimizer, "keeps_to_set", False)
+        )
         if constraints is None or not modelled:
             surrogate = after.surrogate
             if surrogate is not None and proposed:

@@ -73,6 +73,11 @@ class Primed:
         """As of the method."""
         return getattr(self.optimizer, "compares_within_steps", False)
 
+    @property
+    def keeps_to_set(self) -> bool:
+        """As of the method."""
+        return getattr(self.optimizer, "keeps_to_set", False)
+
     def init(
         self,
         x0: Array,

@@ -319,3 +319,20 @@ def test_wrong_starts() -> None:
             ManifoldCBO(manifold="stiefel", num_columns=2).init(np.ones(count), key=Key(0))
     with pytest.raises(ValueError, match="`bounds` must be None"):
         ManifoldCBO().init(np.ones(2), key=Key(0), bounds=Bounds(np.zeros(2), np.ones(2)))
+
+
+def test_no_model_takes_candidates_off_the_surface() -> None:
+    import zoo
+
+    seen = []
+
+    def fun(x: Any) -> float:
+        seen.append(x.copy())
+        return float(x[0])
+
+    result = zoo.minimize(
+        fun, [0.0, 1.0, 0.0], constraints=lambda x: x[0] + 0.5, method="cbo-manifold", budget=600, rng=0
+    )
+    assert off(Sphere(1.0), np.array(seen)) < 1e-12
+    assert result.maxcv == 0
+    assert result.fun == pytest.approx(-0.5, abs=1e-3)

@@ -329,3 +329,23 @@ def test_wrong_starts() -> None:
         MirrorCBO(mirror="simplex").init(np.array([1.0, -1.0]), key=Key(0))
     with pytest.raises(ValueError, match="`bounds` must be None with 'ball'"):
         MirrorCBO(mirror="ball").init(np.ones(2), key=Key(0), bounds=Bounds(np.zeros(2), np.ones(2)))
+
+
+def test_no_model_takes_candidates_off_the_simplex() -> None:
+    import zoo
+
+    seen = []
+
+    def fun(x: Any) -> float:
+        seen.append(x.copy())
+        return float(((x - [1.0, 0.0, 0.0]) ** 2).sum())
+
+    result = zoo.minimize(
+        fun, np.full(3, 1 / 3), constraints=lambda x: 0.5 - x[0], method="cbo-mirror", budget=600, rng=0,
+        options={"mirror": "simplex"},
+    )  # fmt: skip
+    assert (np.array(seen) >= 0).all()
+    assert abs(np.sum(seen, 1) - 1).max() < 1e-14
+    assert result.maxcv == 0
+    np.testing.assert_allclose(result.x, [0.5, 0.25, 0.25], atol=0.05)
+    assert not MirrorCBO().keeps_to_set
