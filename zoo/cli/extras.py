@@ -19,8 +19,8 @@ EXTRAS = {
     "atari": ("Atari games", ("ale-py", "gymnasium")),
     "hf": ("language models of Hugging Face", ("accelerate", "peft", "transformers")),
     "bench": (
-        "what benchmarks/ compares with: COCO, IOHprofiler, Optuna",
-        ("coco-experiment", "ioh", "optuna", "psutil", "scikit-learn"),
+        "what benchmarks/ compares with: COCO, IOHprofiler, Optuna, CBXpy",
+        ("cbx", "coco-experiment", "ioh", "optuna", "psutil", "scikit-learn"),
     ),
     "docs": ("building the documentation", ("furo", "myst-parser", "sphinx", "sphinx-gallery")),
 }
