@@ -34,6 +34,7 @@ from zoo.execution.transport import Transport
 LOGGED = 8
 """Messages, after which a part is asked for a snapshot."""
 
+_PATIENCE = 4  # times as many deaths as under other parts, after which one that is set aside is given up
 _LENIENT_SECONDS = 10.0  # that lenient parts may take over a message beyond what a unit may
 _LOGGED_BYTES = 2**20  # of log, from which on one is asked for earlier, if it is not larger itself
 
@@ -208,7 +209,7 @@ class Call(Plan):
             self._attempts[part] += alone and len(parts) == 1
             if self._attempts[part] and self._set_aside(part):
                 self._suspects.append(part)
-            elif self._attempts[part] >= self._common.max_attempts:
+            elif self._attempts[part] >= self._most_attempts(part):
                 self._give_up(part, "crashed", f"took its worker along {self._attempts[part]} times")
             else:
                 self._suspects.append(part)
@@ -224,6 +225,10 @@ class Call(Plan):
     def event(self, **fields: Any) -> None:
         if self._common.event is not None:
             self._common.event(fields)
+
+    def _most_attempts(self, part: int) -> int:
+        """Return after how many deaths under it alone a part is given up; more where it evaluates nothing."""
+        return self._common.max_attempts * (_PATIENCE if self._visits[part].aside else 1)
 
     def _set_aside(self, part: int) -> bool:
         """Have a part visited once more without evaluating anything, if that is allowed and not tried yet."""
