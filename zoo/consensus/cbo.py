@@ -32,7 +32,20 @@ from zoo.consensus.explorers import explore
 from zoo.consensus.members import Members as Members
 from zoo.consensus.members import Move as Move
 from zoo.consensus.members import join as join
-from zoo.consensus.swarm import STARTS, Frame, Particles, begin, changed, clip, limits, part, place, scatter
+from zoo.consensus.swarm import (
+    STARTS,
+    Frame,
+    Particles,
+    begin,
+    changed,
+    clip,
+    completed,
+    drafted,
+    limits,
+    part,
+    place,
+    scatter,
+)
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, array_module, to_numpy
 from zoo.core.rng import Key
@@ -453,16 +466,18 @@ class CBO:
                 f"`evaluations` must hold the {m * count} values asked for, got {len(evaluations)}."
             )
         values = weights.energies_of(evaluations.values.reshape(m, count))
-        step, nfev = state.step + 1, state.nfev + count
+        state = drafted(state)
         if state.awaits:
-            state = changed(state, step=step, nfev=nfev)
-            return self._move(state, values[:, 0] if count else np.full(m, np.inf))
+            state = changed(state, step=state.step + 1, nfev=state.nfev + count)
+            state = self._move(state, values[:, 0] if count else np.full(m, np.inf))
+            return completed(state, CBOState)
         members, accepted = self.take(state, state.members, self.energies(state, values))
-        state = changed(state, step=step, nfev=nfev, members=members, accepted=accepted)
+        counters = {"step": state.step + 1, "nfev": state.nfev + count}
+        state = changed(state, **counters, members=members, accepted=accepted)
         state = self.elect(state, [self.best_of(state, members)])
         state = self.heat(state, self.heights(state, members))
         state = self.agree(state, self.weigh(state, members))
-        return state if state.awaits else self._move(state, np.empty(0))
+        return completed(state if state.awaits else self._move(state, np.empty(0)), CBOState)
 
     def _move(self, state: CBOState, height: Matrix) -> CBOState:
         state, told = self.order(state, height)

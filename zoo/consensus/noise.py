@@ -4,9 +4,9 @@ A swarm's numbers are a function of its own key, so what it does is the same amo
 alone, and those of a particle are the same whatever range of particles is asked for. Those of a small swarm
 are drawn for several steps at once: to set a generator up takes longer than to draw a thousand numbers.
 
-All but small numpy swarms get numbers of single precision, by torch's generator, whatever precision they are
-in themselves: it is three to five times as fast, and a factor with noise in it needs no more than seven
-digits. No such number is beyond 5.8, as one in 10^8 would be.
+All but small numpy swarms of double precision get numbers of single precision, by torch's generator, whatever
+precision they are in themselves: it is three to five times as fast, and a factor with noise in it needs no
+more than seven digits. No such number is beyond 5.8, as one in 10^8 would be.
 """
 
 from __future__ import annotations
@@ -111,10 +111,12 @@ def blocks(
     """
     size = count * dim
     source = Like("torch", "float32", like.device)
-    if like.kind == "numpy" and size < _LARGE:
+    if like.kind == "numpy" and like.dtype == "float64" and size < _LARGE:
         source = like
     if size <= _SMALL:
         whole = _of_small(tuple(keys), step, size, source).reshape(len(keys), count, dim)
+        if like.kind == "numpy" and source.kind == "torch":
+            whole = whole.numpy()
         height = max(1, _PIECE // size)
         for first in range(0, len(keys), height):
             swarms = slice(first, min(first + height, len(keys)))

@@ -13,6 +13,7 @@ import functools
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -70,9 +71,36 @@ def _slots(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], dict[str, Calla
     return operator.attrgetter(*names), {name: kind.__dict__[name].__set__ for name in names}
 
 
+class Draft(SimpleNamespace):
+    """A state in the making: its fields, to be written to.
+
+    `changed` writes to it instead of copying, so that a step of many small changes copies a state once.
+    """
+
+
+def drafted(state: S) -> S:
+    """Return a draft of a state, which is as it is until it is changed."""
+    read, write = _slots(type(state))
+    draft: Any = Draft()
+    draft.__dict__.update(zip(write, read(state), strict=True))
+    return draft
+
+
+def completed(draft: S, kind: type[S]) -> S:
+    """Return the state that a draft has become."""
+    made: S = object.__new__(kind)
+    values = vars(draft)
+    for name, put in _slots(kind)[1].items():
+        put(made, values[name])
+    return made
+
+
 def changed(state: S, **changes: Any) -> S:
     """Return a state with some fields changed: `dataclasses.replace`, in a third of its time."""
     kind: Any = type(state)
+    if kind is Draft:
+        vars(state).update(changes)
+        return state
     made: S = object.__new__(kind)
     read, write = _slots(kind)
     for put, value in zip(write.values(), read(state), strict=True):

@@ -42,8 +42,10 @@ def boundaries(num_particles: int) -> tuple[int, ...]:
 
     Example:
         >>> boundaries(100), boundaries(1000)[:4], len(boundaries(10**6)) - 1
-        ((0, 64, 100), (0, 64, 128, 192), 16)
+        ((0, 100), (0, 64, 128, 192), 16)
     """
+    if num_particles <= 2 * _BLOCK_ROWS:
+        return 0, num_particles
     height = max(_BLOCK_ROWS, -(-num_particles // _BLOCKS))
     return (*range(0, num_particles, height), num_particles)
 
@@ -65,9 +67,13 @@ def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix) -> Matrix:
     if np.ndim(lowest) < energies.ndim:
         lowest = np.asarray(lowest)[..., None]
     with np.errstate(over="ignore", invalid="ignore"):
-        above = energies - lowest
-        exponents = alpha * above
-    if not exponents.max() < np.inf:
+        exponents = energies - lowest
+        exponents *= alpha
+    largest = exponents.max()
+    if largest < _FURTHEST:
+        np.negative(exponents, out=exponents)
+        return np.exp(exponents, out=exponents)
+    if not largest < np.inf:
         # NaN is 0 times infinity here: of the best at alpha = inf, and at alpha = 0 of energies so far apart
         # that their difference overflows.
         exponents = np.where(np.isfinite(energies), np.where(np.isnan(exponents), 0.0, exponents), np.inf)
