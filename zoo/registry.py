@@ -309,7 +309,6 @@ _OWN = (
         "cbo-curvature",
         "zoo.consensus.curvature:CurvatureCBO",
         "`cbo` along axes that are measured, for many valleys of smooth functions, however they are turned",
-        "Carrillo et al. 2021",
         dims=(1, 300),
         batch="20 or d²/2",
         cost="n d + d²",

@@ -845,7 +845,7 @@ class CBO:
         """Return the diagnostics of a state whose blocks have these `powers`."""
         found = {
             "alpha": float(state.alpha[0]),
-            "sample_size": float(state.sample_size[0]),
+            "effective_sample_size": float(state.sample_size[0]),
             "spread": math.sqrt(sum(powers) / (state.count * state.frame.dim)),
         }
         if self.explorers and self.memory != "none":

@@ -273,7 +273,7 @@ class ConsensusHopping:
             "alpha": alpha,
             "tau": alpha * sigma * sigma,
             "sigma": sigma,
-            "sample_size": float(state.sample_size[0]),
+            "effective_sample_size": float(state.sample_size[0]),
             "reach": float(state.reach[0]),
         }
 

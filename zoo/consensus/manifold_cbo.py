@@ -262,6 +262,6 @@ class ManifoldCBO:
         """Return the effective sample size, and how far particles are from the consensus point."""
         swarm = state.swarm
         return {
-            "sample_size": float(swarm.sample_size[0]),
+            "effective_sample_size": float(swarm.sample_size[0]),
             "spread": float(spread_of(swarm.points, swarm.consensus)[0]),
         }

@@ -255,7 +255,7 @@ class ParetoCBO:
         ahead = _ahead(state.objectives, state.violations)
         return {
             "first_front": int(np.count_nonzero(ahead)),
-            "sample_size": float(state.sample_sizes.mean()),
+            "effective_sample_size": float(state.sample_sizes.mean()),
             "spread": float(state.spread),
         }
 

@@ -283,7 +283,7 @@ class PenaltyCBO:
         """Return the effective sample size, the spread, and with constraints the penalties."""
         swarm = state.swarm
         found: dict[str, Any] = {
-            "sample_size": float(swarm.sample_size[0]),
+            "effective_sample_size": float(swarm.sample_size[0]),
             "spread": float(spread_of(swarm.points, swarm.consensus)[0]),
         }
         if state.penalties is not None:

@@ -315,7 +315,7 @@ class PolarizedCBO:
         return {
             "num_minima": state.num_minima,
             "alpha": state.alpha,
-            "sample_size": float(state.sample_sizes.mean()),
+            "effective_sample_size": float(state.sample_sizes.mean()),
             "spread": float(((distances * distances).mean()) ** 0.5),
         }
 

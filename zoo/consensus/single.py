@@ -195,7 +195,7 @@ def report(swarm: Swarm) -> dict[str, Any]:
     """Return the temperature, the effective sample size, and the spread of the particles."""
     return {
         "alpha": swarm.alpha,
-        "sample_size": swarm.sample_size,
+        "effective_sample_size": swarm.sample_size,
         "spread": float(spread_of(swarm.offsets)[0]),
     }
 

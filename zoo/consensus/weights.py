@@ -206,7 +206,7 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
     """
     starts, count = edges[:-1], len(edges) - 1
     lowest = np.minimum.reduceat(energies, starts, 1)
-    weights = boltzmann(energies, lowest[:, _block_of(tuple(edges))], alpha)
+    weights = boltzmann(energies, lowest if count == 1 else lowest[:, _block_of(tuple(edges))], alpha)
     # By `reduceat` even for a single block: it adds up in another order than `sum` does.
     total, squares = np.add.reduceat(weights, starts, 1), np.add.reduceat(weights * weights, starts, 1)
     if is_on_device(points):

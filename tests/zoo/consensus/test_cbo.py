@@ -594,7 +594,7 @@ def test_the_sample_size_follows_its_schedule() -> None:
     for fun in (bowl, lambda x: 1e-6 * bowl(x)):
         state = run(method, begun(method), fun, 20)
         assert state.sample_size[0] == pytest.approx(30.0, abs=0.1)
-        assert method.diagnostics(state)["sample_size"] == state.sample_size[0]
+        assert method.diagnostics(state)["effective_sample_size"] == state.sample_size[0]
 
 
 @pytest.mark.parametrize("options", [{}, {**PLAIN, "batch_size": 40}, PLAIN], ids=str)
@@ -623,7 +623,7 @@ def test_diagnostics() -> None:
     assert found["explorers_accepted"] == round(20 * method.explorers)
     rows = state.members.memory[0]
     assert found["spread"] == pytest.approx(math.sqrt((rows**2).mean()))
-    assert set(CBO(**PLAIN).diagnostics(state)) == {"alpha", "sample_size", "spread"}
+    assert set(CBO(**PLAIN).diagnostics(state)) == {"alpha", "effective_sample_size", "spread"}
 
 
 # What swarms do in the end; the rates over many runs are in the benchmarks.

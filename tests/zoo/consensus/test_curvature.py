@@ -219,7 +219,7 @@ def test_diagnostics_count_measurements_and_turns() -> None:
     state = told(method, state, lambda x: rastrigin((x - 1.37) @ rotation(3)))
     found = method.diagnostics(state)
     assert (found["measurements"], found["turns"]) == (1, 1)
-    assert {"alpha", "sample_size", "spread"} <= set(found)
+    assert {"alpha", "effective_sample_size", "spread"} <= set(found)
 
 
 @pytest.mark.parametrize(

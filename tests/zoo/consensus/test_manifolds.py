@@ -186,7 +186,7 @@ def test_the_consensus_point_is_taken_to_the_surface() -> None:
     state = replace(state, swarm=replace(state.swarm, points=points))
     after = method.tell(state, Evaluations(np.array([0.0, 5.0, np.nan])))
     np.testing.assert_allclose(method.recommend(after), [2**0.5, 2**0.5], atol=1e-15)
-    assert method.diagnostics(after)["sample_size"] == 2
+    assert method.diagnostics(after)["effective_sample_size"] == 2
 
 
 def test_where_it_starts() -> None:

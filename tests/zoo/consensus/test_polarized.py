@@ -203,7 +203,7 @@ def test_schedules_of_alpha():
         num_particles=50, alpha_schedule="effective-sample-size", sample_share=0.3, kappa=math.inf
     )
     state = steps(method, begun(method), 1)
-    assert method.diagnostics(state)["sample_size"] == pytest.approx(15, abs=1e-3)
+    assert method.diagnostics(state)["effective_sample_size"] == pytest.approx(15, abs=1e-3)
 
 
 def test_it_ends_when_all_have_agreed():
