@@ -135,7 +135,7 @@ def bars(runs):
     """Yield the rates that there are goals for."""
     at20, at100 = minimizer(20), minimizer(100)
     default, plain = CBO(start="uniform"), CBO(start="uniform", **NO_EXPLORERS)
-    textbook, few = TextbookCBO(sigma=11.3, start="uniform"), max(5, runs // 4)
+    textbook, few = TextbookCBO(start="uniform"), max(5, runs // 4)
 
     def case(name, method, fun, at, budget, goal, prototype=None, count=runs):
         yield name, lambda: line(name, *swarms(method, fun, at, budget, count), at, budget, goal, prototype)

@@ -320,7 +320,7 @@ _OWN = (
         "consensus-based optimization as published, for study and for many particles",
         "Pinnau et al. 2017",
         dims=(1, _MANY),
-        batch="20",
+        batch="16",
         cost="n d",
         traits=("global", "separable"),
     ),
