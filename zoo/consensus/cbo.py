@@ -166,9 +166,10 @@ class CBO:
         max_alpha: What alpha grows up to; one that is above it already stays.
         sample_share: Effective sample size over particles that is aimed at, above 0 and below 1.
         epoch: Steps of an epoch, for cooling and `reduction`.
-        reduction: mu, from 0 to 1: after an epoch N <- ceil(N (1 - mu + mu V / V')), not more than before, V
-            the variance of the particles now and V' at the beginning of the epoch (Fornasier et al. 2021).
-            Those of the highest numbers go, which were numbered by chance. One swarm only; 0 for never.
+        reduction: mu, at least 0 and below 1: after an epoch N <- ceil(N (1 - mu + mu V / V')), not more than
+            before, V the variance of the particles now and V' at the beginning of the epoch (Fornasier et al.
+            2021). Those of the highest numbers go, which were numbered by chance. One swarm only; 0 for
+            never.
         noise: "anisotropic", each coordinate by its own distance (Carrillo et al. 2021), or "isotropic", all
             by that of the particle, sigma |x - c| (Pinnau et al. 2017).
         integrator: "euler-maruyama", or "exponential", exact as long as c stays where it is; for anisotropic

@@ -84,7 +84,7 @@ def chosen(
         whole = key.fold("coordinates", "steps", step // steps).coarse(0, steps, size, like=like)
         return (whole < share).reshape(steps, count, dim)
 
-    name = "coordinates", step // steps, size, share, like
+    name = "coordinates", step // steps, count, dim, share, like
     masks = [_kept((key.digest, *name), lambda key=key: draw(key))[step % steps] for key in keys]  # type: ignore[misc]
     if len(masks) == 1:
         return masks[0][None, start:stop]

@@ -33,7 +33,9 @@ def doubled(alpha: float, epochs: int, highest: float) -> float:
         >>> doubled(50.0, 3, 1e15), doubled(50.0, 10**6, 1e15)
         (400.0, 1000000000000000.0)
     """
-    return alpha if alpha >= highest else min(math.ldexp(alpha, min(epochs, 1000)), highest)
+    if alpha >= highest or alpha == 0:
+        return alpha
+    return highest if math.ldexp(highest, -epochs) <= alpha else math.ldexp(alpha, epochs)
 
 
 def cooled(sigma: float, epochs: int) -> float:

@@ -28,6 +28,10 @@ def test_alpha_doubles_each_epoch() -> None:
     assert schedules.doubled(2e3, 3, 1e3) == 2e3
     assert schedules.doubled(1.0, 10**9, 1e15) == 1e15
     assert schedules.doubled(0.0, 10**9, 1e15) == 0
+    assert schedules.doubled(1e8, 999, 1e15) == 1e15
+    assert schedules.doubled(1e300, 26, 1.7e308) == 1e300 * 2**26
+    assert schedules.doubled(1e300, 28, 1.7e308) == 1.7e308
+    assert schedules.doubled(5e-324, 3, 1e15) == 4e-323
 
 
 def test_noise_cools_as_the_paper_multiplies_it() -> None:
@@ -91,6 +95,14 @@ def test_coordinates_that_move(dim: int) -> None:
         assert whole.mean() == pytest.approx(0.25, abs=6 * math.sqrt(0.25 * 0.75 / whole.size))
     assert not choices.chosen(KEYS, 5, 0, 10, 10, 3, 0.0, NUMPY).any()
     assert choices.chosen(KEYS, 5, 0, 10, 10, 3, 1.0, NUMPY).all()
+
+
+def test_shapes_of_one_size_do_not_take_each_others_coordinates() -> None:
+    wide, tall = (
+        choices.chosen(KEYS, 0, 0, count, count, dim, 0.1, NUMPY) for count, dim in ((20, 20), (40, 10))
+    )
+    assert wide.shape == (3, 20, 20)
+    assert tall.shape == (3, 40, 10)
 
 
 def test_coordinates_are_the_same_in_torch() -> None:
