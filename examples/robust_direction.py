@@ -100,7 +100,7 @@ def draw(shown: dict[str, np.ndarray]) -> plt.Figure:
         curves.plot(100 * shown["shares"], middle, "o-", markersize=4, color=colour, label=f"by {name}")
         curves.fill_between(100 * shown["shares"], low, high, color=colour, alpha=0.2, linewidth=0)
     curves.set(xlabel="outliers, percent", ylabel="degrees off", title="medians and ranges", ylim=(-3, 93))
-    curves.legend(loc="center left")
+    curves.legend(loc="lower right")
     return figure
 
 
