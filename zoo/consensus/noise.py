@@ -11,6 +11,8 @@ more than seven digits. No such number is beyond 5.8, as one in 10^8 would be.
 
 from __future__ import annotations
 
+import functools
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -25,8 +27,9 @@ _SMALL = 8192  # numbers a step, up to which several steps are drawn together
 _TOGETHER = 32768  # numbers of a swarm drawn together
 _LARGE = 2**16  # numbers a step, from which on torch draws for numpy as well; it takes a second to import
 _PIECE = 32768  # numbers of several swarms worked on together
-_SHORT_ROW, _GROUP = 64, 64  # rows below that length are drawn so many at a time, as one
-_LONG_ROW = 65536  # rows above that length are drawn in pieces
+_DEVICE_PIECE = 2**22  # numbers of a swarm on a device worked on together
+_SHORT_ROW = 64  # numbers below which others than torch would draw them
+_LONG_ROW = 65536  # numbers of a swarm worked on together; longer rows are drawn in pieces
 _KEPT = 2**27  # bytes kept, over all swarms of a thread
 _MOST = 2**26  # bytes of swarms that go together; where they need more, fewer steps are kept
 
@@ -91,6 +94,7 @@ def blocks(
     dim: int,
     like: Like,
     whole_rows: bool = False,
+    moments: tuple[float, float] = (0.0, 1.0),
 ) -> Iterator[tuple[slice, slice, slice, Array]]:
     """Draw the numbers of `normal` a piece at a time, for work that stays in the processor's cache.
 
@@ -103,6 +107,7 @@ def blocks(
         dim: Coordinates of a particle.
         like: Kind, dtype and device.
         whole_rows: Whether rows longer than 65536 must come whole, too.
+        moments: Mean and standard deviation of the numbers, which cost nothing here.
 
     Yields:
         Which swarms, which particles counted from `start`, which coordinates, and their numbers: not to be
@@ -114,7 +119,7 @@ def blocks(
     if like.kind == "numpy" and like.dtype == "float64" and size < _LARGE:
         source = like
     if size <= _SMALL:
-        whole = _of_small(tuple(keys), step, size, source).reshape(len(keys), count, dim)
+        whole = _of_small(tuple(keys), step, size, source, moments).reshape(len(keys), count, dim)
         if like.kind == "numpy" and source.kind == "torch":
             whole = whole.numpy()
         height = max(1, _PIECE // size)
@@ -122,36 +127,71 @@ def blocks(
             swarms = slice(first, min(first + height, len(keys)))
             yield swarms, slice(0, stop - start), slice(0, dim), whole[swarms, start:stop]
         return
-    group = 1 if dim >= _SHORT_ROW else _GROUP
     for index, key in enumerate(keys):
-        law, swarms = key.fold("noise", step), slice(index, index + 1)
-        if whole_rows and dim > _LONG_ROW:
-            for row in range(start, stop):
-                numbers = like.asarray(law.normal(row, row + 1, dim, like=source))
-                yield swarms, slice(row - start, row - start + 1), slice(0, dim), numbers[None]
-            continue
-        skipped = start % group
-        for rows, columns, numbers in law.normal_blocks(
-            start // group, -(-stop // group), group * dim, like=source
-        ):
-            if like.kind == "numpy" and source.kind == "torch":
-                numbers = numbers.numpy()
-            if group == 1:
-                yield swarms, rows, columns, numbers[None]
-                continue
-            first, last = rows.start * group - skipped, min(rows.stop * group - skipped, stop - start)
-            numbers = numbers.reshape(-1, dim)[max(0, -first) : last - first]
-            yield swarms, slice(max(0, first), last), slice(0, dim), numbers[None]
+        swarms = slice(index, index + 1)
+        if dim > _LONG_ROW:
+            pieces = _long_rows(key.fold("noise", step), start, stop, dim, source, whole_rows, moments)
+        else:
+            pieces = _groups(key.fold("noise", step), start, stop, _height(count, dim), dim, source, moments)
+        for rows, columns, numbers in pieces:
+            drawn = numbers.numpy() if like.kind == "numpy" and source.kind == "torch" else numbers
+            yield swarms, rows, columns, drawn[None]
 
 
-def _of_small(keys: tuple[Key, ...], step: int, size: int, like: Like) -> Array:
+def _groups(
+    law: Key, start: int, stop: int, height: int, dim: int, like: Like, moments: tuple[float, float]
+) -> Iterator[tuple[slice, slice, Array]]:
+    """Draw rows in groups of a height, each by a key of its own, into the same memory."""
+    on_device = like.device != "cpu"
+    # A device's numbers depend on how many are drawn, and it wants more to do at a time.
+    together = max(1, _DEVICE_PIECE // (height * dim)) if on_device else 1
+    first, last = start // height, -(-stop // height)
+    memory = empty((min(together, max(0, last - first)), height * dim), like)
+    for begin in range(first, last, together):
+        end = min(begin + together, last)
+        for group in range(begin, end):
+            size = height * dim
+            if not on_device:
+                size = min(size, -(-(stop - group * height) * dim // 16) * 16)
+            part = memory[group - begin : group - begin + 1, : max(size, min(_SHORT_ROW, height * dim))]
+            law.fold(group).fill_normal(part, mean=moments[0], std=moments[1])
+        top, bottom = max(start, begin * height), min(stop, end * height)
+        numbers = memory.reshape(-1, dim)[top - begin * height : bottom - begin * height]
+        yield slice(top - start, bottom - start), slice(0, dim), numbers
+
+
+@functools.lru_cache(maxsize=256)
+def _height(count: int, dim: int) -> int:
+    """Return how many particles are drawn by one key: about equal groups of at most 65536 numbers."""
+    even = 16 // math.gcd(dim, 16)  # rows that hold a multiple of 16 numbers
+    most = max(1, _LONG_ROW // dim)
+    most = most // even * even or most
+    height = -(-count // -(-count // most))
+    return min(most, -(-height // even) * even)
+
+
+def _long_rows(
+    law: Key, start: int, stop: int, dim: int, like: Like, whole_rows: bool, moments: tuple[float, float]
+) -> Iterator[tuple[slice, slice, Array]]:
+    """Draw rows of more than 65536 numbers, in pieces or whole."""
+    mean, std = moments
+    if not whole_rows:
+        yield from law.normal_blocks(start, stop, dim, like=like, mean=mean, std=std)
+        return
+    numbers = empty((1, dim), like)
+    for row in range(start, stop):
+        law.fill_normal(numbers, row, mean=mean, std=std)
+        yield slice(row - start, row - start + 1), slice(0, dim), numbers
+
+
+def _of_small(keys: tuple[Key, ...], step: int, size: int, like: Like, moments: tuple[float, float]) -> Array:
     """Return the numbers of a step of small swarms, shape (m, size), not to be written to."""
     steps = _TOGETHER // size
     number, within = divmod(step, steps)
     parts = -(-steps * len(keys) * size * (4 if like.dtype == "float32" else 8) // _MOST)
     height = -(-steps // min(parts, steps))
     place = number, within // height
-    name = keys, size, like
+    name = keys, size, like, moments
     known = _local.drawn.get(name)
     if known is None or known[0] != place:
         memory = None
@@ -159,7 +199,7 @@ def _of_small(keys: tuple[Key, ...], step: int, size: int, like: Like) -> Array:
             memory = _local.drawn.pop(name)[1]
             _local.size -= memory.nbytes
         first = place[1] * height
-        drawn = _draw(keys, number, first, min(first + height, steps), size, like, memory)
+        drawn = _draw(keys, number, first, min(first + height, steps), size, like, memory, moments)
         known = _local.drawn[name] = place, drawn
         _local.size += drawn.nbytes
         while _local.size > _KEPT:
@@ -168,15 +208,21 @@ def _of_small(keys: tuple[Key, ...], step: int, size: int, like: Like) -> Array:
 
 
 def _draw(
-    keys: tuple[Key, ...], number: int, first: int, last: int, size: int, like: Like, memory: Array
+    keys: tuple[Key, ...],
+    number: int,
+    first: int,
+    last: int,
+    size: int,
+    like: Like,
+    memory: Array,
+    moments: tuple[float, float],
 ) -> Array:
     """Return the numbers of some steps in a row, shape (m, last - first, size), in old memory if it fits."""
-    if len(keys) == 1:
-        return keys[0].fold("noise", "steps", number).normal(first, last, size, like=like)[None]
     shape = len(keys), last - first, size
     out = memory if memory is not None and tuple(memory.shape) == shape else empty(shape, like)
     for index, key in enumerate(keys):
-        out[index] = key.fold("noise", "steps", number).normal(first, last, size, like=like)
+        law = key.fold("noise", "steps", number)
+        law.fill_normal(out[index], first, mean=moments[0], std=moments[1])
     return out
 
 

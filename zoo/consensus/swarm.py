@@ -217,13 +217,15 @@ class Particles(Candidates):
         averaged: Whether all values go into a mean, so that it does not take their order to be right.
     """
 
-    __slots__ = ("anchor", "averaged", "bounds", "like", "offsets")
+    __slots__ = ("_near", "anchor", "averaged", "bounds", "like", "offsets")
 
     def __init__(
         self, like: Like, bounds: Bounds | None, anchor: Array, offsets: Array, averaged: bool = False
     ) -> None:
         self.like, self.bounds, self.anchor, self.offsets = like, bounds, anchor, offsets
         self.averaged = averaged
+        single = like.dtype == "float32" and offsets.dtype.itemsize == 4
+        self._near = like.asarray(anchor) if single else anchor  # as `place` wants it
 
     @property
     def decisive(self) -> bool:
@@ -237,8 +239,12 @@ class Particles(Candidates):
         return int(self.offsets.shape[0] * self.offsets.shape[1])
 
     def rows(self, start: int, stop: int) -> Array:
-        count = int(self.offsets.shape[1])
-        parts = []
+        count, parts = int(self.offsets.shape[1]), []
+        if 0 <= start < stop and start // count == (stop - 1) // count:
+            swarm, first = divmod(start, count)
+            return place(
+                self.like, self.bounds, self._near[swarm], self.offsets[swarm, first : first + stop - start]
+            )
         while start < stop:
             swarm, first = divmod(start, count)
             whole = (stop - start) // count if first == 0 else 0
@@ -246,7 +252,7 @@ class Particles(Candidates):
                 these, last = slice(swarm, swarm + whole), count
             else:
                 these, last = slice(swarm, swarm + 1), min(count, first + stop - start)
-            placed = place(self.like, self.bounds, self.anchor[these, None], self.offsets[these, first:last])
+            placed = place(self.like, self.bounds, self._near[these, None], self.offsets[these, first:last])
             parts.append(placed.reshape(-1, self.dim))
             start += len(parts[-1])
         if not parts:

@@ -29,6 +29,7 @@ Matrix = np.ndarray[Any, Any]
 _BLOCKS = 16  # at most, of the particles of a swarm
 _BLOCK_ROWS = 64  # particles of a block at least, but for the last
 _FURTHEST = 350.0  # exponents from which on weights are 0
+_LIGHTEST = 1e-25  # weights below that are 0 in sums of single precision, whose largest weight is 1
 _ALIGNED = 256  # bytes, to which GPUs align memory; the kernel that multiplies may depend on it
 
 
@@ -119,6 +120,9 @@ def weighted_sum(weights: Matrix, points: Array) -> Array:
 
 
 def _host_sum(weights: Matrix, points: Matrix) -> Matrix:
+    if points.dtype.itemsize == 4:
+        # They, or their products, would be next to 0 in single precision, and slow.
+        weights = np.where(weights < _LIGHTEST, 0.0, weights)
     return (weights.astype(points.dtype)[:, None] @ points)[:, 0].astype(np.float64)
 
 

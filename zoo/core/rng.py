@@ -163,10 +163,37 @@ class Key:
         """
         return self._draw("normal", start, stop, dim, like)
 
+    def fill_normal(self, out: Array, start: int = 0, *, mean: float = 0.0, std: float = 1.0) -> None:
+        """Write rows `start` and so on of `mean` + `std` times the matrix of `normal` into an array.
+
+        A mean and a standard deviation cost torch nothing. Its product and sum may be rounded once instead
+        of twice.
+
+        Args:
+            out: Shape (n, dim), contiguous, of single or double precision.
+            start: First row.
+            mean: Added to every number.
+            std: What every number is multiplied by before.
+
+        Example:
+            >>> out = np.empty((2, 3))
+            >>> Key(0).fill_normal(out, 1, mean=5.0)
+            >>> bool((out == Key(0).normal(1, 3, 3) + 5).all())
+            True
+        """
+        self._fill("normal", out, start, Like.of(out), (mean, std))
+
     def normal_blocks(
-        self, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY
+        self,
+        start: int,
+        stop: int,
+        dim: int,
+        *,
+        like: Array | Like = NUMPY,
+        mean: float = 0.0,
+        std: float = 1.0,
     ) -> Iterator[tuple[slice, slice, Array]]:
-        """Draw the numbers of `normal` a block at a time, for sums over matrices too large to be held.
+        """Draw the numbers of `fill_normal` a block at a time, for sums over matrices too large to be held.
 
         Blocks of long rows come column by column, so that a sum over rows stays in the processor's cache
         while it is formed.
@@ -176,6 +203,8 @@ class Key:
             stop: One past the last row.
             dim: Length of a row.
             like: As in `normal`, of single or double precision.
+            mean: Added to every number.
+            std: What every number is multiplied by before.
 
         Yields:
             Which rows, counted from `start`, which columns, and their numbers, about 65536 of them. They are
@@ -193,23 +222,21 @@ class Key:
             at_once = _PIECE if like.device == "cpu" else _DEVICE_PIECE
             height = _height(dim, like)
             height *= max(1, at_once // (height * max(1, dim)))
+            memory = _empty((min(height, max(0, stop - start)), dim), like)
             for first in range(start // height * height, stop, height):
                 begin, end = max(start, first), min(stop, first + height)
-                yield (
-                    slice(begin - start, end - start),
-                    slice(0, dim),
-                    self.normal(begin, end, dim, like=like),
-                )
+                part = memory[: end - begin]
+                self._fill("normal", part, begin, like, (mean, std))
+                yield slice(begin - start, end - start), slice(0, dim), part
             return
         by_torch = _by_torch(dim, like)
         for number, column in enumerate(range(0, dim, _LONGEST_ROW)):
-            memory = np.empty((1, min(_LONGEST_ROW, dim - column)), like.dtype)
-            part = like.asarray(memory)  # the same memory
+            part = _empty((1, min(_LONGEST_ROW, dim - column)), like)
             for row in range(start, stop):
                 if by_torch:
-                    _fill_torch(self, "normal", (row, number), part)
+                    _fill_torch(self, "normal", (row, number), part, moments=(mean, std))
                 else:
-                    _fill_numpy(self, "normal", (row, number), memory)
+                    _fill_numpy(self, "normal", (row, number), _on_host(part), moments=(mean, std))
                 yield slice(row - start, row - start + 1), slice(column, column + part.shape[1]), part
 
     def uniform(self, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY) -> Array:
@@ -270,14 +297,27 @@ class Key:
         dtype = like.working_dtype
         if dtype not in ("float32", "float64"):
             raise TypeError(f"`like` must have a floating-point dtype of at most 64 bits, got {like.dtype}.")
-        drawn: Array
-        if _by_torch(dim, like):
-            drawn = _draw_torch(self, law, start, stop, dim, dtype, like.device)
-        else:
-            drawn = _draw_numpy(self, law, start, stop, dim, dtype)
+        work = like if dtype == like.dtype else Like(like.kind, dtype, like.device)
+        drawn = _empty((stop - start, dim), work if _by_torch(dim, like) else Like("numpy", dtype))
+        self._fill(law, drawn, start, work)
         if law == "uniform" and dtype != like.dtype:
             drawn = drawn.clip(max=1 - like.epsilon / 2)  # what lies above would be rounded to 1
         return like.asarray(drawn)
+
+    def _fill(
+        self, law: str, out: Array, start: int, like: Like, moments: tuple[float, float] = (0.0, 1.0)
+    ) -> None:
+        """Fill `out`, or numpy memory for one of kind `like`, with rows from `start` on."""
+        count, dim = out.shape
+        if not _by_torch(dim, like):
+            target = _on_host(out)
+            for rows, columns, skip, _, words in _blocks(start, start + count, dim):
+                _fill_numpy(self, law, words, target[rows, columns], skip, moments)
+            return
+        height = _height(dim, like)
+        whole = 0 if like.device == "cpu" or dim > _LONGEST_ROW else height * dim
+        for rows, columns, skip, _, words in _blocks(start, start + count, dim, height):
+            _fill_torch(self, law, words, out[rows, columns], skip, whole, moments)
 
 
 _tables: dict[tuple[int, int], dict[Like | None, Array]] = {}  # the numbers, and views and copies by kind
@@ -498,17 +538,30 @@ def _height(dim: int, like: Like) -> int:
     return height // even * even or height
 
 
-def _draw_numpy(key: Key, law: str, start: int, stop: int, dim: int, dtype: str) -> np.ndarray[Any, Any]:
-    out = np.empty((stop - start, dim), dtype)
-    for rows, columns, skip, _, words in _blocks(start, stop, dim):
-        _fill_numpy(key, law, words, out[rows, columns], skip)
-    return out
+def _empty(shape: tuple[int, int], like: Like) -> Array:
+    """Return an array of a kind, with anything in it."""
+    if like.kind == "numpy":
+        return np.empty(shape, like.dtype)
+    import torch
+
+    return torch.empty(shape, dtype=like.torch_dtype, device=like.device)
+
+
+def _on_host(array: Array) -> np.ndarray[Any, Any]:
+    """Return the numpy array that shares the memory of another one there."""
+    made: np.ndarray[Any, Any] = array if isinstance(array, np.ndarray) else array.numpy()
+    return made
 
 
 def _fill_numpy(
-    key: Key, law: str, block: tuple[int, int], target: np.ndarray[Any, Any], skip: int = 0
+    key: Key,
+    law: str,
+    block: tuple[int, int],
+    target: np.ndarray[Any, Any],
+    skip: int = 0,
+    moments: tuple[float, float] = (0.0, 1.0),
 ) -> None:
-    """Fill `target`, which is contiguous, with a block's numbers from `skip` on."""
+    """Fill `target`, which is contiguous, with a block's numbers from `skip` on, of mean and deviation."""
     _philox(key, block)
     generator = _local().generator
     fill: Any = generator.standard_normal if law == "normal" else generator.random
@@ -516,21 +569,21 @@ def _fill_numpy(
         target[...] = fill(skip + target.size, dtype=target.dtype)[skip:].reshape(target.shape)
     else:
         fill(dtype=target.dtype, out=target)
-
-
-def _draw_torch(key: Key, law: str, start: int, stop: int, dim: int, dtype: str, device: str) -> torch.Tensor:
-    import torch
-
-    out = torch.empty((stop - start, dim), dtype=getattr(torch, dtype), device=device)
-    height = _height(dim, Like("torch", dtype, device))
-    whole = 0 if device == "cpu" or dim > _LONGEST_ROW else height * dim
-    for rows, columns, skip, _, words in _blocks(start, stop, dim, height):
-        _fill_torch(key, law, words, out[rows, columns], skip, whole)
-    return out
+    mean, std = moments
+    if std != 1:
+        target *= std
+    if mean:
+        target += mean
 
 
 def _fill_torch(
-    key: Key, law: str, block: tuple[int, int], target: torch.Tensor, skip: int = 0, whole: int = 0
+    key: Key,
+    law: str,
+    block: tuple[int, int],
+    target: torch.Tensor,
+    skip: int = 0,
+    whole: int = 0,
+    moments: tuple[float, float] = (0.0, 1.0),
 ) -> None:
     """Fill `target`, which is contiguous, with a block's numbers from `skip` on; see `whole` for how many.
 
@@ -541,6 +594,7 @@ def _fill_torch(
         target: What is to be filled.
         skip: Numbers in front of those wanted.
         whole: Numbers of the block, where all have to be drawn; else 0.
+        moments: Mean and standard deviation of normal numbers.
     """
     import torch
 
@@ -549,7 +603,10 @@ def _fill_torch(
     generator = _torch_generator(key, block, device)
     in_place = drawn == size and size % 16 == 0
     buffer = target if in_place else torch.empty(-(-drawn // 16) * 16, dtype=target.dtype, device=device)
-    buffer.normal_(generator=generator) if law == "normal" else buffer.uniform_(generator=generator)
+    if law == "normal":
+        buffer.normal_(*moments, generator=generator)
+    else:
+        buffer.uniform_(generator=generator)
     if not in_place:
         target.copy_(buffer[skip : skip + size].view(target.shape))
 
