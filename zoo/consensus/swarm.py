@@ -80,7 +80,8 @@ class Draft(SimpleNamespace):
 
 def drafted(state: S) -> S:
     """Return a draft of a state, which is as it is until it is changed."""
-    read, write = _slots(type(state))
+    kind: Any = type(state)
+    read, write = _slots(kind)
     draft: Any = Draft()
     draft.__dict__.update(zip(write, read(state), strict=True))
     return draft
@@ -89,8 +90,9 @@ def drafted(state: S) -> S:
 def completed(draft: S, kind: type[S]) -> S:
     """Return the state that a draft has become."""
     made: S = object.__new__(kind)
+    known: Any = kind
     values = vars(draft)
-    for name, put in _slots(kind)[1].items():
+    for name, put in _slots(known)[1].items():
         put(made, values[name])
     return made
 
