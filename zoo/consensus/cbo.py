@@ -60,7 +60,7 @@ from zoo.core.validation import (
     check_positive,
     check_probability,
 )
-from zoo.methods.population import CHECK_EVERY
+from zoo.methods.population import CHECK_EVERY, beside
 
 Matrix = np.ndarray[Any, Any]
 
@@ -158,7 +158,8 @@ class CBO:
             "constant": not at all.
             "multiply": alpha <- min(alpha_rate alpha, max_alpha) each step.
             "effective-sample-size": that at which (sum w)^2 / sum w^2 is `sample_share` of the particles that
-            have a value (Carrillo et al. 2022); takes noise with which means of many particles contract, a
+            have a value, the best point so far being one of them where it takes part (Carrillo et al. 2022);
+            takes noise with which means of many particles contract, a
             sigma sqrt(dt) of .5 or less.
             "cooling": alpha doubles, up to max_alpha, and sigma is divided by log2(e + 2) / log2(e + 1) after
             epoch e = 1, 2, ... (Fornasier, Klock and Riedl 2022).
@@ -348,6 +349,11 @@ class CBO:
         """Noise of a step per distance, where a particle's own best point is at the consensus point too."""
         own = self._memory_sigma if self.memory == "local" else 0.0
         return math.hypot(self.sigma, own) * math.sqrt(self.dt)
+
+    @property
+    def _has_guest(self) -> bool:
+        """Whether the best point so far takes part in the consensus beside the particles."""
+        return self.elitist and self.memory == "none"
 
     @property
     def _may_diverge(self) -> bool:
@@ -581,6 +587,8 @@ class CBO:
         """
         if self.alpha_schedule == "effective-sample-size":
             assert heights is not None
+            if self._has_guest:
+                heights = np.concatenate([heights, state.best_value[:, None]], 1)
             return changed(state, alpha=weights.alpha_of(heights, self.sample_share, state.alpha))
         if self.alpha_schedule == "multiply" and state.moves:
             return changed(state, alpha=schedules.multiplied(state.alpha, self.alpha_rate, self.max_alpha))
@@ -597,9 +605,7 @@ class CBO:
             members: Particles from one of `weights.boundaries` to another.
         """
         heights, points = self.heights(state, members), members.points
-        edges = [
-            i - members.start for i in weights.boundaries(state.count) if members.start <= i <= members.stop
-        ]
+        edges = weights.edges_between(state.count, members.start, members.stop)
         return [weights.sums_between(edges, heights, points, state.alpha)]
 
     def agree(self, state: CBOState, sums: Sequence[weights.Sums]) -> CBOState:
@@ -608,7 +614,7 @@ class CBO:
         Where nothing has a value they stay where they are.
         """
         parts = list(sums)
-        if self.elitist and self.memory == "none":
+        if self._has_guest:
             there = np.isfinite(state.best_value) * 1.0
             parts.append(weights.Sums(state.best_value, there, there, state.best - state.anchor))
         merged = weights.merge(parts, state.alpha)
@@ -659,8 +665,11 @@ class CBO:
             exploring[...] = self._explore(frame, told, drifting, members.stop, points, start)
             clip(exploring, *walls)
         if told.restart.any():
-            offsets += self._shaking(frame, members, told)
-            clip(offsets, *walls)
+            shaken = offsets + self._shaking(frame, members, told)
+            clip(shaken, *walls)
+            offsets = array_module(offsets).where(
+                beside(offsets, told.restart[:, None, None]), shaken, offsets
+            )
         if self.batch_size is not None and self.batch_moves == "batch":
             inside = self.in_batch(frame, told.number, count, members)
             mask = work.asarray(inside * 1.0)[..., None] > 0
@@ -704,7 +713,7 @@ class CBO:
                 v = moved + 0 if len(told.height) else moved
                 moved *= factor
                 if len(told.height):
-                    moved += self._spared(work, v, moved, members.energies[swarms, rows], told.height[swarms])
+                    self._spare(work, v, moved, members.energies[swarms, rows], told.height[swarms])
                 clip(moved, part(walls[0], swarms, columns), part(walls[1], swarms, columns))
             return
         pieces = noise.blocks(frame.keys, number, start, stop, drifting, dim, work, whole_rows)
@@ -715,10 +724,11 @@ class CBO:
             else:
                 v = members.offsets[place] - shift[swarms, :, columns]
             moved = out[place]
-            dynamics.move(v, xi, a, u, self.noise, self.integrator, self.truncation, out=moved)
+            first = 0.0 if len(told.height) and self._is_exact else a  # else `_spare` multiplies by it
+            dynamics.move(v, xi, first, u, self.noise, self.integrator, self.truncation, out=moved)
             if len(told.height):
                 values = members.remembered if self.memory == "greedy" else members.energies
-                moved += self._spared(work, v, moved, values[swarms, rows], told.height[swarms])
+                self._spare(work, v, moved, values[swarms, rows], told.height[swarms])
             if self.memory == "local":
                 law = choices.folded(frame.keys[swarms], "memory")
                 xi = noise.normal(law, number, *range_, work)
@@ -741,10 +751,18 @@ class CBO:
             and math.isinf(self.truncation)
         )
 
-    def _spared(self, like: Like, v: Array, moved: Array, values: Matrix, height: Matrix) -> Array:
-        """Return what to add to offsets after a move, so that only particles above the consensus point drift.
+    @property
+    def _is_exact(self) -> bool:
+        """Whether a step multiplies by the exponential of the drift, whatever the noise is."""
+        return (
+            self.integrator == "exponential" and self.noise == "anisotropic" and math.isinf(self.truncation)
+        )
 
-        The drift a becomes a H; what it was without is given back here, and the noise stays as it is.
+    def _spare(self, like: Like, v: Array, moved: Array, values: Matrix, height: Matrix) -> None:
+        """Change offsets that have moved as if only particles above the consensus point had drifted.
+
+        The drift a becomes a H; what it was without is given back here, and the noise stays as it is. Where
+        `_is_exact`, they have not drifted yet.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             above = values - height[:, None]
@@ -754,14 +772,13 @@ class CBO:
         else:
             with np.errstate(over="ignore"):
                 share = 0.5 + 0.5 * np.tanh(above / self.correction_width)
-        a = self.drift * self.dt
-        spared = like.asarray(1.0 - share)[..., None]
-        xp = array_module(v)
+        a = min(self.drift * self.dt, 1e300)
         if self.integrator == "euler-maruyama":
-            return (a * spared) * v
-        if self.noise == "anisotropic" and math.isinf(self.truncation):
-            return moved * xp.expm1(a * spared)
-        return math.exp(-a) * xp.expm1(a * spared) * v
+            moved += (a * like.asarray(1.0 - share)[..., None]) * v
+        elif self._is_exact:
+            moved *= like.asarray(np.exp(-a * share))[..., None]
+        else:
+            moved += like.asarray(np.exp(-a * share) - math.exp(-a))[..., None] * v
 
     def _explore(self, frame: Frame, told: Move, start: int, stop: int, points: Array, first: int) -> Array:
         """Return where some explorers are next, by differences of points of numbers from `first` on."""
@@ -860,9 +877,7 @@ class CBO:
             members: Particles from one of `weights.boundaries` to another.
         """
         points = members.points[0]
-        edges = [
-            i - members.start for i in weights.boundaries(state.count) if members.start <= i <= members.stop
-        ]
+        edges = weights.edges_between(state.count, members.start, members.stop)
         with np.errstate(over="ignore"):
             return [float((points[a:b] * points[a:b]).sum()) for a, b in itertools.pairwise(edges)]
 

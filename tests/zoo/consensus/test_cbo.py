@@ -214,6 +214,7 @@ FORMS = [
     {"batch_size": 50, "batch_moves": "batch", "alpha": 10.0, "correction": "smooth"},
     {**PLAIN, "noise": "isotropic", "sigma": 0.5, "integrator": "exponential", "correction": "heaviside"},
     {"restart": 0.1, "memory": "none", "explorers": 0.0, "alpha": 1.0},
+    {"alpha_schedule": "effective-sample-size", "memory": "none", "explorers": 0.0, "sigma": 3.0},
     {"alpha_schedule": "cooling", "epoch": 3, "alpha": 2.0, "sigma": 3.0},
 ]
 
@@ -286,6 +287,26 @@ def test_torch_swarms_are_each_their_own(options: dict[str, Any]) -> None:
     among = run(method, method.init_many(start, keys=[Key(0), Key(1)]), rastrigin, 3)
     assert torch.equal(among.members.offsets[1], alone.members.offsets[0])
     assert torch.equal(method.recommend_many(among)[1], method.recommend(alone))
+
+
+@pytest.mark.parametrize("noise_law", ["anisotropic", "isotropic"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("truncation", [math.inf, 0.5])
+def test_no_drift_is_too_much_for_the_exact_scheme(noise_law: str, dtype: str, truncation: float) -> None:
+    options = {"noise": noise_law, "integrator": "exponential", "truncation": truncation}
+    method = CBO(**PLAIN, **options, drift=1e5, sigma=1.0, alpha=0.0, correction="heaviside")
+    state = method.init(np.full(3, 2.2, dtype), key=Key(0))
+    before = run(method, state, rastrigin, 1)
+    state = run(method, before, rastrigin, 1)
+    height, v = rastrigin(asked(method, before))[0], before.members.offsets[0] - before.shift
+    drawn = noise.normal((Key(0),), 0, 0, 20, 20, 3, before.frame.work)[0]
+    above = before.members.energies[0] > height
+    u = 0.1
+    for i in range(20):
+        expected = increment(v[i], drawn[i], 1e5 if above[i] else 0.0, u, method)
+        assert state.members.offsets[0, i] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert above.any()
+    assert not above.all()
 
 
 # Noise that is too strong.
@@ -564,6 +585,25 @@ def test_a_swarm_that_stands_still_is_shaken() -> None:
     assert shaken.members.offsets.std() == pytest.approx(2.0 * 0.1 * 2.0, rel=0.1)
 
 
+def test_swarms_that_are_not_shaken_keep_their_bytes() -> None:
+    method = CBO(**PLAIN, sigma=2.0, restart=1e-5)
+    state = begun(method, 4, swarms=2)
+    offsets = state.members.offsets.copy()
+    offsets[:, :2] = -0.0
+    members = replace(state.members, offsets=offsets)
+    for frozen in (0, 1):
+        shift = np.ones((2, 4))
+        shift[frozen] = 0.0
+        _, told = method.order(replace(state, shift=shift * 0), np.empty(0))
+        told = replace(told, restart=shift[:, 0] == 0)
+        _, calm = method.order(replace(state, shift=shift * 0), np.empty(0))
+        calm = replace(calm, restart=np.zeros(2, bool))
+        found = method.move(state.frame, members, told).offsets
+        plain = method.move(state.frame, members, calm).offsets
+        assert found[1 - frozen].tobytes() == plain[1 - frozen].tobytes()
+        assert found[frozen].tobytes() != plain[frozen].tobytes()
+
+
 def test_alpha_multiplies() -> None:
     method = CBO(**PLAIN, alpha=30.0, alpha_schedule="multiply", alpha_rate=2.0, max_alpha=100.0)
     state, found = begun(method), []
@@ -595,6 +635,16 @@ def test_the_sample_size_follows_its_schedule() -> None:
         state = run(method, begun(method), fun, 20)
         assert state.sample_size[0] == pytest.approx(30.0, abs=0.1)
         assert method.diagnostics(state)["effective_sample_size"] == state.sample_size[0]
+
+
+def test_the_sample_size_counts_the_best_point_where_it_takes_part() -> None:
+    method = CBO(
+        **{**PLAIN, "elitist": True}, sigma=3.0, num_particles=99, alpha_schedule="effective-sample-size"
+    )
+    state = begun(method, x0=2.2, swarms=3)
+    for _ in range(100):
+        state = run(method, state, rastrigin, 1)
+        assert state.sample_size == pytest.approx(50.0, abs=0.01)
 
 
 @pytest.mark.parametrize("options", [{}, {**PLAIN, "batch_size": 40}, PLAIN], ids=str)
@@ -647,7 +697,7 @@ def test_textbook_on_ackley() -> None:
 
 def test_textbook_is_the_plain_method() -> None:
     method = TextbookCBO(elitist=False)
-    expected = CBO(**PLAIN, num_particles=20, sigma=11.0, alpha=30.0, alpha_schedule="multiply")
+    expected = CBO(**PLAIN, num_particles=16, sigma=11.4, alpha=30.0, alpha_schedule="multiply")
     assert method == expected
     assert TextbookCBO(alpha=math.inf, alpha_rate=1.0).alpha_schedule == "constant"
 
