@@ -51,6 +51,17 @@ def boundaries(num_particles: int) -> tuple[int, ...]:
     return (*range(0, num_particles, height), num_particles)
 
 
+@functools.lru_cache(maxsize=1024)
+def edges_between(num_particles: int, start: int, stop: int) -> tuple[int, ...]:
+    """Return the boundaries between two of them, counted from the first.
+
+    Example:
+        >>> edges_between(1000, 128, 256)
+        (0, 64, 128)
+    """
+    return tuple(edge - start for edge in boundaries(num_particles) if start <= edge <= stop)
+
+
 def energies_of(values: Matrix) -> Matrix:
     """Return values as energies: infinite where an evaluation failed; minus infinity is no value."""
     return np.where(np.isfinite(values), values, np.inf)
@@ -208,9 +219,10 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
         >>> bool(sums.total[:, 1] == alone.total), bool((sums.moment[:, 1] == alone.moment).all())
         (True, True)
     """
-    starts, count = edges[:-1], len(edges) - 1
+    starts, blocks = _layout(tuple(edges))
+    count = len(starts)
     lowest = np.minimum.reduceat(energies, starts, 1)
-    weights = boltzmann(energies, lowest if count == 1 else lowest[:, _block_of(tuple(edges))], alpha)
+    weights = boltzmann(energies, lowest if count == 1 else lowest[:, blocks], alpha)
     # By `reduceat` even for a single block: it adds up in another order than `sum` does.
     total, squares = np.add.reduceat(weights, starts, 1), np.add.reduceat(weights * weights, starts, 1)
     if is_on_device(points):
@@ -230,9 +242,9 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
 
 
 @functools.lru_cache(maxsize=256)
-def _block_of(edges: tuple[int, ...]) -> Matrix:
-    """Return the block that each particle is in."""
-    return np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+def _layout(edges: tuple[int, ...]) -> tuple[Matrix, Matrix]:
+    """Return where blocks begin, and the block that each particle is in."""
+    return np.array(edges[:-1]), np.repeat(np.arange(len(edges) - 1), np.diff(edges))
 
 
 def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
