@@ -134,7 +134,10 @@ class CBO:
     few are thrown far. How fast is a matter of u = sigma sqrt(dt) alone: fastest near .75, slowly above 1.2,
     and from 1.57 on not at all (`zoo.consensus.dynamics.contraction`). So above 1.2 there is a warning, and
     above 1.5 an error. With isotropic noise the limit depends on the number of variables, so it is judged by
-    `init`. Some papers write sqrt(2) sigma where we write sigma: what is .7 there is 1 here.
+    `init`; not with greedy memory, with which only better points are gone on from. Where noise that strong is
+    truncated at T, particles stay a cloud u T / sqrt(drift dt (2 - drift dt)) wide instead: `init` warns of
+    one wider than `scale`, and refuses one ten times as wide. Some papers write sqrt(2) sigma where we write
+    sigma: what is .7 there is 1 here.
 
     Explorers and sparse noise try coordinates by themselves. On functions where variables do not interact
     this takes a fifth to a tenth of the evaluations; where they do it gains nothing: all runs find the
@@ -331,7 +334,8 @@ class CBO:
                 f"`alpha` must be finite and above 0 with `alpha_schedule='multiply'`, got {self.alpha!r}. "
                 "Give the value to begin with."
             )
-        guard.check_drift(self.drift * self.dt, self.integrator, self.allow_divergence)
+        own = self.memory_drift * self.dt if self.memory == "local" else 0.0
+        guard.check_drift(self.drift * self.dt, self.integrator, self.allow_divergence, own)
         if self.noise == "anisotropic" and self._may_diverge:
             guard.check_coordinates(self._noise, self.allow_divergence)
 
@@ -409,10 +413,8 @@ class CBO:
             )
         frame = begin(x0, keys, bounds, scale, budget, self.precision)
         # With greedy memory every step starts from a point that only a better one has replaced.
-        if self.noise == "isotropic" and self._may_diverge and self.memory != "greedy":
-            a = self.drift * self.dt
-            a = a if self.integrator == "euler-maruyama" else -math.expm1(-a)
-            guard.check_distance(a, self._noise, frame.dim, self.allow_divergence)
+        if self.memory != "greedy":
+            self._judge(frame)
         offsets = scatter(frame, self.num_particles, self.start, known)
         xp, m, n = array_module(offsets), len(keys), self.num_particles
         anchor = xp.stack([frame.x0] * m)
@@ -442,6 +444,17 @@ class CBO:
             _variance(offsets) if self.reduction else 0.0,
             members,
         )
+
+    def _judge(self, frame: Frame) -> None:
+        """Judge noise for which it takes the number of variables, or the scale, to know how strong it is."""
+        pulls = [self.drift * self.dt] + [self.memory_drift * self.dt] * (self.memory == "local")
+        a = sum(pulls) if self.integrator == "euler-maruyama" else sum(-math.expm1(-pull) for pull in pulls)
+        if math.isfinite(self.truncation):
+            rate = guard.rate_of(a, self._noise, self.noise, frame.dim)
+            width, scale = self._noise * self.truncation, float(frame.scale.min())
+            guard.check_cloud(a, width, rate, scale, self.allow_divergence, stacklevel=4)
+        elif self.noise == "isotropic":
+            guard.check_distance(a, self._noise, frame.dim, self.allow_divergence, stacklevel=4)
 
     def ask(self, state: CBOState) -> Candidates:
         """Return the particles, or consensus points, whose values are wanted; fewer where the budget ends."""
@@ -664,7 +677,7 @@ class CBO:
             exploring = offsets[:, drifting - start :]
             exploring[...] = self._explore(frame, told, drifting, members.stop, points, start)
             clip(exploring, *walls)
-        if told.restart.any():
+        if len(told.restart) and told.restart.any():
             shaken = offsets + self._shaking(frame, members, told)
             clip(shaken, *walls)
             offsets = array_module(offsets).where(

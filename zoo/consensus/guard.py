@@ -9,15 +9,25 @@ import warnings
 from zoo.consensus import dynamics
 from zoo.core.errors import ZooWarning
 
+WIDEST = 10.0  # units of `scale`; above it clouds of particles that truncated noise keeps apart are refused
+
 _REMEDY = "Take a smaller `sigma` or `dt`, or say `allow_divergence=True`."
 
 
-def check_drift(a: float, integrator: str, allow: bool) -> None:
-    """Refuse a drift that overshoots the consensus point by more than it came from."""
-    if integrator == "euler-maruyama" and a >= 2 and not allow:
+def check_drift(a: float, integrator: str, allow: bool, own: float = 0.0) -> None:
+    """Refuse a drift that overshoots the consensus point by more than it came from.
+
+    Args:
+        a: drift * dt.
+        integrator: Of the scheme.
+        allow: Whether it is allowed.
+        own: memory_drift * dt, which is added where a particle's own best point is at the consensus point.
+    """
+    if integrator == "euler-maruyama" and a + own >= 2 and not allow:
+        sum_, names = ("(`drift` + `memory_drift`)", "drifts") if own else ("`drift`", "`drift`")
         raise ValueError(
-            f"`drift` * dt must be below 2, got {a:.3g}: particles would overshoot further each step. Take a "
-            "smaller `drift` or `dt`, or say `allow_divergence=True`."
+            f"{sum_} * dt must be below 2, got {a + own:.3g}: particles would overshoot further each step. "
+            f"Take a smaller {names} or `dt`, or say `allow_divergence=True`."
         )
 
 
@@ -55,6 +65,38 @@ def check_distance(a: float, u: float, dim: int, allow: bool, stacklevel: int = 
         ZooWarning,
         stacklevel=stacklevel + 1,
     )
+
+
+def check_cloud(a: float, width: float, rate: float, scale: float, allow: bool, stacklevel: int = 3) -> None:
+    """Judge truncated noise, with which particles that cannot come together stay a cloud.
+
+    Far from the consensus point it is u T xi, whatever the distance: with the drift, a cloud of standard
+    deviation u T / sqrt(a (2 - a)) in every coordinate.
+
+    Args:
+        a: drift * dt.
+        width: u T, sigma sqrt(dt) times the truncation.
+        rate: How particles contract where noise is not truncated, as `dynamics.contraction` has it.
+        scale: Distances that the search was begun with.
+        allow: Whether a wide cloud is allowed.
+        stacklevel: Of the warning.
+    """
+    cloud = width / math.sqrt(a * (2 - a)) if a < 2 else math.inf
+    if rate <= 0 or cloud <= scale * (1 + 1e-9):
+        return
+    what = (
+        f"`truncation` leaves noise that is too strong for the swarm to contract: it stays a cloud, "
+        f"{cloud:.3g} wide where `scale` is {scale:.3g}"
+    )
+    remedy = "Take a smaller `truncation`, `sigma` or `dt`"
+    if cloud > WIDEST * scale and not allow:
+        raise ValueError(f"{what}. {remedy}, or say `allow_divergence=True`.")
+    warnings.warn(f"{what}. {remedy}.", ZooWarning, stacklevel=stacklevel + 1)
+
+
+def rate_of(a: float, u: float, noise: str, dim: int) -> float:
+    """Return `dynamics.contraction`, computed once."""
+    return _rate(a, u, dim if noise == "isotropic" else 1)
 
 
 @functools.lru_cache(maxsize=64)

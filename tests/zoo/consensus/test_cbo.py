@@ -330,6 +330,39 @@ def test_strong_noise_is_warned_of_and_stronger_noise_refused() -> None:
         CBO(drift=200.0)
 
 
+def test_drifts_add_up() -> None:
+    for options in ({"memory_drift": 1e3}, {"drift": 150.0, "memory_drift": 150.0, "sigma": 0.0}):
+        with pytest.raises(ValueError, match=r"\(`drift` \+ `memory_drift`\) \* dt must be below 2"):
+            CBO(memory="local", **options)
+        CBO(memory="local", integrator="exponential", **options)
+    CBO(memory_drift=1e3)
+    method = CBO(**{**PLAIN, "memory": "local"}, drift=100.0, memory_drift=95.0, sigma=0.0, alpha=1.0)
+    state = run(method, begun(method, 3, 2.2), bowl, 400)
+    assert abs(state.members.offsets).max() < 1
+
+
+@pytest.mark.parametrize("noise_law", ["anisotropic", "isotropic"])
+@pytest.mark.parametrize("integrator", ["euler-maruyama", "exponential"])
+def test_truncated_noise_that_is_too_strong_leaves_a_cloud(noise_law: str, integrator: str) -> None:
+    options: dict[str, Any] = {**PLAIN, "noise": noise_law, "integrator": integrator, "alpha": 0.0}
+    method = CBO(**options, drift=20.0, sigma=50.0, truncation=0.1, num_particles=400)
+    a = 0.2 if integrator == "euler-maruyama" else -math.expm1(-0.2)
+    width = 0.5 / math.sqrt(a * (2 - a))
+    state = run(method, begun(method, 5), bowl, 200)
+    assert state.members.offsets.std() == pytest.approx(width, rel=0.1)
+    with pytest.warns(ZooWarning, match="stays a cloud, .* wide where `scale` is 1"):
+        begun(replace(method, truncation=0.2 / width), 5)
+    with pytest.raises(ValueError, match=r"stays a cloud, .*Take a smaller `truncation`"):
+        begun(replace(method, truncation=1.1 / width), 5)
+    begun(replace(method, truncation=1.1 / width), 5, scale=11.0)
+    for truncation in (1e3, 1e300):
+        with pytest.raises(ValueError, match="stays a cloud"):
+            begun(replace(method, truncation=truncation), 5)
+        with pytest.warns(ZooWarning, match="stays a cloud"):
+            begun(replace(method, truncation=truncation, allow_divergence=True), 5)
+        begun(replace(method, truncation=truncation, sigma=1.0), 5)
+
+
 def test_isotropic_noise_is_judged_by_the_number_of_variables() -> None:
     method = CBO(**PLAIN, noise="isotropic", sigma=5.1)
     begun(method, 1)
@@ -339,7 +372,7 @@ def test_isotropic_noise_is_judged_by_the_number_of_variables() -> None:
         begun(replace(method, integrator="exponential"), 20)
     with pytest.warns(ZooWarning, match="isotropic noise in 20 variables"):
         begun(replace(method, allow_divergence=True), 20)
-    begun(replace(method, truncation=1.0), 20)
+    begun(replace(method, truncation=0.2), 20)
     begun(replace(method, memory="greedy"), 20)
 
 
