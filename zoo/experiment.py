@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from zoo.arguments import as_key, as_method, as_region, as_space, as_target
+from zoo.consensus import sharded
 from zoo.core.bounds import Bounds
 from zoo.core.constraints import RETURNED, ConstrainedObjective, constrain
 from zoo.core.device import Array, Like, to_numpy
@@ -104,7 +105,10 @@ class Experiment:
         """
         optimizer = find(self.method).build(dict(self.options))
         if executor.sharded:
-            self._check_sharded()
+            sharded.check(optimizer, self.method)
+            sharded.check_search(
+                is_primed=self.first is not None, is_constrained=self.is_constrained, noise=self.noise
+            )
         if self.first is not None:
             optimizer = Primed(optimizer, self.first, self.from_best)
         traits = find(self.method).traits
@@ -126,19 +130,6 @@ class Experiment:
             on_error=self.on_error,
             threads=self.threads,
         )
-
-    def _check_sharded(self) -> None:
-        """Refuse what adds candidates of its own to those of the method."""
-        for there, what in (
-            (self.first is not None, "`known` has points without values"),
-            (self.is_constrained, "there are `constraints`"),
-            (self.noise, "`noise` is True"),
-        ):
-            if there:
-                raise ValueError(
-                    f"`sharded` must be False where {what}. Workers then evaluate for one process, which has "
-                    "the candidates."
-                )
 
     def written(self) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
         """Return it as `config.json` and `start.safetensors` hold it; the objective as its identity.

@@ -454,7 +454,7 @@ def test_watchers_and_callbacks_see_the_same():
 
 
 REFUSED = {
-    "another method": ({"method": "pso"}, "`sharded` must be False but for the methods 'cbo' and"),
+    "another method": ({"method": "pso"}, "`sharded` must be False but .*, got 'pso'"),
     "noise": ({"noise": True}, "`sharded` must be False where `noise` is True"),
     "constraints": ({"constraints": lambda x: x[0]}, "`sharded` must be False where there are `constraints`"),
     "points": ({"known": (np.eye(4), None)}, "`sharded` must be False where `known` has points without"),

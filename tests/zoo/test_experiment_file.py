@@ -6,6 +6,7 @@ import inspect
 import itertools
 import math
 import os
+import re
 import sys
 import textwrap
 import tomllib
@@ -798,6 +799,40 @@ def test_an_empty_file_has_no_line() -> None:
 def test_what_a_method_and_workers_cannot_be(text: str, message: str) -> None:
     (found,) = wrong(f"{text}\n{textwrap.dedent(SHORT)}")
     assert found.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[method]\nname = "ch"', "line 2: `sharded` must be False but for .*, got 'ch'"),
+        ("", "line 2: `sharded` must be False but for .*, got 'cma'"),
+        (
+            '[method]\nname = "cbo"\noptions.batch_size = 9',
+            "line 5: `batch_size` must be None in shards, got 9",
+        ),
+        ('[job]\nnoise = true\n[method]\nname = "cbo"', "line 2: .* where `noise` is True"),
+        (
+            '[method]\nname = "cbo"\n[objective]\nconstraints = ["ef_model:small"]',
+            "line 2: .* where there are `constraints`",
+        ),
+        (
+            '[method]\nname = "cbo"\n[objective]\nknown = {points = [[0, 0, 0]]}',
+            "line 2: .* where `known` has points without values",
+        ),
+    ],
+)
+def test_what_cannot_be_in_shards(text: str, message: str) -> None:
+    text = f"[execution]\nsharded = true\n{text}\n"
+    for table, lines in (("job", "seed = 1"), ("objective", 'function = "ef_model:loss"\nx0 = "0x3"')):
+        head = f"[{table}]\n"
+        text = text.replace(head, f"{head}{lines}\n") if head in text else f"{text}{head}{lines}\n"
+    (found,) = wrong(text)
+    assert re.match(message, found)
+
+
+def test_a_swarm_in_shards() -> None:
+    given = read(f'{textwrap.dedent(SHORT)}[method]\nname = "cbo"\n[execution]\nsharded = true\n')
+    assert given.arguments()["workers"].sharded
 
 
 JUNK = st.recursive(

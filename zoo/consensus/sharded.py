@@ -25,8 +25,12 @@ from zoo.core.types import Candidates
 Matrix = np.ndarray[Any, Any]
 
 
-def check(method: Any) -> CBO:
+def check(method: Any, name: str | None = None) -> CBO:
     """Return a method that can be put in shards.
+
+    Args:
+        method: Any method.
+        name: What it is called; by default its class says it.
 
     Raises:
         ValueError: It cannot; the message says why.
@@ -35,12 +39,35 @@ def check(method: Any) -> CBO:
     if not isinstance(method, CBO):
         raise ValueError(
             f"`sharded` must be False but for the methods 'cbo' and 'cbo-textbook', got "
-            f"{type(method).__name__}. {advice}"
+            f"{type(method).__name__ if name is None else repr(name)}. {advice}"
         )
-    for name, plain in (("batch_size", None), ("reduction", 0.0)):
-        if getattr(method, name) != plain:
-            raise ValueError(f"`{name}` must be {plain} in shards, got {getattr(method, name)!r}. {advice}")
+    for option, plain in (("batch_size", None), ("reduction", 0.0)):
+        if (given := getattr(method, option)) != plain:
+            raise ValueError(f"`{option}` must be {plain} in shards, got {given!r}. {advice}")
     return method
+
+
+def check_search(*, is_primed: bool, is_constrained: bool, noise: bool) -> None:
+    """Refuse what adds candidates of its own to those of the method.
+
+    Args:
+        is_primed: Whether known points are evaluated first.
+        is_constrained: Whether there are constraints.
+        noise: Whether candidates are evaluated again.
+
+    Raises:
+        ValueError: Something does.
+    """
+    for there, what in (
+        (is_primed, "`known` has points without values"),
+        (is_constrained, "there are `constraints`"),
+        (noise, "`noise` is True"),
+    ):
+        if there:
+            raise ValueError(
+                f"`sharded` must be False where {what}. Workers then evaluate for one process, which has the "
+                "candidates."
+            )
 
 
 def is_whole(state: CBOState) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.arguments import as_region
+from zoo.consensus import sharded
 from zoo.core.constraints import RETURNED, as_constraints
 from zoo.core.objective import as_objective
 from zoo.core.space import Space, Variable
@@ -52,6 +53,7 @@ class Checks:
         self._region(tables.objective, space)
         self._method(tables.method, space)
         self._execution(tables.execution)
+        self._shards(tables, space)
 
     def _say(self, path: lines.Path, message: str) -> None:
         self.findings.append(Finding(path, message))
@@ -188,6 +190,25 @@ class Checks:
                 values.executor(said)
             except (TypeError, ValueError, ImportError) as error:
                 self.findings.append(finding_of(error, ("execution", "backend")))
+
+    def _shards(self, tables: Tables, space: Space | None) -> None:
+        """Refuse what cannot be in shards."""
+        said, objective, options = tables.execution, tables.objective, tables.method.options
+        known = ("job", "noise"), ("objective", "known", "constraints"), ("method", "name", "options")
+        if not said.sharded or not all(self._is_known(table, *keys) for table, *keys in known):
+            return
+        method = find(tables.method.name, mixed=space is not None and space.grid is not None)
+        try:
+            sharded.check(method.build(dict(options)), method.name)
+            sharded.check_search(
+                is_primed=objective.known is not None and objective.known.values is None,
+                is_constrained=bool(objective.constraints),
+                noise=tables.job.noise,
+            )
+        except ValueError as error:
+            named = [name for name in re.findall(r"`(\w+)", str(error)) if name in options]
+            path = ("method", "options", named[0]) if named else ("execution", "sharded")
+            self._say(path, in_our_words(error))
 
 
 def finding_of(error: Exception, path: lines.Path = ("objective",)) -> Finding:
