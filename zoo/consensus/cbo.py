@@ -68,6 +68,9 @@ MEMORIES = ("none", "greedy", "local")
 CORRECTIONS = ("none", "heaviside", "smooth")
 MOVING = ("all", "batch")
 
+FEW = 2.0
+"""Effective sample size below which a consensus point is the opinion of a few, and their order decides."""
+
 REACH = 1e4
 """Units of `scale` from the consensus point, beyond which no particle is let."""
 
@@ -85,7 +88,7 @@ class CBOState:
         awaits: Whether the value of the consensus point is asked for next.
         anchor: The consensus points, shape (m, dim), float64; x0 before there are any.
         shift: Steps that they last made, or make when their value has come, shape (m, dim), float64.
-        best: The best point of each swarm, shape (m, dim), float64.
+        best: The best point of each swarm, shape (m, dim), float64; x0 for ever if it is for nothing.
         best_value: Its value, infinite before there is one, shape (m,).
         alpha: Inverse temperatures, shape (m,).
         sample_size: Effective sample sizes of the last consensus points, shape (m,).
@@ -466,8 +469,13 @@ class CBO:
         if self.batch_size is not None:
             rows = choices.batches(frame.keys, state.moves, state.count, self.batch_size)
             offsets = _rows(offsets, rows)
-        averaged = self.memory == "none" and not self.elitist and not math.isinf(self.alpha)
-        return Particles(frame.like, frame.bounds, state.anchor, offsets[:, :count], averaged)
+        return Particles(frame.like, frame.bounds, state.anchor, offsets[:, :count], self._averages(state))
+
+    def _averages(self, state: CBOState) -> bool:
+        """Return whether the values of a step go into a mean of several, going by the consensus before it."""
+        if self.memory != "none" or self.elitist or math.isinf(self.alpha):
+            return False
+        return not state.step or bool(state.sample_size.min() >= FEW)
 
     def wanted(self, state: CBOState) -> int:
         """Return how many evaluations of each swarm are wanted next."""
@@ -533,7 +541,7 @@ class CBO:
             energies: Their values, shape (m, k), infinite where there is none.
         """
         if self.memory == "none":
-            return changed(members, energies=energies), np.zeros(len(energies), np.int64)
+            return changed(members, energies=energies), state.accepted
         # Equal values count as better, so that particles move on plateaus, and while nothing has a value.
         improved = energies <= members.remembered
         xp, mask = array_module(members.offsets), improved[..., None]
@@ -551,6 +559,8 @@ class CBO:
         Returns:
             Shapes (m,) and (m, dim).
         """
+        if not self.elitist:  # it is for nothing
+            return state.best_value, None
         values = members.energies.min(1)
         if not (values < state.best_value).any():
             return values, None
@@ -631,7 +641,7 @@ class CBO:
             there = np.isfinite(state.best_value) * 1.0
             parts.append(weights.Sums(state.best_value, there, there, state.best - state.anchor))
         merged = weights.merge(parts, state.alpha)
-        sample_size = merged.total**2 / np.where(merged.squares > 0, merged.squares, 1.0)
+        sample_size = merged.total**2 / np.maximum(merged.squares, 1.0)  # that of the best is 1
         awaits = self.correction != "none"
         return changed(state, shift=weights.centre(merged), sample_size=sample_size, awaits=awaits)
 

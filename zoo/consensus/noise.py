@@ -115,13 +115,12 @@ def blocks(
         whole rows, but for very long ones.
     """
     size = count * dim
-    source = Like("torch", "float32", like.device)
-    if like.kind == "numpy" and like.dtype == "float64" and size < _LARGE:
-        source = like
+    source = _source(like, size)
     if size <= _SMALL:
-        whole = _of_small(tuple(keys), step, size, source, moments).reshape(len(keys), count, dim)
+        whole = _of_small(tuple(keys), step, size, source, moments)
         if like.kind == "numpy" and source.kind == "torch":
             whole = whole.numpy()
+        whole = whole.reshape(len(keys), count, dim)
         height = max(1, _PIECE // size)
         for first in range(0, len(keys), height):
             swarms = slice(first, min(first + height, len(keys)))
@@ -136,6 +135,14 @@ def blocks(
         for rows, columns, numbers in pieces:
             drawn = numbers.numpy() if like.kind == "numpy" and source.kind == "torch" else numbers
             yield swarms, rows, columns, drawn[None]
+
+
+@functools.lru_cache(maxsize=64)
+def _source(like: Like, size: int) -> Like:
+    """Return by which generator numbers are drawn, for swarms of so many a step."""
+    if like.kind == "numpy" and like.dtype == "float64" and size < _LARGE:
+        return like
+    return Like("torch", "float32", like.device)
 
 
 def _groups(

@@ -276,6 +276,12 @@ def place(like: Like, bounds: Bounds | None, anchor: Array, offsets: Array) -> A
     return x
 
 
+@functools.lru_cache(maxsize=64)
+def _common_scale(frame: Frame) -> float | None:
+    """Return the scale of all coordinates, if it is the same."""
+    return float(frame.scale[0]) if frame.scale.min() == frame.scale.max() else None
+
+
 def limits(frame: Frame, anchor: Array, reach: float) -> tuple[Any, Any]:
     """Return the least and the largest offset that a particle may have from the anchors, shape (m, dim).
 
@@ -284,11 +290,10 @@ def limits(frame: Frame, anchor: Array, reach: float) -> tuple[Any, Any]:
     Returns:
         Shapes (m, 1, dim) or (1, 1, dim); numbers where all are the same.
     """
-    scale = frame.scale
-    if frame.bounds is None and scale.min() == scale.max():
-        furthest = reach * float(scale[0])
-        return -furthest, furthest
-    far = frame.wide.asarray(reach * scale)
+    scale = _common_scale(frame)
+    if frame.bounds is None and scale is not None:
+        return -reach * scale, reach * scale
+    far = frame.wide.asarray(reach * frame.scale)
     if frame.bounds is None:
         return frame.work.asarray(-far)[None, None], frame.work.asarray(far)[None, None]
     xp = array_module(anchor)

@@ -280,7 +280,7 @@ def _joined(parts: Sequence[Array]) -> Array:
 
 def centre(sums: Sums) -> Array:
     """Return the weighted mean, shape (m, dim), float64; 0 where all evaluations failed."""
-    safe = np.where(sums.total > 0, sums.total, 1.0)[:, None]
+    safe = np.maximum(sums.total, 1.0)[:, None]  # the best has weight 1
     moment = sums.moment
     if is_on_device(moment):
         return moment / array_module(moment).from_numpy(safe).to(moment.device)
