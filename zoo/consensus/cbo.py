@@ -68,7 +68,7 @@ MEMORIES = ("none", "greedy", "local")
 CORRECTIONS = ("none", "heaviside", "smooth")
 MOVING = ("all", "batch")
 
-FEW = 2.0
+FEW = 4.0
 """Effective sample size below which a consensus point is the opinion of a few, and their order decides."""
 
 REACH = 1e4
@@ -150,8 +150,10 @@ class CBO:
     Failed evaluations have weight 0. Where all have failed the consensus point stays; as long as nothing has
     a value, x0 stands in for it. At a wall coordinates are clipped. No particle is ever further than 10,000
     times `scale` from the consensus point, whatever the noise. At alpha = inf only the order of values
-    counts. Memories keep lucky values: where values are noisy take `TextbookCBO` with `elitist=False` and a
-    finite alpha, whose consensus point is a mean. Options can be combined; the few that cannot are refused.
+    counts. Memories keep lucky values; where values are noisy `ConsensusHopping` does better by far. Without
+    memory, with `elitist=False` and a finite alpha, the consensus point is a mean: `noise=True` then
+    evaluates again only after steps whose effective sample size is below 4. Options can be combined; the few
+    that cannot are refused.
 
     Args:
         num_particles: Particles of a swarm, N.

@@ -637,6 +637,18 @@ def test_swarms_that_are_not_shaken_keep_their_bytes() -> None:
         assert found[frozen].tobytes() != plain[frozen].tobytes()
 
 
+def test_order_decides_where_a_consensus_is_of_few() -> None:
+    method = CBO(**PLAIN, sigma=3.0, alpha=1.0)
+    state = begun(method, swarms=2)
+    assert not method.ask(state).decisive
+    state = run(method, state, bowl, 1)
+    for sizes, decisive in (([9.0, 3.9], True), ([4.0, 20.0], False), ([0.0, 9.0], True)):
+        told = replace(state, sample_size=np.array(sizes))
+        assert method.ask(told).decisive is decisive
+        for options in ({"alpha": math.inf}, {"elitist": True}, {"memory": "greedy"}):
+            assert replace(method, **options).ask(told).decisive
+
+
 def test_alpha_multiplies() -> None:
     method = CBO(**PLAIN, alpha=30.0, alpha_schedule="multiply", alpha_rate=2.0, max_alpha=100.0)
     state, found = begun(method), []
