@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.polynomial.hermite_e import hermegauss, hermeval
 
+import zoo
 from zoo.consensus import weights
 from zoo.consensus.sampling import CBS
 from zoo.core.rng import Key
@@ -175,6 +176,30 @@ def test_optimization_holds_the_effective_sample_size() -> None:
     for share in (0.1, 0.5):
         state = walk(CBS(num_particles=200, sample_share=share), 5, energy6, np.ones(6))
         assert state.swarm.sample_size == pytest.approx(200 * share, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dim", "x0", "budget"), [(1, 9.0, 3000), (2, 3.0, 6000), (5, 2.0, 6000), (10, 3.0, 9000)]
+)
+def test_travels_to_a_minimum_that_is_wide_of_the_start(dim: int, x0: float, budget: int) -> None:
+    for seed in range(10 if dim < 5 else 4):
+        found = zoo.minimize(
+            energy6, np.full(dim, x0), method="cbs", budget=budget, rng=seed, vectorized=True
+        )
+        assert found.success
+        assert found.fun < 1e-9
+
+
+def test_a_swarm_grows_along_a_slope_rather_than_across() -> None:
+    method = CBS(num_particles=400, dt=math.inf)
+    state = method.init(np.zeros(2), key=Key(0))
+    spreads = []
+    for _ in range(12):
+        x = method.particles(state)
+        spreads.append(x.std(0))
+        state = method.tell(state, Evaluations(x[:, 0]))
+    assert spreads[-1][0] > 20 * spreads[0][0]
+    assert spreads[-1][1] < 0.2 * spreads[-1][0]
 
 
 def test_solves_a_rotated_function_of_many_valleys() -> None:
