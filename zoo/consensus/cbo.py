@@ -733,8 +733,14 @@ class CBO:
             for swarms, rows, columns, factor in noise.blocks(
                 frame.keys, number, start, stop, drifting, dim, work, moments=moments
             ):
-                moved = out[swarms, rows, columns]
-                xp.subtract(members.offsets[swarms, rows, columns], shift[swarms, :, columns], out=moved)
+                v, moved, step = members.offsets, out, shift
+                if factor.shape != out.shape:
+                    v, moved, step = (
+                        v[swarms, rows, columns],
+                        out[swarms, rows, columns],
+                        shift[swarms, :, columns],
+                    )
+                xp.subtract(v, step, out=moved)
                 v = moved + 0 if len(told.height) else moved
                 moved *= factor
                 if len(told.height):

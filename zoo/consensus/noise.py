@@ -27,16 +27,17 @@ _SMALL = 8192  # numbers a step, up to which several steps are drawn together
 _TOGETHER = 32768  # numbers of a swarm drawn together
 _LARGE = 2**16  # numbers a step, from which on torch draws for numpy as well; it takes a second to import
 _PIECE = 32768  # numbers of several swarms worked on together
-_DEVICE_PIECE = 2**22  # numbers of a swarm on a device worked on together
+_HOST_PIECE = 2**16  # numbers of a swarm worked on together
+_DEVICE_PIECE = 2**22  # the same on a device
 _SHORT_ROW = 64  # numbers below which others than torch would draw them
-_LONG_ROW = 65536  # numbers of a swarm worked on together; longer rows are drawn in pieces
+_LONG_ROW = 65536  # numbers of a swarm drawn by one key, at most; longer rows are drawn in pieces
 _KEPT = 2**27  # bytes kept, over all swarms of a thread
 _MOST = 2**26  # bytes of swarms that go together; where they need more, fewer steps are kept
 
 
 class _Local(threading.local):
     def __init__(self) -> None:
-        self.drawn: OrderedDict[Any, tuple[tuple[int, int], Array]] = OrderedDict()
+        self.drawn: OrderedDict[Any, tuple[tuple[int, int, tuple[Key, ...]], Array]] = OrderedDict()
         self.size = 0
 
 
@@ -151,7 +152,7 @@ def _groups(
     """Draw rows in groups of a height, each by a key of its own, into the same memory."""
     on_device = like.device != "cpu"
     # A device's numbers depend on how many are drawn, and it wants more to do at a time.
-    together = max(1, _DEVICE_PIECE // (height * dim)) if on_device else 1
+    together = max(1, (_DEVICE_PIECE if on_device else _HOST_PIECE) // (height * dim))
     first, last = start // height, -(-stop // height)
     memory = empty((min(together, max(0, last - first)), height * dim), like)
     for begin in range(first, last, together):
@@ -197,8 +198,9 @@ def _of_small(keys: tuple[Key, ...], step: int, size: int, like: Like, moments: 
     number, within = divmod(step, steps)
     parts = -(-steps * len(keys) * size * (4 if like.dtype == "float32" else 8) // _MOST)
     height = -(-steps // min(parts, steps))
-    place = number, within // height
-    name = keys, size, like, moments
+    place = number, within // height, keys
+    # Not by all keys: it takes time to hash them.
+    name = keys[0], keys[-1], len(keys), size, like, moments
     known = _local.drawn.get(name)
     if known is None or known[0] != place:
         memory = None

@@ -219,15 +219,15 @@ class Particles(Candidates):
         averaged: Whether all values go into a mean, so that it does not take their order to be right.
     """
 
-    __slots__ = ("_near", "anchor", "averaged", "bounds", "like", "offsets")
+    __slots__ = ("_is_near", "_near", "anchor", "averaged", "bounds", "like", "offsets")
 
     def __init__(
         self, like: Like, bounds: Bounds | None, anchor: Array, offsets: Array, averaged: bool = False
     ) -> None:
         self.like, self.bounds, self.anchor, self.offsets = like, bounds, anchor, offsets
         self.averaged = averaged
-        single = like.dtype == "float32" and offsets.dtype.itemsize == 4
-        self._near = like.asarray(anchor) if single else anchor  # as `place` wants it
+        self._is_near = like.dtype == "float32" and offsets.dtype.itemsize == 4
+        self._near = like.asarray(anchor) if self._is_near else anchor  # as `place` wants it
 
     @property
     def decisive(self) -> bool:
@@ -242,11 +242,11 @@ class Particles(Candidates):
 
     def rows(self, start: int, stop: int) -> Array:
         count, parts = int(self.offsets.shape[1]), []
-        if 0 <= start < stop and start // count == (stop - 1) // count:
-            swarm, first = divmod(start, count)
-            return place(
-                self.like, self.bounds, self._near[swarm], self.offsets[swarm, first : first + stop - start]
-            )
+        if len(self.anchor) == 1:
+            if self._is_near and self.bounds is None:
+                points: Array = self.offsets[0, start:stop] + self._near
+                return points
+            return place(self.like, self.bounds, self._near, self.offsets[0, start:stop])
         while start < stop:
             swarm, first = divmod(start, count)
             whole = (stop - start) // count if first == 0 else 0
