@@ -151,6 +151,9 @@ def _numbers(recording: Recording, result: Mapping[str, Any]) -> list[Row]:
                     f"{done / seconds:,.0f}" if done > 100 * seconds else f"{done / seconds:.3g}",
                 )
             )
+    for name, column in recording.diagnostics.items():
+        if len(column) and not np.isfinite(column).any():  # metrics have one word for both
+            rows.append((text_of(name.replace("_", " ")), "infinite or no number: no figure"))
     if (processes := len(spans(recording))) > 1:
         rows.append(("Processes in turn", str(processes)))
     return rows

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from zoo.report import style
-from zoo.report.scales import Scale, scale_of, scale_of_values
+from zoo.report.scales import Scale, scale_of, scale_of_values, steadied
 from zoo.report.style import Picture, canvas, count_axis, in_words, label, short, thinned
 from zoo.run.reading import Recording
 
@@ -114,6 +114,7 @@ def _diagnostics(recording: Recording) -> Iterator[Picture]:
 
 
 def _lines(recording: Recording, name: str, heading: str, lines: dict[str, Array], words: str) -> Picture:
+    lines = dict(zip(lines, steadied(*lines.values()), strict=True))
     scale = scale_of(*lines.values())
     x = recording.columns["nfev"]
     with style.styled():
@@ -147,6 +148,7 @@ def _array_picture(recording: Recording, name: str, arrays: list[Array | None]) 
                 row[:] = np.quantile(one[np.isfinite(one)], (0, 0.5, 1))
         lines = dict(zip(("lowest", "median", "highest"), table.T, strict=True))
         words = f"{name}: lowest, median and highest of up to {longest} entries"
+    lines = dict(zip(lines, steadied(*lines.values()), strict=True))
     scale = scale_of(*lines.values())
     with style.styled():
         rows = -(-len(lines) // 5) if 1 < longest <= _MOST_LINES else int(longest > 1)

@@ -19,6 +19,8 @@ _DECADES = 100.0  # ratio from which on numbers are drawn on a logarithmic scale
 _GAPS = 1e3  # the same for distances to the lowest value
 _LARGEST = 1e150
 _FLAT = 1e-3  # share of numbers by which they differ, below which that is what the axis shows
+_SHARED = 1e-4  # the same, below which what they share is written beside the axis
+_STEADY = 1e-4  # the same, below which a diagnostic is a constant
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,10 @@ def _apply_linear(axes: Axes) -> None:
             MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=bool((values % 1 == 0).all()))
         )
         axes.yaxis.set_major_formatter(FuncFormatter(short))
+    elif high - low > _SHARED * max(abs(low), abs(high)):
+        digits = 2 - math.floor(math.log10((high - low) / max(abs(low), abs(high))))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{digits}g}"))
     else:
         axes.yaxis.get_offset_text().set(x=1, ha="right")  # what is common to all numbers
 
@@ -116,6 +122,27 @@ def scale_of(*series: Array) -> Scale:
     if sizes.max() <= _DECADES * spread and values.min() < 0:
         return Scale()
     return Scale("symlog", linear=_power(max(spread, sizes.max() * 1e-12)))
+
+
+def steadied(*series: Array) -> list[Array]:
+    """Return diagnostics, without what rounding and tolerances do to those that stay the same.
+
+    Example:
+        >>> steadied(np.array([20 - 1e-11, np.nan, 20.0]), np.array([1.0, 1.1]))
+        [array([20., nan, 20.]), array([1. , 1.1])]
+        >>> steadied(np.array([3.0, 3.0]), np.array([3.0, 3 + 1e-9]))  # which differ by nothing either
+        [array([3., 3.]), array([3., 3.])]
+    """
+    every = _finite(*series)
+    common = [every if _is_steady(every) else _finite(one) for one in series]
+    return [
+        np.where(np.isfinite(one), level[0], one) if _is_steady(level) else one
+        for one, level in zip(series, common, strict=True)
+    ]
+
+
+def _is_steady(values: Array) -> bool:
+    return bool(len(values) and np.ptp(values) <= _STEADY * np.abs(values).max())
 
 
 def scale_of_values(best: Array, others: Array, *, is_noisy: bool) -> Scale:

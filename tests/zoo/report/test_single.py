@@ -17,7 +17,8 @@ import pytest
 
 from tests.zoo.report import runs
 from zoo.core.errors import RunDirectoryError
-from zoo.report import write_report
+from zoo.report import figures, write_report
+from zoo.report.figures import _finish as finish
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -145,6 +146,35 @@ def test_every_diagnostic_is_drawn_whatever_it_is_called(tmp_path):
     text = Elements(page.read_text()).text
     assert "up to 30 entries" in text
     assert "../up/a&b" in text
+
+
+def test_what_stays_the_same_is_drawn_as_a_constant(tmp_path, monkeypatch):
+    axes = []
+    monkeypatch.setattr(
+        figures, "_finish", lambda *given, **also: (finish(*given, **also), axes.append(given[0]))
+    )
+    columns = {
+        "best": [1.0] * 50,
+        "effective_sample_size": [20 + 1e-11 * (index % 3) for index in range(50)],
+        "alpha": [None] * 50,
+        "rate": [2 + 1e-3 * index / 50 for index in range(50)],
+        "pair": [[3.0, 3 + 1e-9 * index] for index in range(50)],
+    }
+    page, *pictures = write_report(runs.log(tmp_path, columns))
+    drawn = {}
+    for one in axes:
+        one.figure.canvas.draw()
+        ticks = [label.get_text() for label in one.get_yticklabels()]
+        drawn[one.get_title("left")] = ticks, one.yaxis.get_offset_text().get_text(), one.get_ylim()
+    assert drawn["Effective sample size"] == (["20"], "", pytest.approx((0, 40)))
+    assert drawn["Pair"] == (["3"], "", (0, 6))
+    ticks, offset, (low, high) = drawn["Rate"]
+    assert offset == ""
+    assert 1.999 < low < 2 < high < 2.002
+    assert {"2", "2.0005"} <= set(ticks)
+    assert len(set(ticks)) == len(ticks)
+    assert "diagnostic_alpha" not in names_of(pictures)
+    assert "alphainfinite or no number: no figure" in re.sub(r"\s*\n\s*", "", Elements(page.read_text()).text)
 
 
 @pytest.mark.parametrize(
