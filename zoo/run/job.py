@@ -13,6 +13,7 @@ from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, array_module, to_numpy
 from zoo.core.errors import TooManyFailures
 from zoo.core.front import chosen, extended
+from zoo.core.huge import restored, unit_of
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.state import freeze, state, thaw
@@ -484,8 +485,11 @@ def _mean(evaluations: Evaluations, point: Array, first: int, stride: int) -> _E
     if not len(values):
         return _End(point, float("nan"), float("inf"), None, float("nan"))
     extras = {name: extra[first::stride][valued].mean(0)[None] for name, extra in evaluations.extras.items()}
-    mean = Evaluations(values.mean()[None], (), extras)
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    unit = unit_of(values)
+    values = values / unit
+    mean = Evaluations(restored(values.mean(), unit)[None], (), extras)
+    spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    error = float(restored(np.float64(spread), unit))
     return _End(point, float(mean.values[0]), float(mean.violations[0]), _constraints(mean, 0), error)
 
 

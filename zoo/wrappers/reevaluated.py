@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, is_torch
+from zoo.core.huge import restored, unit_of
 from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Candidates, Evaluations, Known, Optimizer
@@ -199,7 +200,8 @@ class Reevaluated:
             return state if again else self._told(state)
         first, chosen, weight = state.first[state.chosen], state.chosen, state.weight
         both = np.isfinite(first) & np.isfinite(values)
-        a, b = first[both], values[both]
+        unit = unit_of(first[both], values[both])
+        a, b = first[both] / unit, values[both] / unit
         if len(a) > 1:
             difference = b - a
             common = float(difference.mean())
@@ -208,11 +210,11 @@ class Reevaluated:
             wanted = min(0.6, 1.2 / math.sqrt(len(a)))
             change = _GROW if agreement < wanted else 1 / _SHRINK
             merged = state.first.copy()
-            merged[chosen[both]] = a + (difference - common) / 2
+            merged[chosen[both]] = restored(a + (difference - common) / 2, unit)
             merged_extras = {}
             for name, extra in state.extras.items():
                 merged_extras[name] = extra.copy()
-                merged_extras[name][chosen[both]] = (extra[chosen[both]] + extras[name][both]) / 2
+                merged_extras[name][chosen[both]] = extra[chosen[both]] / 2 + extras[name][both] / 2
             state = replace(
                 state,
                 first=merged,
@@ -268,10 +270,11 @@ def _means(evaluations: Evaluations, rows: int) -> tuple[Matrix, dict[str, Matri
 
     def mean(array: Matrix) -> Matrix:
         repeated = array.reshape(-1, rows, *array.shape[1:])
-        kept = np.where(valid.reshape(valid.shape + (1,) * (array.ndim - 1)), repeated, np.nan)
+        unit = unit_of(repeated)
+        kept = np.where(valid.reshape(valid.shape + (1,) * (array.ndim - 1)), repeated / unit, np.nan)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # rows of which all evaluations failed
-            return np.nanmean(kept, axis=0)
+            return restored(np.nanmean(kept, axis=0), unit)
 
     return mean(evaluations.values), {name: mean(extra) for name, extra in evaluations.extras.items()}
 

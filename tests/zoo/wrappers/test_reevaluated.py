@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,6 +171,34 @@ def test_failures_are_left_out():
     assert method.recommend(state).tobytes() == CMAES().recommend(expected).tobytes()
     state = method.tell(state, Evaluations([NAN] * 7 + [1.0]))
     assert state.first is None, "one value alone cannot be ranked"
+
+
+def test_values_next_to_the_largest_numbers_have_means():
+    method = Reevaluated(CMAES())
+    state = method.init(START, key=Key(0))
+    first = np.array([5.0, 1.0, 4.0, 2.0, 8.0, 3.0, 7.0, 6.0]) * 2.0**1020
+    again = np.array([2.0, 1.0, 5.0, 4.0]) * 2.0**1020
+    told = method.tell(method.tell(state, Evaluations(first)), Evaluations(again))
+    small = method.tell(method.tell(state, Evaluations(first / 2.0**1020)), Evaluations(again / 2.0**1020))
+    assert told.inner.mean.tobytes() == small.inner.mean.tobytes()
+    assert (told.times, told.agreement) == (small.times, small.agreement)
+    state = replace(state, times=3.0)
+    state = method.tell(state, Evaluations(np.tile([1.7e308, -1.7e308] * 4, 3)))
+    assert state.first == pytest.approx(np.array([1.7e308, -1.7e308] * 4))
+    state = method.tell(state, Evaluations(np.tile([-1.7e308, 1.7e308] * 2, 3)))
+    assert np.isfinite(method.recommend(state)).all()
+
+
+def test_a_search_among_the_largest_numbers_has_a_value_and_an_error():
+    def steep(x):
+        return 1e308 * (1 + np.minimum(((x - 0.3) ** 2).sum(1), 40) / 100)
+
+    for method in ("cbo", "ch"):
+        result = zoo.minimize(
+            steep, np.full(4, 1.3), method=method, budget=600, rng=0, vectorized=True, noise=True
+        )
+        assert result.fun == pytest.approx(1e308, rel=0.03)
+        assert result.fun_error < 1e294
 
 
 def test_kendalls_tau():
