@@ -489,7 +489,7 @@ def _mean(evaluations: Evaluations, point: Array, first: int, stride: int) -> _E
     values = values / unit
     mean = Evaluations(restored(values.mean(), unit)[None], (), extras)
     spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-    error = float(restored(np.float64(spread), unit))
+    error = float(restored(np.asarray(spread), unit))
     return _End(point, float(mean.values[0]), float(mean.violations[0]), _constraints(mean, 0), error)
 
 
