@@ -13,7 +13,7 @@ from zoo.core.rng import Key
 
 KEYS = tuple(Key(seed) for seed in range(5))
 # Steps drawn together, steps drawn one by one, short rows, and rows longer than torch's blocks.
-SIZES = [(7, 3), (100, 20), (1, 1), (8192, 1), (3000, 7), (700, 33), (90, 1000), (2, 70_000)]
+SIZES = [(7, 3), (100, 20), (1, 1), (8192, 1), (3000, 7), (700, 33), (90, 1000), (3, 40_001), (2, 70_000)]
 KINDS = [
     Like("numpy", "float64"),
     Like("numpy", "float32"),
@@ -108,3 +108,22 @@ def test_pieces_cover_every_particle_once(count: int, dim: int, like: Like) -> N
         seen[swarms, rows, columns] += 1
         assert (to_numpy(numbers) == whole[swarms, start:stop][:, rows, columns]).all()
     assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("like", KINDS, ids=str)
+@pytest.mark.parametrize(("count", "dim"), SIZES)
+def test_factors_of_a_particle_do_not_depend_on_what_else_is_drawn(count: int, dim: int, like: Like) -> None:
+    def factors(keys: Any, start: int, stop: int) -> np.ndarray:
+        out = np.zeros((len(keys), stop - start, dim))
+        pieces = noise.blocks(keys, 4, start, stop, count, dim, like, moments=(0.75, 0.5))
+        for swarms, rows, columns, numbers in pieces:
+            out[swarms, rows, columns] = to_numpy(numbers)
+        return out
+
+    plain, whole = drawn(KEYS[:3], 4, 0, count, count, dim, like), factors(KEYS[:3], 0, count)
+    # Products and sums of numbers below 6 are rounded, to single precision at worst.
+    np.testing.assert_allclose(whole, 0.75 + 0.5 * plain.astype(np.float64), rtol=0, atol=1e-6)
+    for start, stop in ((0, 1), (count // 3, count), (count // 2, count // 2 + 1), (0, 0)):
+        noise.clear_cache()
+        assert (factors(KEYS[1:2], start, stop)[0] == whole[1, start:stop]).all()
+    assert (drawn(KEYS[:3], 4, 0, count, count, dim, like) == plain).all()

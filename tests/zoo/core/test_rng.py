@@ -490,6 +490,27 @@ def test_blocks_are_parts_of_the_matrix(like, dim):
         np.testing.assert_array_equal(put_together(blocks, stop - start, dim), whole[start:stop])
 
 
+@pytest.mark.parametrize("moments", [(0.0, 1.0), (0.75, 1.0), (-0.5, 1.25)])
+@pytest.mark.parametrize("dim", [1, 63, 100, 1000, 50_001, 70_001])
+@pytest.mark.parametrize("like", FULL, ids=name_of)
+def test_memory_is_filled_with_rows_of_any_mean_and_deviation(like, dim, moments):
+    (n, cuts), (mean, std) = slices(dim), moments
+    normal = Key(1).normal(0, n, dim, like=like)
+    whole = normal * 0
+    Key(1).fill_normal(whole, mean=mean, std=std)
+    if moments == (0.0, 1.0):
+        assert (to_numpy(whole) == to_numpy(normal)).all()
+    expected = mean + std * to_numpy(normal).astype(np.float64)
+    # Two roundings of numbers below 8.
+    np.testing.assert_allclose(to_numpy(whole), expected, rtol=0, atol=8 * like.epsilon)
+    for start, stop in cuts:
+        part = normal[start:stop] * 0
+        Key(1).fill_normal(part, start, mean=mean, std=std)
+        assert (to_numpy(part) == to_numpy(whole)[start:stop]).all()
+        blocks = Key(1).normal_blocks(start, stop, dim, like=like, mean=mean, std=std)
+        np.testing.assert_array_equal(put_together(blocks, stop - start, dim), to_numpy(whole)[start:stop])
+
+
 @pytest.mark.parametrize("like", FULL, ids=name_of)
 def test_blocks_of_long_rows_come_column_by_column(like):
     def places(dim):
