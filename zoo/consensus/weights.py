@@ -131,9 +131,6 @@ def weighted_sum(weights: Matrix, points: Array) -> Array:
 
 
 def _host_sum(weights: Matrix, points: Matrix) -> Matrix:
-    if points.dtype.itemsize == 4:
-        # They, or their products, would be next to 0 in single precision, and slow.
-        weights = np.where(weights < _LIGHTEST, 0.0, weights)
     return (weights.astype(points.dtype)[:, None] @ points)[:, 0].astype(np.float64)
 
 
@@ -228,17 +225,24 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
     if is_on_device(points):
         moments = [weighted_sum(weights[:, a:b], points[:, a:b])[:, None] for a, b in pairwise(edges)]
         return Sums(lowest, total, squares, _joined(moments))
-    moments, host, height, even = [], _on_host(points), edges[1], 1
+    host, height, even = _on_host(points), edges[1], 1
     while even < count and edges[even + 1] - edges[even] == height:
         even += 1
+    if host.dtype.itemsize == 4:
+        # They, or their products, would be next to 0 in single precision, and slow.
+        weights = np.where(weights < _LIGHTEST, 0.0, weights)
+    shares = weights.astype(host.dtype)
+    moment = np.empty((len(energies), count, host.shape[2]), host.dtype)
+    first = 0
     if len(energies) == 1 and even > 1:
         # Blocks of one swarm are added up as if they were swarms.
-        whole = even * height
+        first, whole = even, even * height
         together = host[0, :whole].reshape(even, height, -1)
-        moments.append(_host_sum(weights[0, :whole].reshape(even, height), together)[None])
-        edges = edges[even:]
-    moments += [_host_sum(weights[:, a:b], host[:, a:b])[:, None] for a, b in pairwise(edges)]
-    return Sums(lowest, total, squares, _like(points, _joined(moments)))
+        np.matmul(shares[0, :whole].reshape(even, height)[:, None], together, out=moment[0, :even, None])
+    for i in range(first, count):
+        a, b = edges[i], edges[i + 1]
+        np.matmul(shares[:, None, a:b], host[:, a:b], out=moment[:, i, None])
+    return Sums(lowest, total, squares, _like(points, moment.astype(np.float64)))
 
 
 @functools.lru_cache(maxsize=256)
