@@ -94,7 +94,7 @@ class ConsensusHopping:
     (`decay_every`), and is in units of `scale`; the search starts at the best known point.
 
     Args:
-        num_particles: Points of a step, n.
+        num_particles: Points of a step, n, at least 2.
         sigma: Width of the sample, in units of the `scale` that `init` is given.
         alpha: Inverse temperature, at least 0, infinite for the best point alone; None to have it follow
             from `tau` or `sample_share`.
@@ -139,7 +139,7 @@ class ConsensusHopping:
     compares_within_steps = True
 
     def __post_init__(self) -> None:
-        check_count("num_particles", self.num_particles)
+        check_count("num_particles", self.num_particles, minimum=2)
         check_positive("sigma", self.sigma)
         if self.alpha is not None and not check_number("alpha", self.alpha) >= 0:
             raise ValueError(f"`alpha` must be at least 0, got {self.alpha!r}.")
@@ -267,13 +267,17 @@ class ConsensusHopping:
         return None
 
     def diagnostics(self, state: ConsensusHoppingState) -> dict[str, Any]:
-        """Return alpha, tau, sigma, the effective sample size and the length in widths of the last hop."""
+        """Return alpha, tau, sigma, the effective sample size and the length in widths of the last hop.
+
+        The spread is the deviation of the points that it was a mean of, over all coordinates.
+        """
         sigma, alpha = float(self._sigma(np.maximum(state.moves - 1, 0))[0]), float(state.alpha[0])
         return {
             "alpha": alpha,
             "tau": alpha * sigma * sigma,
             "sigma": sigma,
             "effective_sample_size": float(state.sample_size[0]),
+            "spread": sigma * math.sqrt(float((state.frame.scale**2).mean())),
             "reach": float(state.reach[0]),
         }
 

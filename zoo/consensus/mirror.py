@@ -277,9 +277,10 @@ class MirrorCBO:
         return finished(state.swarm, self.tolx)
 
     def diagnostics(self, state: MirrorState) -> dict[str, Any]:
-        """Return the effective sample size, and how far points are from the consensus point."""
+        """Return alpha, the effective sample size, and how far points are from the consensus point."""
         swarm = state.swarm
         return {
+            "alpha": float(self.alpha),
             "effective_sample_size": float(swarm.sample_size[0]),
             "spread": float(spread_of(swarm.points, swarm.consensus)[0]),
         }

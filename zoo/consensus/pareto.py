@@ -251,10 +251,15 @@ class ParetoCBO:
         return None
 
     def diagnostics(self, state: ParetoState) -> dict[str, Any]:
-        """Return how many particles no other one dominates, and how widely they search."""
+        """Return how many particles no other one dominates, and how widely they search.
+
+        Of the inverse temperatures, one for each particle, it is the median, of effective sample sizes the
+        mean.
+        """
         ahead = _ahead(state.objectives, state.violations)
         return {
             "first_front": int(np.count_nonzero(ahead)),
+            "alpha": float(np.median(state.alpha)),
             "effective_sample_size": float(state.sample_sizes.mean()),
             "spread": float(state.spread),
         }

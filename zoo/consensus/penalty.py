@@ -280,9 +280,10 @@ class PenaltyCBO:
         return finished(state.swarm, self.tolx)
 
     def diagnostics(self, state: PenaltyState) -> dict[str, Any]:
-        """Return the effective sample size, the spread, and with constraints the penalties."""
+        """Return alpha, the effective sample size, the spread, and with constraints the penalties."""
         swarm = state.swarm
         found: dict[str, Any] = {
+            "alpha": float(self.alpha),
             "effective_sample_size": float(swarm.sample_size[0]),
             "spread": float(spread_of(swarm.points, swarm.consensus)[0]),
         }
