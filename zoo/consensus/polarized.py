@@ -33,6 +33,7 @@ _REACH = 1e4  # units of scale from its consensus point, which no particle goes 
 _BLOCK = 2**18  # weights held at once: they stay in the processor's cache
 _DEVICE_BLOCK = 2**26  # the same on a device, which wants more to do at a time
 _MOST = 200  # particles by default
+_TRIES = 10  # beside two for each variable, that have to fail where a minimum is
 _LARGEST = np.finfo(np.float64).max / 4  # of a finite exponent: two of them can be added
 _HOTTEST = 1e300  # stands for an infinite alpha: 0 times it is 0
 
@@ -54,6 +55,7 @@ class PolarizedState:
         alpha: Inverse temperature, in units of 1 / `unit`.
         sample_sizes: Effective sample sizes of the consensus points, shape (n,).
         num_minima: How many there were when they were counted last.
+        failures: How often particles have tried another place since they last found a better one, (n,).
     """
 
     frame: Frame
@@ -68,6 +70,7 @@ class PolarizedState:
     alpha: float
     sample_sizes: Array
     num_minima: int
+    failures: Array
 
 
 class Minima(NamedTuple):
@@ -98,9 +101,14 @@ class PolarizedCBO:
     takes about n^2 d operations, in products of matrices, and holds the weights of some rows at once.
 
     Where the minima are is read off the best points that the particles have been at: a point is a minimum if
-    no better one is within kappa / 2 of it, and if it has company. They are `result.minima` of `zoo.minimize`
-    (`x` and `fun`, the best one first), `num_minima` in the log, and `minima` here. Nothing is evaluated for
-    that, so their values are those that were found there.
+    no better one is within kappa / 2 of it, if it has company, and if the particles there, within kappa / 10,
+    have tried other places 10 + 2 d times since they last found a better one. The best point of all is the
+    first in any case. They are `result.minima` of `zoo.minimize` (`x` and `fun`), `num_minima` in the log,
+    and `minima` here. Nothing is evaluated for that, so their values are those that were found there.
+
+    Particles do not go far: give bounds, or a scale with which the minima are where particles start. From 0
+    with a scale of 1 and 10,000 evaluations they find none of the four minima of Himmelblau's function, which
+    are 3.6 to 5 away, or one; with a scale of 3 all.
 
     Args:
         num_particles: How many; None for 200, or a fortieth of the budget if that is less.
@@ -117,9 +125,9 @@ class PolarizedCBO:
             which a search for a f + b is the same as one for f.
         alpha_schedule: "constant"; "multiply", by `alpha_rate` in each step; or "effective-sample-size", at
             which the weights w_j without the kernel have that of `sample_share` of the particles.
-        alpha_rate: See there.
+        alpha_rate: What "multiply" multiplies alpha by.
         max_alpha: Where "multiply" ends.
-        sample_share: See there.
+        sample_share: Effective sample size over particles that is aimed at, above 0 and below 1.
         noise: "anisotropic", each coordinate by its own distance, or "isotropic", by the whole one.
         integrator: "euler-maruyama" or "exponential", which is exact for a still c_i.
         memory: "greedy", where the x_i and x_j on the right are the best points that particles have been at,
@@ -242,6 +250,7 @@ class PolarizedCBO:
             alpha=float(self.alpha),
             sample_sizes=points[:, 0] * 0,
             num_minima=0,
+            failures=points[:, 0] * 0,
         )
 
     def ask(self, state: PolarizedState) -> Rows:
@@ -260,12 +269,18 @@ class PolarizedCBO:
         energies[:count] = weights.energies_of(check_told(evaluations, count))
         xp = array_module(state.points)
         improved = beside(state.points, energies <= state.remembered)[:, None]
+        gained = beside(state.points, energies < state.remembered)
+        failed = beside(state.points, np.isfinite(energies) & (energies > state.remembered))
+        away = (state.points - state.memory) / beside(state.points, state.frame.scale)
+        elsewhere = (away * away).sum(1) >= min(self._kappa(state) / 10, self.explorer_scale / 4) ** 2
+        failures = xp.where(gained & elsewhere, 0.0, state.failures + (failed & elsewhere))
         after = replace(
             state,
             step=state.step + 1,
             nfev=state.nfev + count,
             memory=xp.where(improved, state.points, state.memory),
             remembered=np.minimum(energies, state.remembered),
+            failures=failures,
             unit=state.unit or _unit(energies),
         )
         if after.step % CHECK_EVERY == 0:
@@ -286,9 +301,16 @@ class PolarizedCBO:
     def minima(self, state: PolarizedState) -> Minima:
         """Return the minima found so far, the best one first; none before the first step."""
         frame = state.frame
-        reach = self._kappa(state) / 2
-        points = np.asarray(to_numpy(state.memory), np.float64)
-        found = valleys(points / frame.scale, state.remembered, reach, min(2, len(points)))
+        kappa, failures = self._kappa(state), np.asarray(to_numpy(state.failures))
+        points = np.asarray(to_numpy(state.memory), np.float64) / frame.scale
+        found = valleys(points, state.remembered, kappa / 2, 2)
+        near = [((points - points[row]) ** 2).sum(1) <= (kappa / 10) ** 2 for row in found]
+        settled = [failures[rows].sum() >= _TRIES + 2 * frame.dim for rows in near]
+        best = np.flatnonzero(np.isfinite(state.remembered.min(keepdims=True))) + state.remembered.argmin()
+        found = np.concatenate(
+            [best, [r for r, is_one in zip(found, settled, strict=True) if is_one and r not in best]]
+        )
+        found = found.astype(int)
         rows = state.memory[beside(state.memory, found)]
         return Minima(place(frame.like, frame.bounds, rows, rows * 0), state.remembered[found])
 

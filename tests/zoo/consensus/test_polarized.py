@@ -150,6 +150,36 @@ def test_minima_that_are_worse_are_found_too():
     np.testing.assert_allclose(found.fun, np.repeat([-1.031628, -0.215464, 2.104250], 2), atol=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_slopes_are_no_minima_and_the_best_point_is_the_first(scale):
+    for seed in range(5):
+        result = zoo.minimize(
+            himmelblau,
+            np.zeros(2),
+            method="cbo-polarized",
+            budget=10_000,
+            rng=seed,
+            vectorized=True,
+            scale=scale,
+        )
+        found = result.minima
+        assert found.fun[0] == result.fun
+        assert found.x[0].tolist() == result.x.tolist()
+        assert np.abs(found.x[1:, None] - HIMMELBLAU).max(2).min(1, initial=9).max(initial=0) < 0.1
+        assert len(found.fun) == 4 or scale == 1
+
+
+def test_a_start_is_no_minimum_until_other_places_have_been_tried():
+    method = PolarizedCBO(num_particles=40)
+    state = steps(method, begun(method), 1)
+    assert len(method.minima(state).fun) == 1
+    assert not state.failures.any()
+    state = steps(method, state, 100, lambda x: np.full(len(x), np.nan))
+    assert not state.failures.any(), "failed evaluations say nothing"
+    alone = PolarizedCBO(num_particles=1)
+    assert len(alone.minima(steps(alone, begun(alone), 3)).fun) == 1
+
+
 def test_the_search_is_one_for_all_units_of_the_values():
     method = PolarizedCBO(num_particles=20)
     plain = steps(method, begun(method), 20)
