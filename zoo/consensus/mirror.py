@@ -66,7 +66,8 @@ class MirrorCBO:
     Each is a class of `zoo.consensus.mirror_maps`. All sets are convex, so the consensus point is in them.
 
     Args:
-        mirror: The map.
+        mirror: The map, and with it the set: "box", "simplex", "nonnegative", "ball", "elastic-net" for
+            sparse points, or "hyperplane".
         total: Of "simplex" and "hyperplane"; None for the sum of x0.
         radius: Of "ball"; None for |x0|, or 1 where that is 0.
         threshold: Of "elastic-net"; None for 1.
@@ -164,7 +165,10 @@ class MirrorCBO:
         """Return the first state; see `zoo.core.types.Optimizer.init`.
 
         Particles start where both walls of a coordinate are finite uniformly in between, else around the dual
-        of x0, at distances of scale * normal.
+        of x0, at distances of scale * normal. Ends of the set have no dual but infinity, from which nothing
+        comes back: coordinates of x0 and of known points that are at one, or all but there, start away from
+        it, by a hundredth of half the room between walls or of `scale` from a lone one, or by a tenth of the
+        unit of "nonnegative" or of the mean on a simplex.
 
         Raises:
             ValueError: There are bounds and the map takes none; `x0` is no vector, or its sum is not above 0
@@ -193,13 +197,14 @@ class MirrorCBO:
         mirror = self._map(frame, size)
         offsets = scatter(frame, self.num_particles, "normal")
         if self.mirror == "box":
-            dual = mirror.to_dual(frame.x0 + offsets)
+            dual = mirror.to_dual(mirror.inner(frame.x0 + offsets))
         else:
-            dual = mirror.to_dual(frame.x0) + offsets
+            dual = mirror.to_dual(mirror.inner(frame.x0)) + offsets
             frame = replace(frame, x0=mirror.to_primal(dual[0, 0]))
         if known is not None:
             count, xp = self.num_particles, array_module(dual)
-            front = mirror.to_dual(frame.wide.asarray(known.points[known.order][:count]))
+            best = frame.wide.asarray(known.points[known.order][:count])
+            front = mirror.to_dual(mirror.inner(best))
             dual = xp.stack([xp.concatenate([front, rows[: count - len(front)]]) for rows in dual])
         return MirrorState(swarm_of(frame, mirror.to_primal(dual)), dual, size)
 

@@ -11,6 +11,10 @@ from zoo.core.device import Array, array_module
 
 _INSIDE = 1e-12  # how near to an open end a point is taken to lie at most, as a share of what is 1 there
 _SMALLEST = 1e-15  # the same of a share of a simplex
+# What begins nearer to an end than the first of these, begins at the second: its dual is so far out that
+# nothing would come back from there, and it would draw others there. Shares as above.
+_WALL = 1e-3, 1e-2
+_ZERO = 1e-3, 1e-1
 _LARGE = 1e150  # its square is a number
 _HIGHEST = float(np.log(1e4))  # of x / unit, where only the exponential holds x back
 
@@ -25,6 +29,10 @@ class Mirror(Protocol):
     def to_dual(self, x: Array) -> Array:
         """Return what `to_primal` takes to x, or near it: ends that are never reached have no dual."""
         ...
+
+    def inner(self, x: Array) -> Array:
+        """Return points to begin at: those given, but for coordinates that are all but at an end."""
+        return x + 0
 
 
 class Simplex(Mirror):
@@ -50,6 +58,10 @@ class Simplex(Mirror):
         xp = array_module(x)
         return self.total * xp.log((x / self.total).clip(_SMALLEST))
 
+    def inner(self, x: Array) -> Array:
+        share = self.total / x.shape[-1]
+        return array_module(x).where(x < _ZERO[0] * share, _ZERO[1] * share, x)
+
 
 class Nonnegative(Mirror):
     """All x > 0, by phi = sum unit^2 (u log u - u) with u = x / unit: x = unit exp(y / unit).
@@ -69,6 +81,9 @@ class Nonnegative(Mirror):
 
     def to_dual(self, x: Array) -> Array:
         return self.unit * array_module(x).log((x / self.unit).clip(_SMALLEST))
+
+    def inner(self, x: Array) -> Array:
+        return array_module(x).where(x < _ZERO[0] * self.unit, _ZERO[1] * self.unit, x)
 
 
 class Box(Mirror):
@@ -126,6 +141,14 @@ class Box(Mirror):
         between = self.middle + self.half * (v / (1 - v * v))
         w = (self.sign * (x - self.wall) / self.scale).clip(_INSIDE)
         beside = self.wall + self.sign * self.scale * (w - 1 / w)
+        return xp.where(self.both, between, xp.where(self.one, beside, x))
+
+    def inner(self, x: Array) -> Array:
+        xp = array_module(x)
+        v = (x - self.middle) / self.half
+        between = xp.where(abs(v) > 1 - _WALL[0], self.middle + self.half * (1 - _WALL[1]) * xp.sign(v), x)
+        w = self.sign * (x - self.wall) / self.scale
+        beside = xp.where(w < _WALL[0], self.wall + self.sign * self.scale * _WALL[1], x)
         return xp.where(self.both, between, xp.where(self.one, beside, x))
 
 

@@ -112,6 +112,17 @@ def test_far_ends_are_numbers() -> None:
         np.testing.assert_allclose(MAPS[name].to_primal(dual), ends[name], atol=1e-8)
 
 
+def test_nothing_begins_at_an_end() -> None:
+    box = Box(Bounds(np.array([0.0, 0, -np.inf]), np.array([2.0, np.inf, 3])), np.array([1.0, 2.0, 5.0]))
+    np.testing.assert_allclose(box.inner(np.array([0.0, 0.0, 3.0])), [0.01, 0.02, 2.95], rtol=1e-14)
+    np.testing.assert_allclose(box.inner(np.array([2.0, 9.0, -9.0])), [1.99, 9.0, -9.0], rtol=1e-14)
+    assert Simplex(2.0).inner(np.array([2.0, 0.0, 0.0, 0.0])).tolist() == [2.0, 0.05, 0.05, 0.05]
+    assert Nonnegative(np.array([1.0, 3.0])).inner(np.array([-1.0, 0.0])).tolist() == [0.1, 0.1 * 3.0]
+    for name, ours in MAPS.items():  # what is well inside begins where it is
+        x = ours.to_primal(RNG.standard_normal((50, DIM)))
+        assert ours.inner(x).tobytes() == x.tobytes(), name
+
+
 def run(method: MirrorCBO, fun: Any, x0: Any, steps: int, keys: int = 8, **more: Any) -> MirrorState:
     state = method.init_many(np.asarray(x0, float), keys=[Key(seed) for seed in range(keys)], **more)
     for _ in range(steps):
@@ -149,6 +160,27 @@ def test_finds_the_nearest_point_of_its_set(name: str) -> None:
     # Of eight swarms most find it; walls and ends are approached from inside.
     close = abs(found - nearest).max(1) < 0.02
     assert close.sum() >= 7, abs(found - nearest).max(1)
+
+
+END = Known(np.eye(DIM)[:1], np.array([-1.0]))
+ENDS = {
+    "one wall": ({}, {"bounds": Bounds(np.zeros(DIM), np.full(DIM, np.inf))}, np.zeros(DIM), 0.1),
+    "two walls": ({}, {"bounds": Bounds(np.zeros(DIM), np.ones(DIM))}, np.zeros(DIM), 0.02),
+    "known": ({}, {"bounds": Bounds(np.zeros(DIM), np.ones(DIM)), "known": END}, np.full(DIM, 0.5), 0.3),
+    "nonnegative": ({"mirror": "nonnegative"}, {}, np.array([1.0, 0, 2, 0, -1]), 1.0),
+    "nonnegative, known": ({"mirror": "nonnegative"}, {"known": END}, np.ones(DIM), 1.0),
+    "simplex": ({"mirror": "simplex"}, {}, np.eye(DIM)[0], 1 / DIM),
+    "simplex, known": ({"mirror": "simplex"}, {"known": END}, np.full(DIM, 1 / DIM), 1 / DIM),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_gets_away_from_ends(name: str) -> None:
+    options, more, x0, target = ENDS[name]
+    method = MirrorCBO(**options)
+    state = run(method, distance_to(target), x0, 150, **more)
+    close = abs(method.recommend_many(state) - target).max(1) < 1e-3
+    assert close.sum() >= 7, abs(method.recommend_many(state) - target).max(1)
 
 
 @pytest.mark.parametrize("distance", ["primal", "dual"])
@@ -236,9 +268,8 @@ def test_where_it_starts() -> None:
     simplex = MirrorCBO(mirror="simplex")
     np.testing.assert_allclose(simplex.recommend(simplex.init(x0, key=Key(0))), x0, rtol=1e-15)
     assert simplex.init(3 * x0, key=Key(0)).size == 3
-    assert simplex.recommend(simplex.init(np.array([-1.0, 2.0]), key=Key(0)))[0] == pytest.approx(
-        0, abs=1e-14
-    )
+    outside = simplex.recommend(simplex.init(np.array([-1.0, 2.0]), key=Key(0)))
+    np.testing.assert_allclose(outside, np.array([0.05, 2]) / 2.05, rtol=1e-14)
     assert MirrorCBO(mirror="ball").init(np.array([3.0, 4.0]), key=Key(0)).size == 5
     assert MirrorCBO(mirror="ball").init(np.zeros(2), key=Key(0)).size == 1
     net = MirrorCBO(mirror="elastic-net")
