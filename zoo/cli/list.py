@@ -57,8 +57,10 @@ def list_(
         if name is None and what not in kinds:
             name, what = what, next((kind for kind in kinds if what in kinds[kind][0]), "")
         valid = [one for kind in kinds.values() for one in kind[0]]
+        named = next((one for one in (name, what) if one in valid), None)
         if what not in kinds and what:
-            raise ValueError(f"WHAT must be {', '.join(kinds)} or one name, got {what!r}.{hint(what, kinds)}")
+            nearest = hint(what, kinds) if named is None else f" `zoo list {named}` says all of {named!r}."
+            raise ValueError(f"WHAT must be {', '.join(kinds)} or one name, got {what!r}.{nearest}")
         if not what:
             wrong = name or ""
             raise ValueError(
@@ -71,9 +73,8 @@ def list_(
         elif name in known:
             show(name, as_json)
         else:
-            raise ValueError(
-                f"there is no {name!r} among {what}.{hint(name, known)} `zoo list {what}` lists them."
-            )
+            nearest = hint(name, known) if named is None else f" `zoo list {named}` says what it is."
+            raise ValueError(f"there is no {name!r} among {what}.{nearest} `zoo list {what}` lists them.")
 
 
 def _list_methods(as_json: bool) -> None:

@@ -228,14 +228,15 @@ def _dim(text: str) -> int:
     return dim
 
 
-_WORDS = {"None": None, "inf": math.inf}  # as `zoo list METHOD` writes defaults, beside what JSON has
+# As Python and `zoo list METHOD` write them, beside what JSON has.
+_WORDS = {"None": None, "inf": math.inf, "True": True, "False": False}
 
 
 def options_of(given: list[str]) -> dict[str, Any]:
     """Return the options that several `--option` say.
 
     Example:
-        >>> options_of(["alpha=inf", "sigma=2.5", "memory=none", "batch_size=None", "elitist=false"])
+        >>> options_of(["alpha=inf", "sigma=2.5", "memory=none", "batch_size=None", "elitist=False"])
         {'alpha': inf, 'sigma': 2.5, 'memory': 'none', 'batch_size': None, 'elitist': False}
     """
     options: dict[str, Any] = {}

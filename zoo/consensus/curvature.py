@@ -178,8 +178,8 @@ class CurvatureCBO:
     left of the budget are not made. Candidates are mirrored into the box.
 
     Args:
-        num_particles: Particles.
-        sigma: As in `CBO`; and so are the next five.
+        num_particles: Particles of the swarm.
+        sigma: Strength of the noise; a tenth of it is its ratio to the distance from the consensus point.
         num_coordinates: Coordinates of a particle that move in a step, on average; None for all.
         explorers: Share of particles that explore.
         shortest_jump: Least standard deviation of their jumps, in units of `scale`.
@@ -188,7 +188,8 @@ class CurvatureCBO:
         interval: Evaluations between two measurements, in evaluations of one; infinite for one measurement.
         smoothing: Step of the finite differences in units of `scale`; None for the rounding error of
             candidates to the power of .3, 2e-5 in double precision.
-        tolx: As in `CBO`.
+        tolx: Stop when the particles, explorers aside, are all within this, in units of `scale`, or within
+            rounding; 0 for never.
 
     Raises:
         TypeError: An argument has the wrong type.

@@ -67,7 +67,7 @@ class ManifoldCBO:
             rows follow each other in x.
         radius: Of the sphere; None for |x0|.
         num_columns: k, of "stiefel"; the number of variables must be k n, n at least k.
-        num_particles: Particles.
+        num_particles: Particles of the swarm.
         drift: How fast particles move to the consensus point.
         sigma: How strong the noise is; None for sigma^2 D = drift (2 - drift dt), with which the mean square
             distance to a still point neither grows nor shrinks, and most particles come closer. D is the

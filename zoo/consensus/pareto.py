@@ -105,10 +105,10 @@ class ParetoCBO:
         drift: Strength of the pull to the consensus point.
         sigma: Strength of the noise.
         dt: Length of a time step.
-        noise: "sampling", as above; else as in `CBO`, "anisotropic" with |y_i - c_i| of each coordinate for
-            s_i, or "isotropic" with the whole distance.
-        memory: "shared", as above; "greedy", where y_i is the best point that particle i itself has been at
-            under its g_i; or "none", where the y are the particles.
+        noise: As strong as the swarm is wide about the consensus point c_i ("sampling"), or as the distance
+            from there to y_i, of each coordinate ("anisotropic") or the whole one ("isotropic").
+        memory: "shared", where all particles together keep the points that serve them best; "greedy", where
+            each keeps the best one for itself that it has been at; or "none", where they keep where they are.
         potential: "morse", "riesz", or "none" for directions that stay where they are.
         adaptation: Step length of the directions.
         explorers: Probability of a particle to move otherwise: from y_i by `explorer_scale` times a normal

@@ -68,7 +68,7 @@ class ConsensusPSO:
     evaluations have weight 0 and are remembered by nobody; where all fail, c stays where it was.
 
     Args:
-        num_particles: Particles.
+        num_particles: Particles of the swarm.
         inertia: m, at least 0 and below 1.
         drift: Strength of the attraction to the consensus point.
         sigma: Strength of the noise that grows with the distance to it.

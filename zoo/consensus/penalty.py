@@ -96,7 +96,7 @@ class PenaltyCBO:
             size of a violation.
         penalty_growth: How fast penalties grow, at least 1.
         tolerance_growth: How fast tolerances fall, at least 1.
-        num_particles: Particles.
+        num_particles: Particles of the swarm.
         drift: How fast particles move to the consensus point.
         sigma: How strong the noise is; None for sigma^2 D = drift (2 - drift dt), with which the mean square
             distance to a still point neither grows nor shrinks, and most particles come closer. D is the

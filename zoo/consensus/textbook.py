@@ -60,7 +60,8 @@ def TextbookCBO(  # noqa: N802 - it stands for a class of methods, and is used l
         batch_size: Particles that a consensus point is made of, None for all.
         batch_moves: "all" or "batch".
         elitist: Whether the best point so far takes part in the consensus, and is recommended.
-        start: "normal" or "uniform".
+        start: Law of the first particles about x0, in units of `scale`: "normal", or "uniform" in [-1, 1];
+            uniform in the box in any case where there is one.
         precision: "double" or "single".
         tolx: Stop when particles are all within this, in units of `scale`; 0 for never.
         allow_divergence: Allow noise with which swarms fly apart.

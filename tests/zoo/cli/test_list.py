@@ -56,7 +56,15 @@ def test_every_option_has_a_meaning(name):
     said = meanings(method.factory)
     for option in method.options():
         assert len(said[option].split()) > 1, option
-        assert not re.match(r"As there|See `\w+`", said[option])
+        alone = r"\bas above|\bsee (there|`zoo.consensus)|^As (there|in)|The map\."
+        assert not re.search(alone, said[option], re.IGNORECASE), option
+
+
+def test_where_what_was_asked_for_is_listed(zoo):
+    for words in (("options", "cbo"), ("problems", "cbo"), ("cbo", "options")):
+        done = zoo("list", *words)
+        assert done.status == 2
+        assert "`zoo list cbo`" in done.err
 
 
 def test_problems(zoo):

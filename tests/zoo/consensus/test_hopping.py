@@ -134,9 +134,9 @@ def test_no_hop_is_longer_than_to_the_outermost_point():
 
 
 def test_pairs_leave_out_what_is_common_to_both():
-    for count in (1, 7, 20):
+    for count in (2, 7, 20):
         start = np.array([1.0, -2.0])
-        flat = ConsensusHopping(count - count % 2 or 2)
+        flat = ConsensusHopping(count - count % 2)
         state = run(flat, lambda y: np.ones(len(y)), flat.init(start, key=Key(4)), 3)
         assert (flat.recommend(state) == start).all()
         assert (state.sample_size == flat.num_particles).all()
@@ -318,7 +318,7 @@ def test_it_starts_at_the_best_known_point_and_stops():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"num_particles": 0}, "`num_particles` must be at least 1, got 0"),
+        ({"num_particles": 1}, "`num_particles` must be at least 2, got 1"),
         ({"sigma": 0.0}, "`sigma` must be a finite number above 0"),
         ({"alpha": -1.0}, "`alpha` must be at least 0, got -1.0"),
         ({"tau": 0.0}, "`tau` must be a finite number above 0"),

@@ -166,6 +166,12 @@ def test_rates_and_their_intervals() -> None:
         runs.success(0.0, of="y")
 
 
+def test_a_number_of_runs_has_seeds_from_0_on() -> None:
+    by_number = many.run("cbo", rastrigin, np.ones(3), seeds=3, budget=60)
+    by_seeds = many.run("cbo", rastrigin, np.ones(3), seeds=[0, 1, 2], budget=60)
+    assert by_number.x.tobytes() == by_seeds.x.tobytes()
+
+
 def test_what_cannot_be_run() -> None:
     with pytest.raises(ValueError, match="`method` must hold many swarms"):
         many.run("cma", rastrigin, np.ones(3))
@@ -175,9 +181,26 @@ def test_what_cannot_be_run() -> None:
         many.run("cbo", "rastrigin", np.ones(3))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="must return 60 real numbers"):
         many.run("cbo", lambda x: x, np.ones(3), seeds=range(3))
+    for seeds in ("ab", 2.0, None, True):
+        with pytest.raises(
+            TypeError, match="`seeds` must be a number of runs or hold one seed for each, got"
+        ):
+            many.run("cbo", rastrigin, np.ones(3), seeds=seeds)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="`rng` must be an integer"):
-        many.run("cbo", rastrigin, np.ones(3), seeds="ab")
+        many.run("cbo", rastrigin, np.ones(3), seeds=[1.5])
+    with pytest.raises(ValueError, match="`seeds` must be at least 1, got 0"):
+        many.run("cbo", rastrigin, np.ones(3), seeds=0)
     with pytest.raises(ValueError, match="`reduction` must be 0 for several"):
         many.run("cbo", rastrigin, np.ones(3), seeds=range(2), options={"reduction": 0.2})
     with pytest.raises(ZeroDivisionError):
         many.run("cbo", lambda x: 1 / 0, np.ones(3))
+
+
+@pytest.mark.parametrize(("method", "least", "most"), [("ch", 250, 260), ("cbo", 600, 615)])
+def test_random_numbers_drawn_ahead_take_the_memory_that_is_said(method: str, least: int, most: int) -> None:
+    assert noise._KEPT + choices._KEPT <= 202e6
+    noise.clear_cache()
+    choices.clear_cache()
+    run(method, lambda x: (x * x).sum(1), np.ones(20), seeds=range(4), budget=1200)
+    kept = noise._local.size + choices._local.size
+    assert least * 1024 <= kept / 4 <= most * 1024
