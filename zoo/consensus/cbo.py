@@ -71,6 +71,8 @@ MOVING = ("all", "batch")
 FEW = 4.0
 """Effective sample size below which a consensus point is the opinion of a few, and their order decides."""
 
+_NOTHING = np.empty(0)
+
 REACH = 1e4
 """Units of `scale` from the consensus point, beyond which no particle is let."""
 
@@ -193,9 +195,10 @@ class CBO:
         batch_size: Particles that are evaluated in a step and make the consensus point; None for all. Batches
             walk through a random order of the particles, then another (Carrillo et al. 2021).
         batch_moves: "all", also those that were not evaluated, or "batch".
-        memory: "greedy", as above; "none"; or "local", where particles go on from where they are, and are
-            drawn to their own best points as well (Grassi and Pareschi 2021; Riedl 2024): x_i <- x_i + CBO's
-            step + [the same step from y_i, with memory_drift, memory_sigma and another xi].
+        memory: "greedy", where particles go on from the best points that they have been at; "none"; or
+            "local", where they go on from where they are, and are drawn to their own best points as well
+            (Grassi and Pareschi 2021; Riedl 2024): x_i <- x_i + CBO's step + [the same step from y_i, with
+            memory_drift, memory_sigma and another xi].
         memory_drift: Pull of a particle's own best point, with local memory.
         memory_sigma: Strength of the noise about it; None for memory_drift sigma.
         num_coordinates: How many coordinates of a particle move in a step, on average: each does with
@@ -211,7 +214,8 @@ class CBO:
             particles are shaken: x <- x + sigma sqrt(dt) scale xi (Carrillo et al. 2021). 0 for never.
         patience: For how many steps in a row, before they are; the source has 1. With memory the consensus
             point stands still whenever nobody finds anything, so take more.
-        start: "normal" or "uniform": see `zoo.consensus.swarm.scatter`.
+        start: Law of the first particles: x0 + `scale` z with z standard normal ("normal") or uniform in
+            [-1, 1] ("uniform"); uniform in the box in any case where there is one.
         precision: "double", or "single" for the particles' offsets from the consensus point, which itself is
             double.
         tolx: Stop when the particles, explorers aside, are all within this, in units of `scale`, or within
@@ -507,7 +511,7 @@ class CBO:
         state = self.elect(state, [self.best_of(state, members)])
         state = self.heat(state, self.heights(state, members))
         state = self.agree(state, self.weigh(state, members))
-        return completed(state if state.awaits else self._move(state, np.empty(0)), CBOState)
+        return completed(state if state.awaits else self._move(state, _NOTHING), CBOState)
 
     def _move(self, state: CBOState, height: Matrix) -> CBOState:
         state, told = self.order(state, height)
@@ -654,7 +658,8 @@ class CBO:
             state: What is common.
             height: Values of the consensus points, shape (m,), if they were awaited; else empty.
         """
-        anchor, shaken = state.anchor + state.shift, np.zeros(0, bool)
+        anchor = state.anchor + state.shift
+        shaken: Matrix = _NOTHING
         if len(height):
             at = self._placed(state, anchor, state.frame.work.asarray(anchor * 0)[:, None])
             state = self.elect(state, [(height, at)])
@@ -683,7 +688,7 @@ class CBO:
         offsets = noise.empty(tuple(members.offsets.shape), work)
         drifting = min(max(start, count - self._explorers(count)), members.stop)
         if start < drifting:
-            self._drift(frame, members, told, memory, walls, offsets[:, : drifting - start])
+            self._drift(frame, members, told, shift, memory, walls, offsets[:, : drifting - start])
         if drifting < members.stop:
             points = memory if self.memory != "none" else members.offsets - shift
             exploring = offsets[:, drifting - start :]
@@ -707,7 +712,14 @@ class CBO:
         return max(1, round(self.explorers * count)) if self.explorers else 0
 
     def _drift(
-        self, frame: Frame, members: Members, told: Move, memory: Array, walls: tuple[Any, Any], out: Array
+        self,
+        frame: Frame,
+        members: Members,
+        told: Move,
+        shift: Array,
+        memory: Array,
+        walls: tuple[Any, Any],
+        out: Array,
     ) -> None:
         """Write where the first of some particles are next, which drift and diffuse.
 
@@ -717,12 +729,13 @@ class CBO:
             frame: What the swarms were begun with.
             members: Particles.
             told: What all of them are told.
+            shift: The steps of the consensus points, shape (m, 1, dim).
             memory: Their own best points, seen from the new consensus points.
             walls: The `limits` of offsets.
             out: Where offsets go, of as many particles as drift, shape (m, k, dim).
         """
         xp, work, dim, start, number = array_module(out), frame.work, frame.dim, members.start, told.number
-        shift, drifting = work.asarray(told.shift)[:, None], told.count - self._explorers(told.count)
+        drifting = told.count - self._explorers(told.count)
         root = told.cooling * math.sqrt(self.dt)
         share = 1.0 if self.num_coordinates is None else self.num_coordinates / dim
         whole_rows = share < 1 or self.memory == "local" or self.noise == "isotropic"

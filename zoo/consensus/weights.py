@@ -64,6 +64,8 @@ def edges_between(num_particles: int, start: int, stop: int) -> tuple[int, ...]:
 
 def energies_of(values: Matrix) -> Matrix:
     """Return values as energies: infinite where an evaluation failed; minus infinity is no value."""
+    if values.size and -np.inf < values.min() and values.max() < np.inf:
+        return values.copy()  # in half the time
     return np.where(np.isfinite(values), values, np.inf)
 
 
@@ -75,9 +77,9 @@ def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix) -> Matrix:
         lowest: Shape (...,), at most the least energy; or (..., n).
         alpha: Shape (...,), from 0 to infinity.
     """
-    alpha = np.asarray(alpha)[..., None]
-    if np.ndim(lowest) < energies.ndim:
-        lowest = np.asarray(lowest)[..., None]
+    alpha = alpha[..., None]
+    if lowest.ndim < energies.ndim:
+        lowest = lowest[..., None]
     with np.errstate(over="ignore", invalid="ignore"):
         exponents = energies - lowest
         exponents *= alpha
