@@ -85,9 +85,10 @@ class ConsensusHopping:
     when nothing is said of it: ESS / n is held at `sample_share`, and tau follows.
 
     The points of a step are a description: they are made from the key where they are evaluated, and made
-    again, block by block, for their mean. Time is n dim, memory a few times dim, and what has to travel to
-    replicated workers is the n values. A failed point has weight 0; in a step in which all fail x stays. With
-    bounds, points are clipped to the box before they are evaluated and averaged.
+    again, block by block, for their mean. Time is n dim, memory a few times dim beside the points that the
+    objective takes at once, and what has to travel to replicated workers is the n values. A failed point has
+    weight 0; in a step in which all fail x stays. With bounds, points are clipped to the box before they are
+    evaluated and averaged.
 
     Departures from the paper: pairs (see `mirrored`), unless it is False; alpha follows from the sample,
     unless it or tau is given; sigma falls by a factor of .98 with every hop, in the paper with every 100

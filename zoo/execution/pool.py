@@ -35,8 +35,8 @@ class Pooled(Executor):
             bits of sums may depend on it.
         replicated: Whether workers run the method themselves, so that only values travel: for
             candidates that are larger than the method is slow.
-        sharded: Whether workers keep the candidates, of methods that can be put in shards ("cbo"), so that
-            hardly more than one of them travels each way.
+        sharded: Whether workers keep the candidates, of methods that can be put in shards ("cbo"). In a
+            step as much as a few of them travels for each of at most 16 blocks.
 
     Raises:
         ValueError: An argument is out of range, or both `replicated` and `sharded` are asked for.

@@ -63,8 +63,9 @@ class Processes(Pooled):
             bits of sums may depend on it.
         replicated: Whether processes run the method themselves, so that only values travel: for
             candidates that are larger than the method is slow.
-        sharded: Whether processes keep the candidates, of methods that can be put in shards ("cbo"), so that
-            hardly more than one of them travels each way. For many candidates that are large.
+        sharded: Whether processes keep the candidates, of methods that can be put in shards ("cbo"). In a
+            step as much as a few of them travels for each of at most 16 blocks. For many candidates that are
+            large.
 
     Raises:
         TypeError: An argument is of the wrong type; at `open`, that the objective cannot be sent.

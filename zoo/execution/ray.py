@@ -71,8 +71,9 @@ class Ray(Pooled):
             bits of sums may depend on it.
         replicated: Whether actors run the method themselves, so that only values travel: for candidates
             that are larger than the method is slow.
-        sharded: Whether actors keep the candidates, of methods that can be put in shards ("cbo"), so that
-            hardly more than one of them travels each way. For many candidates that are large.
+        sharded: Whether actors keep the candidates, of methods that can be put in shards ("cbo"). In a
+            step as much as a few of them travels for each of at most 16 blocks. For many candidates that are
+            large.
         address: Cluster to join, "host:port" as `ray start --head` prints it or "auto" for the one of this
             machine; "local" to start one all the same where RAY_ADDRESS is set.
         runtime_env: What workers run in, as `ray.init` takes it.

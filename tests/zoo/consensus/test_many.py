@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.consensus import many
+from zoo.consensus import choices, many, noise
 from zoo.core.device import to_numpy
 
 
@@ -201,6 +201,6 @@ def test_random_numbers_drawn_ahead_take_the_memory_that_is_said(method: str, le
     assert noise._KEPT + choices._KEPT <= 202e6
     noise.clear_cache()
     choices.clear_cache()
-    run(method, lambda x: (x * x).sum(1), np.ones(20), seeds=range(4), budget=1200)
+    many.run(method, lambda x: (x * x).sum(1), np.ones(20), seeds=range(4), budget=1200)
     kept = noise._local.size + choices._local.size
     assert least * 1024 <= kept / 4 <= most * 1024
