@@ -242,11 +242,15 @@ class Particles(Candidates):
 
     def rows(self, start: int, stop: int) -> Array:
         count, parts = int(self.offsets.shape[1]), []
-        if len(self.anchor) == 1:
-            if self._is_near and self.bounds is None:
-                points: Array = self.offsets[0, start:stop] + self._near
+        points: Array
+        if self._is_near and self.bounds is None:  # the usual cases in fewer calls
+            if len(self.anchor) == 1:
+                points = self.offsets[0, start:stop] + self._near
                 return points
-            return place(self.like, self.bounds, self._near, self.offsets[0, start:stop])
+            if start < stop and start % count == stop % count == 0:
+                these = slice(start // count, stop // count)
+                points = self.offsets[these] + self._near[these, None]
+                return points.reshape(-1, self.dim)
         while start < stop:
             swarm, first = divmod(start, count)
             whole = (stop - start) // count if first == 0 else 0
