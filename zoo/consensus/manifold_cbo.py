@@ -12,7 +12,17 @@ import numpy as np
 from zoo.consensus import noise
 from zoo.consensus.dynamics import NOISES
 from zoo.consensus.manifolds import Manifold, Sphere, Stiefel
-from zoo.consensus.points import Swarm, column, energies_of, finished, gibbs_mean, rows_of, swarm_of, told
+from zoo.consensus.points import (
+    Swarm,
+    check_on_set,
+    column,
+    energies_of,
+    finished,
+    gibbs_mean,
+    rows_of,
+    swarm_of,
+    told,
+)
 from zoo.consensus.single import check_from_zero
 from zoo.consensus.swarm import begin, scatter, spread_of
 from zoo.core.bounds import Bounds
@@ -24,6 +34,7 @@ from zoo.core.validation import check_choice, check_count, check_positive
 
 MANIFOLDS = ("sphere", "stiefel")
 STARTS = ("normal", "uniform")
+_LARGEST = 1e150
 _FAR = 1e9  # radii from which directions are those of normal numbers, whatever x0 is
 
 
@@ -155,11 +166,12 @@ class ManifoldCBO:
     ) -> ManifoldState:
         """Return the first state; see `zoo.core.types.Optimizer.init`.
 
-        Points that are known are particles, from the points of the manifold nearest to them on.
+        Points that are known are particles.
 
         Raises:
             ValueError: There are bounds; `x0` is no vector, is 0 where no radius is given, or is no matrix of
-                `num_columns` columns; or `scale` is not above 0.
+                `num_columns` columns; the radius is below 1e-150 or above 1e150; a point that is known is off
+                the manifold; or `scale` is not above 0.
         """
         return self.init_many(x0, keys=(key,), bounds=bounds, scale=scale, budget=budget, known=known)
 
@@ -184,11 +196,31 @@ class ManifoldCBO:
         surface = self._surface(radius)
         if frame.x0 not in surface:
             frame = replace(frame, x0=surface.nearest(frame.x0))
+        if known is not None:
+            self._check_known(surface, radius, frame.wide.asarray(known.points))
         law = frame
         if self.start == "uniform":
             law = replace(frame, scale=np.full(frame.dim, _FAR * radius))
         offsets = scatter(law, self.num_particles, "normal", known)
         return ManifoldState(swarm_of(frame, surface.nearest(frame.x0 + offsets)), radius)
+
+    def check_known(self, x0: Array, points: Array) -> None:
+        """Refuse points off the manifold, as a start at x0 makes it.
+
+        Raises:
+            ValueError: One is off.
+        """
+        frame = begin(x0, (), None, 1.0, None)
+        radius = self._radius(to_numpy(frame.x0))
+        self._check_known(self._surface(radius), radius, frame.wide.asarray(points))
+
+    def _check_known(self, surface: Manifold, radius: float, points: Array) -> None:
+        xp = array_module(points)
+        gap = points - surface.nearest(points)
+        where = f"with |x| = {radius:.6g}" if self.manifold == "sphere" else "with orthonormal columns"
+        remedy = "Move it there and let it be evaluated, with None as its value"
+        remedy += ", or give another `radius`." if self.manifold == "sphere" else "."
+        check_on_set(xp.amax(abs(gap), -1) / radius, where, remedy)
 
     def _radius(self, x0: np.ndarray[Any, Any]) -> float:
         if self.manifold == "stiefel":
@@ -199,9 +231,16 @@ class ManifoldCBO:
                     f"{len(x0)} entries."
                 )
             return 1.0
-        radius = float(np.linalg.norm(x0)) if self.radius is None else float(self.radius)
-        if not radius > 0:
+        with np.errstate(over="ignore"):
+            radius = float(np.linalg.norm(x0)) if self.radius is None else float(self.radius)
+        if radius == 0:
             raise ValueError("`x0` must not be 0 where its length is the radius. Give `radius`.")
+        if not 1 / _LARGEST < radius < _LARGEST:  # its square would be 0 or infinite
+            name = "radius" if self.radius is not None else "x0"
+            raise ValueError(
+                f"`{name}` must make a sphere of a radius from {1 / _LARGEST:g} to {_LARGEST:g}, got "
+                f"{radius:.3g}. Choose another unit."
+            )
         return radius
 
     def _surface(self, radius: float) -> Manifold:

@@ -81,7 +81,8 @@ class Sphere(Manifold):
         return squares * x / (-2 * self.radius**2)
 
     def __contains__(self, x: Array) -> bool:
-        return abs(float((to_numpy(x) ** 2).sum()) / self.radius**2 - 1) < 1e-14 * len(x)
+        with np.errstate(over="ignore"):
+            return abs(float((to_numpy(x) ** 2).sum()) / self.radius**2 - 1) < 1e-14 * len(x)
 
 
 class Stiefel(Manifold):

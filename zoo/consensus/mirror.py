@@ -11,7 +11,16 @@ import numpy as np
 
 from zoo.consensus import dynamics, noise
 from zoo.consensus.mirror_maps import Ball, Box, ElasticNet, Hyperplane, Mirror, Nonnegative, Simplex
-from zoo.consensus.points import Swarm, energies_of, finished, gibbs_mean, rows_of, swarm_of, told
+from zoo.consensus.points import (
+    Swarm,
+    check_on_set,
+    energies_of,
+    finished,
+    gibbs_mean,
+    rows_of,
+    swarm_of,
+    told,
+)
 from zoo.consensus.single import check_from_zero
 from zoo.consensus.swarm import Frame, begin, place, scatter, spread_of
 from zoo.core.bounds import Bounds
@@ -23,6 +32,12 @@ from zoo.core.validation import check_choice, check_count, check_number, check_p
 
 MIRRORS = ("box", "simplex", "nonnegative", "ball", "elastic-net", "hyperplane")
 _SIZES = {"total": ("simplex", "hyperplane"), "radius": ("ball",), "threshold": ("elastic-net",)}
+_SETS = {
+    "simplex": "with x >= 0 whose sum is {0:.6g}",
+    "nonnegative": "with x >= 0",
+    "ball": "with |x| <= {0:.6g}",
+    "hyperplane": "whose sum is {0:.6g}",
+}
 _REACH = 1e4  # units of scale from the consensus point, which no particle goes beyond in the dual space
 
 
@@ -172,7 +187,8 @@ class MirrorCBO:
 
         Raises:
             ValueError: There are bounds and the map takes none; `x0` is no vector, or its sum is not above 0
-                where that is the total of a simplex; or `scale` is not above 0.
+                where that is the total of a simplex; a point that is known is off the set; or `scale` is not
+                above 0.
         """
         return self.init_many(x0, keys=(key,), bounds=bounds, scale=scale, budget=budget, known=known)
 
@@ -195,6 +211,8 @@ class MirrorCBO:
         frame = begin(x0, keys, bounds, scale, budget)
         size = self._size(to_numpy(frame.x0))
         mirror = self._map(frame, size)
+        if known is not None:
+            self._check_known(mirror, size, frame.wide.asarray(known.points))
         offsets = scatter(frame, self.num_particles, "normal")
         if self.mirror == "box":
             dual = mirror.to_dual(mirror.inner(frame.x0 + offsets))
@@ -207,6 +225,23 @@ class MirrorCBO:
             front = mirror.to_dual(mirror.inner(best))
             dual = xp.stack([xp.concatenate([front, rows[: count - len(front)]]) for rows in dual])
         return MirrorState(swarm_of(frame, mirror.to_primal(dual)), dual, size)
+
+    def check_known(self, x0: Array, points: Array) -> None:
+        """Refuse points off the set that candidates keep to, as a start at x0 makes it.
+
+        Raises:
+            ValueError: One is off.
+        """
+        frame = begin(x0, (), None, 1.0, None)
+        size = self._size(to_numpy(frame.x0))
+        self._check_known(self._map(frame, size), size, frame.wide.asarray(points))
+
+    def _check_known(self, mirror: Mirror, size: float, points: Array) -> None:
+        if self.keeps_to_set:
+            remedy = "Move it there and let it be evaluated, with None as its value"
+            given = [name for name, mirrors in _SIZES.items() if self.mirror in mirrors]
+            remedy += f", or give another `{given[0]}`." if given else "."
+            check_on_set(mirror.away(points), _SETS[self.mirror].format(size), remedy)
 
     @property
     def _is_primal(self) -> bool:

@@ -34,6 +34,10 @@ class Mirror(Protocol):
         """Return points to begin at: those given, but for coordinates that are all but at an end."""
         return x + 0
 
+    def away(self, x: Array) -> Array:
+        """Return how far points are off the set, as a share of its size or theirs, shape (...)."""
+        return x.sum(-1) * 0
+
 
 class Simplex(Mirror):
     """All x >= 0 whose sum is `total`, by phi = total times the negative entropy of x / total.
@@ -62,6 +66,10 @@ class Simplex(Mirror):
         share = self.total / x.shape[-1]
         return array_module(x).where(x < _ZERO[0] * share, _ZERO[1] * share, x)
 
+    def away(self, x: Array) -> Array:
+        xp = array_module(x)
+        return xp.maximum(abs(x.sum(-1) - self.total), -xp.amin(x, -1)) / self.total
+
 
 class Nonnegative(Mirror):
     """All x > 0, by phi = sum unit^2 (u log u - u) with u = x / unit: x = unit exp(y / unit).
@@ -84,6 +92,11 @@ class Nonnegative(Mirror):
 
     def inner(self, x: Array) -> Array:
         return array_module(x).where(x < _ZERO[0] * self.unit, _ZERO[1] * self.unit, x)
+
+    def away(self, x: Array) -> Array:
+        xp = array_module(x)
+        size = xp.amax(abs(x), -1)
+        return (-xp.amin(x, -1)).clip(0) / (size + (size == 0))
 
 
 class Box(Mirror):
@@ -171,6 +184,9 @@ class Ball(Mirror):
     def to_dual(self, x: Array) -> Array:
         return x + 0
 
+    def away(self, x: Array) -> Array:
+        return (array_module(x).sqrt((x * x).sum(-1)) / self.radius - 1).clip(0)
+
 
 class ElasticNet(Mirror):
     """All x, most of them sparse, by phi = |x|^2 / 2 + threshold sum |x|: soft thresholding.
@@ -208,3 +224,7 @@ class Hyperplane(Mirror):
 
     def to_dual(self, x: Array) -> Array:
         return x + 0
+
+    def away(self, x: Array) -> Array:
+        size = abs(x).sum(-1) + abs(self.total)
+        return abs(x.sum(-1) - self.total) / (size + (size == 0))

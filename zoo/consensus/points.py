@@ -14,12 +14,14 @@ import numpy as np
 from zoo.consensus import weights
 from zoo.consensus.swarm import Frame, Particles, spread_of
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array, array_module
+from zoo.core.device import Array, array_module, to_numpy
 from zoo.core.state import state
 from zoo.core.types import Evaluations
 from zoo.methods.population import CHECK_EVERY, beside
 
 Matrix = np.ndarray[Any, Any]
+
+_ROUNDED = 1e-6  # how far off a set, relatively, points may be for having been written in single precision
 
 
 @state
@@ -106,6 +108,23 @@ def told(
     """Return the swarms after a step that took them to `points`."""
     num = len(evaluations) // len(sample_size)
     return Swarm(swarm.frame, swarm.step + 1, swarm.nfev + num, points, consensus, sample_size)
+
+
+def check_on_set(away: Array, where: str, remedy: str) -> None:
+    """Refuse points known that are off the set, where no particle goes: their values would not be allowed.
+
+    Args:
+        away: Distance of each from the set, as a share of the size of the point or of the set, shape (n,).
+        where: The set.
+        remedy: What to do.
+
+    Raises:
+        ValueError: One is further away than by rounding.
+    """
+    away = np.asarray(to_numpy(away), np.float64)
+    if not (away <= _ROUNDED).all():
+        row = int((~(away <= _ROUNDED)).argmax())
+        raise ValueError(f"`known` must hold points {where}, got one in row {row} that is not. {remedy}")
 
 
 def column(numbers: Matrix, like: Array) -> Array:

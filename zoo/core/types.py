@@ -273,7 +273,8 @@ class Optimizer(Protocol[S]):
     constraints together, may be another mixture in every step. One that looks for several minima has a
     method `minima(state)` that returns them, shape (k, dim), the best one first, and their values. One whose
     candidates keep to a set other than the box, a sphere say, tells by `keeps_to_set = True` that nobody is
-    to add others to them.
+    to add others to them, and by a method `check_known(x0, points)`, which raises ValueError, which points
+    are not to be evaluated before it begins.
     """
 
     @property

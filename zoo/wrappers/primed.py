@@ -88,6 +88,11 @@ class Primed:
         budget: int | None = None,
         known: Known | None = None,
     ) -> PrimedState:
+        points = self.points if known is None else np.concatenate([known.points, self.points])
+        if hasattr(self.optimizer, "check_known"):
+            # Before any is evaluated, and from wherever the method may come to start.
+            for start in points if self.from_best else [x0]:
+                self.optimizer.check_known(Like.of(x0).asarray(start), points)
         return PrimedState(
             x0=x0 + 0,
             key=key,

@@ -216,10 +216,44 @@ def test_a_uniform_start_covers_the_surface(name: str) -> None:
 
 
 def test_known_points_are_particles() -> None:
-    known = Known(np.array([[0.0, 2.0], [3.0, 0.0]]), np.array([2.0, 1.0]))
+    known = Known(np.array([[0.0, 1.0], [1.0 + 1e-7, 0.0]]), np.array([2.0, 1.0]))
     points = ManifoldCBO().init(np.array([0.6, 0.8]), key=Key(0), known=known).swarm.points[0]
     assert points[:2].tolist() == [[1.0, 0.0], [0.0, 1.0]]
     np.testing.assert_allclose(points[2], [0.6, 0.8], rtol=1e-15)
+
+
+@pytest.mark.parametrize("value", [None, [0.1]])
+def test_known_points_off_the_surface_are_refused(value: Any) -> None:
+    import zoo
+
+    def fun(x: Any) -> float:
+        raise AssertionError("nothing is to be evaluated")
+
+    def minimize(known: Any, x0: Any = None, **options: Any) -> None:
+        values = None if value is None else value * len(known)
+        zoo.minimize(fun, x0, method="cbo-manifold", known=(known, values), budget=9, rng=0, options=options)
+
+    with pytest.raises(ValueError, match=r"`known` must hold points with \|x\| = 1, got one in row 0"):
+        minimize([[3.0, 0.0, 4.0]], [1.0, 0.0, 0.0])
+    with pytest.raises(ValueError, match=r"with \|x\| = 5, got one in row 1"):
+        minimize([[3.0, 0.0, 4.0], [1.0, 0.0, 0.0]])
+    with pytest.raises(ValueError, match="with orthonormal columns, got one in row 1"):
+        minimize([[1.0, 0, 0, 1], [1.0, 0, 0, 1.1]], [1.0, 0, 0, 1], manifold="stiefel", num_columns=2)
+
+
+def test_starts_far_out() -> None:
+    x0 = np.full(3, 1e160)
+    with pytest.raises(
+        ValueError, match="`x0` must make a sphere of a radius from 1e-150 to 1e\\+150, got inf"
+    ):
+        ManifoldCBO().init(x0, key=Key(0))
+    for radius in (1e-200, 1e200):
+        with pytest.raises(ValueError, match="`radius` must make a sphere of a radius from"):
+            ManifoldCBO(radius=radius).init(np.ones(3), key=Key(0))
+    for method in (ManifoldCBO(radius=2.0), ManifoldCBO(radius=2.0, start="uniform")):
+        state = method.init(x0, key=Key(0))
+        np.testing.assert_allclose(method.recommend(state), 2 / math.sqrt(3), rtol=1e-15)
+        assert off(Sphere(2.0), state.swarm.points) < 1e-14
 
 
 def test_swarms_are_the_same_together_and_alone() -> None:

@@ -286,6 +286,41 @@ def test_known_points_are_particles() -> None:
     np.testing.assert_allclose(few.swarm.points[0], [[0.1, 0.9]], rtol=1e-12)
 
 
+ON_SETS = {
+    "simplex": ([[1.0, 0.0], [0.3, 0.7 + 1e-8]], [[0.0, 0.0], [1.5, -0.5]]),
+    "nonnegative": ([[0.0, 0.0], [9e9, 1.0]], [[1.0, -1e-3], [-1.0, -1.0]]),
+    "ball": ([[0.0, 0.0], [0.6, 0.8]], [[0.61, 0.81], [-9.0, 0.0]]),
+    "hyperplane": ([[0.0, 1.0], [1e9 + 1, -1e9]], [[0.0, 0.0], [1.0, 1e-3]]),
+}
+
+
+@pytest.mark.parametrize("name", ON_SETS)
+@pytest.mark.parametrize("value", [None, 0.1])
+def test_known_points_off_the_set_are_refused(name: str, value: Any) -> None:
+    import zoo
+
+    sizes = {"ball": {"radius": 1.0}, "nonnegative": {}}
+    options = {"mirror": name, **sizes.get(name, {"total": 1.0})}
+    seen = []
+
+    def fun(x: Any) -> float:
+        seen.append(x)
+        return float((x**2).sum())
+
+    def minimize(*known: Any) -> Any:
+        return zoo.minimize(
+            fun, [0.5, 0.5], method="cbo-mirror", known=(known, [value] * len(known)), budget=30, rng=0,
+            options=options,
+        )  # fmt: skip
+
+    good, bad = ON_SETS[name]
+    for point in bad:
+        with pytest.raises(ValueError, match=r"`known` must hold points .*, got one in row 1 that"):
+            minimize(good[0], point)
+    assert not seen
+    assert minimize(*good).nfev > 0
+
+
 def test_swarms_are_the_same_together_and_alone() -> None:
     method, x0 = MirrorCBO(mirror="simplex", num_particles=7), np.array([0.2, 0.3, 0.5])
     together = run(method, lambda x: x[:, 0] - x[:, 1] ** 2, x0, 12, keys=3)

@@ -68,3 +68,23 @@ def test_rows_are_inside_and_another_number_of_values_is_refused():
     assert row[0, 0].astype(np.float64) >= 0.1
     with pytest.raises(ValueError, match="the 1 values asked for, got 2"):
         method.tell(state, Evaluations([1.0, 2.0]))
+
+
+def test_methods_are_asked_about_points_before_any_is_evaluated():
+    asked = []
+
+    class Choosy(CMAES):
+        def check_known(self, x0, points):
+            asked.append((x0.tolist(), points.tolist()))
+            if points.min() < -1:
+                raise ValueError("`known` must be right")
+
+    x0, known = np.array([5.0, 5.0]), Known(np.array([[7.0, 7.0]]), np.array([1.0]))
+    Primed(Choosy(), POINTS).init(x0, key=Key(0), known=known)
+    both = [[7.0, 7.0], *POINTS.tolist()]
+    assert asked == [([5.0, 5.0], both)]
+    asked.clear()
+    Primed(Choosy(), POINTS, from_best=True).init(x0, key=Key(0), known=known)
+    assert asked == [(start, both) for start in both], "any of them may be the best"
+    with pytest.raises(ValueError, match="must be right"):
+        Primed(Choosy(), -2 * POINTS).init(x0, key=Key(0))
