@@ -24,6 +24,7 @@ Matrix = np.ndarray[Any, Any]
 
 _LARGEST = 1e90  # value or violation; sums of products of such are numbers yet
 _MOST = 1e60  # by which a violation is multiplied at most
+_OUTLIER = 30.0  # widths of the middle half from the median, beyond which a constraint does not count
 _REACH = 1e4  # units of scale from the consensus point, which no particle goes beyond
 
 
@@ -76,7 +77,8 @@ class PenaltyCBO:
         beta_j   <-  penalty_growth beta_j        else,
 
     so that a penalty grows until its constraint is kept to within a tolerance, and the tolerance falls from
-    then on. Sizes are the deviations of the g_j over the first particles.
+    then on. Sizes are the deviations of the g_j over those first particles where g_j is within 30 times its
+    middle half's width of the median: far out, constraints may be of any size.
 
     Boundaries run along no axes, and neither does isotropic noise: anisotropic noise, greedy memory and
     explorers along the axes, as in `cbo`, come to rest where a boundary slopes.
@@ -229,7 +231,7 @@ class PenaltyCBO:
         for swarm in range(m):
             valid = np.isfinite(energies[swarm])
             if valid.any():
-                sizes[swarm] = _size(constraints[swarm][valid])
+                sizes[swarm] = [_size(column) for column in _without_outliers(constraints[swarm][valid])]
                 deviations[swarm] = _size(energies[swarm][valid])
         multipliers = np.minimum(self.penalty * deviations / sizes, _MOST)
         return Penalties(multipliers, sizes, np.ones((m, k)))
@@ -290,6 +292,22 @@ class PenaltyCBO:
         if state.penalties is not None:
             found["penalties"] = state.penalties.multipliers[0].copy()
         return found
+
+
+def _without_outliers(numbers: Matrix) -> list[Matrix]:
+    """Return each column without what is far from its median, by the width of its middle half.
+
+    Where half of a column is one number, it is the median distance from there of the others that counts.
+    """
+    found = []
+    for column in numbers.T:
+        low, middle, high = np.quantile(column, (0.25, 0.5, 0.75))
+        away = abs(column - middle)
+        width = high - low
+        if not width > 1e-12 * abs(middle):
+            width = np.median(away[away > 0]) if away.any() else 0.0
+        found.append(column[away <= _OUTLIER * width])
+    return found
 
 
 def _size(numbers: Matrix) -> Matrix:

@@ -109,6 +109,22 @@ def test_penalties_and_tolerances_follow_the_rule() -> None:
     assert grown > 50
 
 
+@pytest.mark.parametrize("large", [1e4, 1e10, 1e300])
+def test_a_few_large_violations_at_the_start_switch_no_constraint_off(large: float) -> None:
+    calls = [0]
+
+    def fun(x: Any) -> tuple[Any, Any]:
+        values, constraints = plane(x)
+        if not calls[0]:
+            constraints[3::40] = large
+        calls[0] += 1
+        return values, constraints
+
+    method = PenaltyCBO()
+    found = method.recommend_many(run(method, fun, np.full(3, 2.0), 120))
+    assert (abs(plane(found)[1]) < 0.01).all()
+
+
 def test_the_first_penalty_is_of_the_size_of_the_values() -> None:
     def scaled(x: Any) -> tuple[Any, Any]:
         values, constraints = plane(x)
