@@ -150,12 +150,12 @@ class CBO:
     `cbo-curvature` (`zoo.consensus.curvature.CurvatureCBO`) measures the axes first.
 
     Failed evaluations have weight 0. Where all have failed the consensus point stays; as long as nothing has
-    a value, x0 stands in for it. At a wall coordinates are clipped. No particle is ever further than 10,000
-    times `scale` from the consensus point, whatever the noise. At alpha = inf only the order of values
-    counts. Memories keep lucky values; where values are noisy `ConsensusHopping` does better by far. Without
-    memory, with `elitist=False` and a finite alpha, the consensus point is a mean: `noise=True` then
-    evaluates again only after steps whose effective sample size is below 4. Options can be combined; the few
-    that cannot are refused.
+    a value, x0 stands in for it. At a wall coordinates are clipped. No particle ever moves further than
+    10,000 times `scale` from the consensus point, whatever the noise; in a box it may begin further away. At
+    alpha = inf only the order of values counts. Memories keep lucky values; where values are noisy
+    `ConsensusHopping` does better by far. Without memory, with `elitist=False` and a finite alpha, the
+    consensus point is a mean: `noise=True` then evaluates again only after steps whose effective sample size
+    is below 4. Options can be combined; the few that cannot are refused.
 
     Args:
         num_particles: Particles of a swarm, N.
@@ -179,8 +179,8 @@ class CBO:
         epoch: Steps of an epoch, for cooling and `reduction`.
         reduction: mu, at least 0 and below 1: after an epoch N <- ceil(N (1 - mu + mu V / V')), not more than
             before, V the variance of the particles now and V' at the beginning of the epoch (Fornasier et al.
-            2021). Those of the highest numbers go, which were numbered by chance. One swarm only; 0 for
-            never.
+            2021). Those of the highest numbers go, which were numbered by chance, but for the one that
+            remembers the best point. One swarm only; 0 for never.
         noise: "anisotropic", each coordinate by its own distance (Carrillo et al. 2021), or "isotropic", all
             by that of the particle, sigma |x - c| (Pinnau et al. 2017).
         integrator: "euler-maruyama", or "exponential", exact as long as c stays where it is; for anisotropic
@@ -843,6 +843,15 @@ class CBO:
         now = _variance(state.members.offsets)
         count = schedules.reduced(state.count, state.variance, now, self.reduction, self.batch_size or 1)
         members = state.members.cut(0, count)
+        best = int(state.members.remembered[0].argmin()) if self.memory != "none" else 0
+        if best >= count:  # takes the place of the last one that stays
+            members = changed(
+                members,
+                offsets=_with_last(members.offsets, state.members.offsets, best),
+                memory=_with_last(members.memory, state.members.memory, best),
+                remembered=_with_last(members.remembered, state.members.remembered, best),
+                energies=_with_last(members.energies, state.members.energies, best),
+            )
         variance = now if count == state.count else _variance(members.offsets)
         return changed(state, count=count, members=members, variance=variance)
 
@@ -952,6 +961,11 @@ def _rows(offsets: Array, rows: Matrix) -> Array:
 
     index = torch.from_numpy(rows).to(offsets.device)
     return offsets[torch.arange(len(rows), device=offsets.device)[:, None], index]
+
+
+def _with_last(kept: Array, source: Array, index: int) -> Array:
+    """Return arrays of shape (1, k, ...) with another particle as the last one."""
+    return array_module(kept).concatenate([kept[:, :-1], source[:, index : index + 1]], 1)
 
 
 def _variance(offsets: Array) -> float:

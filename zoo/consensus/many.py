@@ -240,6 +240,7 @@ class _Search:
         start = experiment.start if known is None else self.like.asarray(known.best)
         self.x_best = array_module(start).stack([start] * count)
         self.is_valued = np.full(count, known is not None)
+        self.is_found = np.zeros(count, bool)  # whether an evaluation of its own had a value
         self.consensus = self.x_best + 0
         self.message = [""] * count
 
@@ -270,8 +271,14 @@ class _Search:
             self.nfev.copy(),
             self.steps.copy(),
             self.consensus + 0,
-            tuple(self.message),
+            tuple(self._messages()),
         )
+
+    def _messages(self) -> list[str]:
+        """Return why runs have ended, as `zoo.minimize` says it."""
+        nothing = "; no evaluation had a value"
+        ends = zip(self.message, self.is_found, strict=True)
+        return [end if valued or not end else end + nothing for end, valued in ends]
 
     def _close(self) -> Candidates:
         """End those runs that are at their end, and return what the others want evaluated."""
@@ -333,7 +340,8 @@ class _Search:
             row = int(swarms[i]) * wanted + int(index[i])
             self.x_best[int(runs[i])] = candidates.rows(row, row + 1)[0]
             self.fun_best[runs[i]] = lowest[i]
-        self.is_valued[runs] |= np.isfinite(values).any(1)
+        self.is_found[runs] |= np.isfinite(values).any(1)
+        self.is_valued |= self.is_found
         self.state = self.method.tell(self.state, evaluations)
         self.nfev[runs] += wanted
         self.steps[runs] += 1
@@ -359,6 +367,7 @@ class _Search:
             swarm, run = int(swarms[i]), int(runs[i])
             value = float(Evaluations(self._evaluated(points[swarm : swarm + 1] + 0)).values[0])
             self.nfev[run] += 1
+            self.is_found[run] |= math.isfinite(value)
             if value < self.fun_best[run] or not self.is_valued[run]:
                 self.x_best[run] = points[swarm]
             if value < self.fun_best[run]:

@@ -710,6 +710,21 @@ def test_narrow_swarms_lose_particles(options: dict[str, Any]) -> None:
     assert state.members.offsets.shape[1] == state.count == method.diagnostics(state)["particles"]
 
 
+@pytest.mark.parametrize("memory", ["greedy", "local"])
+def test_who_remembers_the_best_point_stays(memory: str) -> None:
+    method = CBO(num_particles=100, reduction=0.5, epoch=10, memory=memory)
+    state, reductions = begun(method, 20, 2.2), 0
+    for _ in range(150):
+        before = state.count
+        state = run(method, state, rastrigin, 1)
+        reductions += state.count < before
+        best = state.members.remembered[0].argmin()
+        assert state.members.remembered[0, best] == state.best_value[0]
+        there = state.anchor[0] + state.members.memory[0, best]
+        assert there == pytest.approx(state.best[0], abs=1e-12)
+    assert reductions >= 2
+
+
 def test_diagnostics() -> None:
     method = CBO()
     state = run(method, begun(method), bowl, 1)

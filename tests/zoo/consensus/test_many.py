@@ -204,3 +204,16 @@ def test_random_numbers_drawn_ahead_take_the_memory_that_is_said(method: str, le
     many.run(method, lambda x: (x * x).sum(1), np.ones(20), seeds=range(4), budget=1200)
     kept = noise._local.size + choices._local.size
     assert least * 1024 <= kept / 4 <= most * 1024
+
+
+@pytest.mark.parametrize("known", [None, (np.ones((1, 3)), [2.0])])
+@pytest.mark.parametrize(("method", "options"), [("cbo", {}), ("cbo", {"elitist": False}), ("ch", {})])
+def test_runs_without_a_value_say_so_as_a_single_one_does(method: str, options: Any, known: Any) -> None:
+    def nothing(x: Any) -> Any:
+        return np.where(x[:, 0] < 1e9, np.nan, 1.0)
+
+    given = {"budget": 130, "options": options, "known": known}
+    runs = many.run(method, nothing, np.zeros(3), seeds=range(2), **given)
+    alone = zoo.minimize(nothing, np.zeros(3), method=method, rng=1, vectorized=True, **given)
+    assert runs.message[1] == alone.message
+    assert alone.message.endswith("; no evaluation had a value")
