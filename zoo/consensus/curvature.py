@@ -20,6 +20,7 @@ Matrix = np.ndarray[Any, Any]
 
 _AFFORDABLE = 0.25  # of the evaluations that are left, at most, for one measurement
 _ALIGNED = 0.1  # correlation of curvature along two axes, up to which they count as axes of the function
+_ALIKE = 10.0  # ratio of scales up to which variables are taken to be measured in one unit
 _ROUNDING = 1e-6  # of the largest curvature, below which a curvature says nothing
 
 
@@ -173,9 +174,15 @@ class CurvatureCBO:
     the rotation. At the bottom of a valley it may say nothing, since all curvatures may be equal there;
     hence the point at random. In a bent valley the frame follows.
 
+    Scales that differ by less than a factor of 10, those of a box that is not quite a cube say, are replaced
+    by their geometric mean: else a rotation of x would be none of z.
+
     It takes a smooth f without noise, and differences of values count: unlike for `CBO`, the search is not
     the same for an increasing function of f. Measurements that would take more than a quarter of what is
     left of the budget are not made. Candidates are mirrored into the box.
+
+    The gain on rotated functions is lost where x is in single precision, whose differences are too coarse;
+    where f is a small difference from a number 1e7 times as large; and where the minimum is next to a wall.
 
     Args:
         num_particles: Particles of the swarm.
@@ -263,7 +270,7 @@ class CurvatureCBO:
             ValueError: `x0` is no vector, or `scale` is not above 0.
         """
         plain = self.inner.init(x0, key=key, bounds=bounds, scale=scale).frame  # checks them
-        start, spread = np.array(to_numpy(plain.x0)), np.array(plain.scale)
+        start, spread = np.array(to_numpy(plain.x0)), _unit(np.array(plain.scale))
         if known is not None:
             known = Known((known.points - start) / spread, known.values)
         blank = Like(plain.like.kind, "float64", plain.like.device).asarray(np.zeros(len(start)))
@@ -403,6 +410,13 @@ class CurvatureCBO:
         """Return what `CBO` does, how often curvature was measured, and how often the axes were turned."""
         found = self.inner.diagnostics(state.swarm)
         return {**found, "measurements": state.measurements, "turns": state.turns}
+
+
+def _unit(scale: Matrix) -> Matrix:
+    """Return scales of one length if they are about equal, so that turns of z are turns of x."""
+    if scale.max() > _ALIKE * scale.min():
+        return scale
+    return np.full(len(scale), float(np.exp(np.log(scale).mean())))
 
 
 def _turned(swarm: CBOState, rotation: Matrix) -> CBOState:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import zoo
 from zoo.consensus.curvature import CurvatureCBO, Stencil, are_axes, hessian, stencil_size
 from zoo.core.bounds import Bounds
 from zoo.core.device import Like, to_numpy
@@ -233,3 +234,24 @@ def test_diagnostics_count_measurements_and_turns() -> None:
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CurvatureCBO(**options)
+
+
+def test_a_rotation_is_undone_where_the_box_is_not_quite_a_cube() -> None:
+    turn, _ = np.linalg.qr(np.random.default_rng(5).standard_normal((10, 10)))
+
+    def fun(x: Any) -> Any:
+        y = (x - 0.3) @ turn
+        return (y**2 + 10 * (1 - np.cos(2 * np.pi * y))).sum(1)
+
+    bounds = [(-5, 5)] * 5 + [(-4, 4)] * 5
+    for seed in range(3):
+        found = zoo.minimize(
+            fun, bounds=bounds, method="cbo-curvature", budget=5000, rng=seed, vectorized=True
+        )
+        assert found.fun < 0.5
+
+
+def test_units_that_differ_are_kept() -> None:
+    for scale, kept in (([1.0, 9.0], [3.0, 3.0]), ([1.0, 1e3], [1.0, 1e3])):
+        state = CurvatureCBO().init(np.zeros(2), key=Key(0), scale=scale)
+        np.testing.assert_allclose(state.scale, kept)
