@@ -29,6 +29,7 @@ Matrix = np.ndarray[Any, Any]
 S = TypeVar("S")
 
 STARTS = ("normal", "uniform")
+_LARGEST_HALF = 65504.0
 
 
 @state
@@ -267,11 +268,15 @@ class Particles(Candidates):
 
 
 def place(like: Like, bounds: Bounds | None, anchor: Array, offsets: Array) -> Array:
-    """Return the points anchor + offsets as the user's kind of array, inside the box."""
+    """Return the points anchor + offsets as the user's kind of array, inside the box.
+
+    Half precision ends at 65504, which widths of samples soon reach: there points are clipped.
+    """
     if like.dtype == "float32" and offsets.dtype.itemsize == 4:
         x = offsets + like.asarray(anchor)
     else:
-        x = like.asarray(anchor + offsets)
+        x = anchor + offsets
+        x = like.asarray(x.clip(-_LARGEST_HALF, _LARGEST_HALF) if like.dtype == "float16" else x)
     if bounds is not None:
         xp = array_module(x)
         lower, upper = bounds.sides(x)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import zoo
 from zoo.consensus import swarm
 from zoo.consensus.cbo import CBO
 from zoo.consensus.hopping import ConsensusHopping
@@ -121,3 +122,18 @@ def test_selected_swarms_go_on_as_before(method: Any, start: Any) -> None:
     some = swarm.select(before, chosen)
     assert digest(some) == digest(go(method.init_many(start, keys=(keys[4], keys[1])), 3))
     assert digest(go(some, 4)) == digest(swarm.select(go(before, 4), chosen))
+
+
+@pytest.mark.parametrize("method", ["cbo", "cbo-textbook", "ch"])
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_points_of_half_precision_are_finite(method: str, kind: str) -> None:
+    x0 = Like(kind, "float16").asarray(np.full(3, 2.0))
+    largest = []
+
+    def fun(x: Any) -> Any:
+        largest.append(float(abs(x).max()))
+        return (to_numpy(x).astype(np.float64) ** 2).sum(1)
+
+    result = zoo.minimize(fun, x0, method=method, budget=400, rng=0, vectorized=True, scale=3e4)
+    assert max(largest) == 65504
+    assert np.isfinite(to_numpy(result.x)).all()
