@@ -149,7 +149,8 @@ def run(
     a run, 610 KB with the explorers of `cbo`, and about 200 MB at most in all.
 
     Args:
-        method: One that holds many swarms: "cbo", "cbo-textbook" or "ch".
+        method: One that holds many swarms: "cbo", "cbo-textbook", "ch", "cbo-manifold", "cbo-mirror" or
+            "cbo-penalty".
         fun: Takes points of shape (k, dim), those of several runs together, and returns shape (k,). NaN and
             infinities are failed evaluations.
         x0: Where all start; see `zoo.minimize` for this and the next ones.
@@ -219,8 +220,8 @@ class _Search:
         self.method: Any = find(experiment.method).build(dict(experiment.options))
         if not hasattr(self.method, "init_many"):
             raise ValueError(
-                f"`method` must hold many swarms, as 'cbo', 'cbo-textbook' and 'ch' do, got "
-                f"{experiment.method!r}."
+                "`method` must hold many swarms, as 'cbo', 'cbo-textbook', 'ch', 'cbo-manifold', "
+                f"'cbo-mirror' and 'cbo-penalty' do, got {experiment.method!r}."
             )
         self.like, count, known = Like.of(experiment.start), len(keys), experiment.known
         assert experiment.budget is not None
@@ -384,8 +385,11 @@ class _Search:
         """Write down where the consensus points of some runs that are open are."""
         if not len(runs):
             return
-        frame = self.state.frame
-        points = place(frame.like, frame.bounds, self.state.anchor, frame.work.asarray(self.state.anchor * 0))
+        if hasattr(self.state, "anchor"):
+            frame, anchor = self.state.frame, self.state.anchor
+            points = place(frame.like, frame.bounds, anchor, frame.work.asarray(anchor * 0))
+        else:  # on surfaces and behind maps the consensus point is what is recommended
+            points = self.method.recommend_many(self.state)
         wanted = set(runs.tolist())
         for swarm, run in enumerate(self.here.tolist()):
             if run in wanted:

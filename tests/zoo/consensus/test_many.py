@@ -43,6 +43,13 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("cbo-textbook", {"noise": "isotropic", "sigma": 1.0, "elitist": False}, {"fun": failing}),
     ("ch", {"num_particles": 30}, {"scale": 0.5}),
     ("ch", {"num_particles": 10, "decay": 0.2}, {"budget": 1000}),
+    ("cbo-manifold", {}, {"budget": 5000}),
+    ("cbo-manifold", {"noise": "anisotropic", "start": "uniform"}, {"fun": failing}),
+    ("cbo-mirror", {}, {"bounds": [(-3, 3)] * 3}),
+    ("cbo-mirror", {"mirror": "simplex"}, {"fun": failing}),
+    ("cbo-mirror", {"mirror": "elastic-net"}, {}),
+    ("cbo-penalty", {}, {"budget": 5000}),
+    ("cbo-penalty", {"alpha": 3.0}, {"bounds": [(-3, 3)] * 3, "fun": failing}),
 ]
 
 
@@ -68,6 +75,22 @@ def test_each_run_is_what_it_is_alone(
     method: str, options: dict[str, Any], given: dict[str, Any], start: str
 ) -> None:
     check(method, options, STARTS[start], [5, 0, 3], **given)
+
+
+def test_swarms_on_surfaces_and_behind_maps_tell_their_consensus() -> None:
+    for method, options, x0 in (
+        ("cbo-manifold", {}, [1.0, 0.0]),
+        ("cbo-mirror", {"mirror": "simplex"}, [0.4, 0.6]),
+    ):
+        seen = []
+        runs = many.run(
+            method, lambda x: x[:, 1] - x[:, 0], x0, seeds=range(9), scale=1.0, budget=5000, options=options,
+            callback=seen.append,
+        )  # fmt: skip
+        best = [0.5**0.5, -(0.5**0.5)] if method == "cbo-manifold" else [1.0, 0.0]
+        assert runs.success(best, 0.01, of="consensus").rate == 1
+        assert len(set(runs.nit.tolist())) > 1, "they stop on their own"
+        assert seen[0].consensus.shape == (9, 2)
 
 
 @pytest.mark.parametrize("start", ["numpy, float64", "torch, float32"])
