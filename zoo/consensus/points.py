@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.consensus import weights
-from zoo.consensus.swarm import Frame, Particles, spread_of
+from zoo.consensus.swarm import Frame, Particles
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, array_module, to_numpy
 from zoo.core.state import state
@@ -139,6 +139,9 @@ def finished(swarm: Swarm, tolx: float) -> str | None:
         return f"the budget of {budget} evaluations is used up"
     if swarm.step % CHECK_EVERY or not swarm.step or tolx == 0 or not swarm.sample_size.all():
         return None
-    if (spread_of(swarm.points, swarm.consensus) <= tolx * swarm.frame.scale.min()).all():
-        return f"tolx: all particles are within {tolx} of the scale from the consensus point"
+    away = abs(swarm.points - swarm.consensus[:, None])
+    widest = np.asarray(to_numpy(array_module(away).amax(away, 1)))
+    rounding = 4 * swarm.frame.like.epsilon * np.abs(to_numpy(swarm.consensus))
+    if (widest <= np.maximum(tolx * swarm.frame.scale, rounding)).all():
+        return f"tolx: all particles are within {tolx} of the scale of the consensus, or within rounding"
     return None

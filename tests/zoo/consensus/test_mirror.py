@@ -286,6 +286,29 @@ def test_known_points_are_particles() -> None:
     np.testing.assert_allclose(few.swarm.points[0], [[0.1, 0.9]], rtol=1e-12)
 
 
+def test_stops_once_the_furthest_coordinate_is_close() -> None:
+    method, dim = MirrorCBO(num_particles=100, tolx=1e-3), 50
+    scale = np.linspace(0.5, 2, dim)
+    state = method.init(np.ones(dim), key=Key(0), scale=scale)
+    while not (message := method.finished(state)):
+        widest = abs(state.swarm.points - state.swarm.consensus[:, None]).max((0, 1))
+        assert state.swarm.step % 10 or not state.swarm.step or (widest > 1e-3 * scale).any()
+        state = method.tell(state, Evaluations((method.ask(state).rows(0, 100) ** 2).sum(1)))
+    assert message.startswith("tolx: all particles are within 0.001")
+    assert (abs(state.swarm.points - state.swarm.consensus[:, None]).max((0, 1)) <= 1e-3 * scale).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_stops_where_numbers_end(dtype: Any) -> None:
+    method = MirrorCBO()
+    target = np.array([1e6, -1e6, 1e6], dtype)
+    state = method.init(target + 1, key=Key(0), budget=10_000)
+    while not (message := method.finished(state)):
+        rows = method.ask(state).rows(0, 20)
+        state = method.tell(state, Evaluations(((rows - target) ** 2).sum(1)))
+    assert message.startswith("tolx"), message
+
+
 ON_SETS = {
     "simplex": ([[1.0, 0.0], [0.3, 0.7 + 1e-8]], [[0.0, 0.0], [1.5, -0.5]]),
     "nonnegative": ([[0.0, 0.0], [9e9, 1.0]], [[1.0, -1e-3], [-1.0, -1.0]]),
