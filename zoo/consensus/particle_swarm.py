@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from math import inf
@@ -99,10 +100,11 @@ class ConsensusPSO:
 
     Note:
         What keeps the swarm together, of a coordinate with r = m / (m + (1 - m) dt) and both noises added up:
-        drift dt^2 < 2 (2 m + (1 - m) dt) without noise, and with it sigma sqrt(dt) / (1 - m) below about
-        1.57 - 0.7 r, where the product of the random matrices of a step ceases to contract (found by
-        simulation; at m = 0 it is the limit of consensus-based optimization). Settings beyond are refused.
-        With isotropic noise the limit depends on the number of variables, and is looked at in `init`.
+        drift dt^2 < 2 (2 m + (1 - m) dt) without noise, and with it sigma sqrt(dt) / (1 - m) below 1.5 - 0.7
+        r, and, as weak drifts bear less, below where the product of the random matrices of a step ceases to
+        contract, which is simulated. At m = 0 this is the limit of consensus-based optimization. Settings
+        beyond are refused. With isotropic noise the limit depends on the number of variables, and is looked
+        at in `init`.
 
     Source: S. Grassi and L. Pareschi, From particle swarm optimization to consensus based optimization:
     stochastic modeling and mean-field limit, 2021, https://arxiv.org/abs/2012.05613; S. Grassi, H. Huang,
@@ -151,7 +153,11 @@ class ConsensusPSO:
             )
         if self.noise == "anisotropic":
             total = math.hypot(self.sigma, self.memory_sigma if self.memory else 0.0)
-            most = (dynamics.LARGEST_NOISE - 0.7 * m / (m + (1 - m) * dt)) * (1 - m) / math.sqrt(dt)
+            r, unit = m / (m + (1 - m) * dt), (1 - m) / math.sqrt(dt)
+            # Below the second of these, by the same simulation without any drift, no setting flies apart.
+            most, surely = ((dynamics.LARGEST_NOISE - 0.7 * r) * unit, 1.5 * (1 - r * r) ** 0.6 * unit)
+            if surely < total <= most:
+                most = min(most, max(surely, _largest_noise(m, dt, pull)))
             if total > most:
                 raise ValueError(
                     f"`sigma` must be at most {most:.3g} at this `inertia` and `dt`, got {total:.3g}, that "
@@ -183,8 +189,9 @@ class ConsensusPSO:
         swarm = single.start(
             x0, key, bounds, scale, budget, known, self.num_particles, self.start, float(self.alpha)
         )
-        if self.noise == "isotropic" and self.sigma:
-            u = self.sigma * math.sqrt(self.dt) / (1 - self.inertia)
+        total = math.hypot(self.sigma, self.memory_sigma if self.memory else 0.0)
+        if self.noise == "isotropic" and total:
+            u = total * math.sqrt(self.dt) / (1 - self.inertia)
             a = self.drift * self.dt / (1 - self.inertia)
             guard.check_distance(a, u, swarm.frame.dim, self.allow_divergence)
         memory = swarm.offsets if self.memory else swarm.offsets[:, :0]
@@ -246,3 +253,31 @@ class ConsensusPSO:
         """Return the temperature, the effective sample size, the spread of the particles, and their speed."""
         speed = float((state.velocity * state.velocity).mean()) ** 0.5
         return {**single.report(state.swarm), "speed": speed}
+
+
+@functools.lru_cache(maxsize=64)
+def _largest_noise(inertia: float, dt: float, pull: float) -> float:
+    """Return the strength of noise up to which a coordinate contracts, with a margin of a twentieth."""
+    unit, low, high = (1 - inertia) / math.sqrt(dt), 0.0, 4.0
+    for _ in range(8):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _growth(inertia, dt, pull, middle * unit) > 0 else (middle, high)
+    return 0.95 * low * unit
+
+
+def _growth(inertia: float, dt: float, pull: float, sigma: float) -> float:
+    """Return the mean growth, in a step, of the logarithm of a coordinate and its velocity."""
+    mass = inertia + (1 - inertia) * dt
+    # Velocities are remembered for mass / (mass - inertia) steps.
+    count, steps = 200, int(min(4000, max(500, 20 * mass / (mass - inertia + 1e-9))))
+    settling = steps // 5
+    xi = np.random.default_rng(0).standard_normal((steps, count))
+    x, way, grown = np.ones(count), np.zeros(count), 0.0  # `way` is dt times the velocity
+    for step in range(steps):
+        way = (inertia * way - dt * dt * pull * x + sigma * dt**1.5 * x * xi[step]) / mass
+        x = x + way
+        size = np.hypot(x, way) + 1e-300
+        x, way = x / size, way / size
+        if step >= settling:
+            grown += float(np.log(size).mean())
+    return grown / (steps - settling)

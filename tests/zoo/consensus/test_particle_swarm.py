@@ -127,10 +127,15 @@ def test_what_would_fly_apart_is_refused() -> None:
         {"memory_sigma": 4.0},
         {"inertia": 0.9, "sigma": 0.8},
         {"sigma": 0.0, "drift": 100.0},
+        {"inertia": 0.2, "dt": 0.01, "sigma": 6.6},
+        {"inertia": 0.2, "dt": 0.01, "sigma": 6.6, "memory": False},
+        {"inertia": 0.5, "dt": 0.1, "drift": 0.01, "sigma": 1.35, "memory": False},
     ):
         with pytest.raises(ValueError, match="`allow_divergence=True`"):
             ConsensusPSO(**options)
         ConsensusPSO(**options, allow_divergence=True)
+    with pytest.raises(ValueError, match="fly apart"):
+        ConsensusPSO(noise="isotropic", sigma=0.1, memory_sigma=50.0).init(np.zeros(20), key=Key(0))
     isotropic = ConsensusPSO(noise="isotropic", sigma=0.5)
     isotropic.init(X0, key=Key(0))
     with pytest.raises(ValueError, match="in 60 variables"):
