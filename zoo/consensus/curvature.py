@@ -333,7 +333,10 @@ class CurvatureCBO:
 
     def _points(self, state: CurvatureCBOState) -> Array:
         """Return where the particles are, in the box, shape (num_particles, dim), float64."""
-        z = state.swarm.anchor + state.swarm.members.offsets[0]
+        return self._placed(state, state.swarm.anchor + state.swarm.members.offsets[0])
+
+    def _placed(self, state: CurvatureCBOState, z: Array) -> Array:
+        """Return points in the coordinates of x, in the box, shape (n, dim), float64."""
         wide = Like.of(z)
         points = z @ wide.asarray(state.axes.T * state.scale) + wide.asarray(state.x0)
         return points if state.bounds is None else state.bounds.map(points)
@@ -399,6 +402,10 @@ class CurvatureCBO:
     def recommend(self, state: CurvatureCBOState) -> Array:
         """Return the best point so far, or x0 before there is any."""
         return state.best + 0
+
+    def consensus(self, state: CurvatureCBOState) -> Array:
+        """Return the consensus point of the swarm in the coordinates of x."""
+        return state.like.asarray(self._placed(state, state.swarm.anchor)[0])
 
     def finished(self, state: CurvatureCBOState) -> str | None:
         """Return which stopping rule holds, or None."""

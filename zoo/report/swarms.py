@@ -33,8 +33,8 @@ class SwarmFilm(Watcher):
     """Records where the particles of a run are at every step, and where they agree to go.
 
     Give it as `callback`, or call `record` in a loop of your own. It takes any method with two variables: the
-    particles are the points that it asks for, the consensus point is what its state calls `anchor`, or else
-    what it recommends.
+    particles are the points that it asks for, the consensus point is what its `consensus(state)` returns, if
+    it has that, or what its state calls `anchor`, or else what it recommends.
 
     Attributes:
         particles: Points asked for, one array of shape (n, 2) for each state; where none are, those before.
@@ -64,10 +64,14 @@ class SwarmFilm(Watcher):
         candidates = method.ask(state)
         if candidates.dim != 2:
             raise ValueError(f"`state` must be one of two variables, got {candidates.dim}.")
-        anchor = getattr(getattr(state, "swarm", state), "anchor", None)
+        if hasattr(method, "consensus"):
+            point = method.consensus(state)
+        else:
+            anchor = getattr(getattr(state, "swarm", state), "anchor", None)
+            point = method.recommend(state) if anchor is None else anchor[0]
         asked = len(candidates) or not self.particles
         self.particles.append(_plain(candidates.rows(0, len(candidates))) if asked else self.particles[-1])
-        self.consensus.append(_plain(method.recommend(state) if anchor is None else anchor[0]))
+        self.consensus.append(_plain(point))
 
     def begin(self, run: Beginning) -> None:
         """Take down where the run begins."""
@@ -105,7 +109,8 @@ def draw_contour(
     grid = np.stack(np.meshgrid(*sides), -1)
     objective = as_objective(fun, vectorized=vectorized)
     values = np.asarray(objective(grid.reshape(-1, 2), key=Key(0)), np.float64).reshape(grid.shape[:2])
-    levels = np.unique(np.quantile(values[np.isfinite(values)], np.linspace(0, 1, _LEVELS + 1)))
+    finite = values[np.isfinite(values)]
+    levels = np.unique(np.quantile(finite, np.linspace(0, 1, _LEVELS + 1))) if len(finite) else finite
     if len(levels) > 2:
         # By rank: every band between two levels covers as much of the box as any other.
         ranks = np.interp(values, levels, np.linspace(0, 1, len(levels)))

@@ -44,6 +44,21 @@ def test_any_method_is(method: str) -> None:
     assert np.isfinite(film.consensus).all()
 
 
+def test_the_consensus_point_of_a_turned_swarm_is_among_its_particles() -> None:
+    film = SwarmFilm()
+    zoo.minimize(
+        canyon, [8.0, 8.0], method="cbo-curvature", budget=600, rng=0, scale=0.5, vectorized=True,
+        callback=film,
+    )  # fmt: skip
+    assert film.consensus[0].tolist() == [8.0, 8.0]
+    turned = [(points, point) for points, point in zip(film.particles, film.consensus, strict=True)
+              if len(points) == 20][2:]  # fmt: skip
+    assert len(turned) > 20
+    for points, point in turned:
+        assert (point >= points.min(0) - 0.5).all()
+        assert (point <= points.max(0) + 0.5).all()
+
+
 def test_other_numbers_of_variables_are_refused() -> None:
     method = zoo.list_methods()["ch"].build()
     with pytest.raises(ValueError, match="`state` must be one of two variables, got 3"):
@@ -68,11 +83,14 @@ def test_the_still(film: SwarmFilm) -> None:
     assert axes.get_xlim() == (0, 1)
 
 
-def test_a_contour_of_a_constant_or_of_one_point_at_a_time() -> None:
+def test_a_contour_of_a_constant_of_nothing_or_of_one_point_at_a_time() -> None:
     from matplotlib.figure import Figure
 
     figure = Figure()
-    flat, single = figure.subplots(1, 2)
+    flat, single, failed = figure.subplots(1, 3)
+    draw_contour(failed, lambda x: np.nan, ((0, 1), (0, 2)))
+    assert not failed.collections
+    assert failed.get_ylim() == (0, 2)
     draw_contour(flat, lambda x: 1.0, ((0, 1), (0, 1)))
     assert not flat.collections
     draw_contour(single, lambda x: float(x[0] - x[1] if x[0] < 0.5 else np.nan), ((0, 1), (0, 1)))
