@@ -16,6 +16,7 @@ from zoo.core.state import state
 from zoo.core.types import Evaluations, Known
 from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
 
+_STRONGEST = 100.0  # growth of mean squares in a step, of which the exponential is taken
 INTEGRATORS = ("exact", "euler-maruyama")
 
 
@@ -147,6 +148,12 @@ class FrozenCBO:
             raise ValueError(
                 "`dt` must be finite unless `sigma` is 0 and `integrator` is 'exact', got inf: there is no "
                 "law that the particles would settle to."
+            )
+        growth = self.sigma**2 - 2 * self.drift
+        if self.integrator == "exact" and growth > 0 and growth * self.dt > _STRONGEST:
+            raise ValueError(
+                f"(`sigma`^2 - 2 `drift`) * dt must be at most {_STRONGEST:g}, got {growth * self.dt:.3g}: "
+                "distances would be no numbers. Take a smaller `sigma` or `dt`."
             )
         if self.integrator == "euler-maruyama" and not self.allow_divergence:
             guard.check_drift(self.drift * self.dt, "euler-maruyama", False)

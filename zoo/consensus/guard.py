@@ -11,33 +11,35 @@ from zoo.core.errors import ZooWarning
 
 WIDEST = 10.0  # units of `scale`; above it clouds of particles that truncated noise keeps apart are refused
 
-_REMEDY = "Take a smaller `sigma` or `dt`, or say `allow_divergence=True`."
+
+def _remedy(what: str, allow: bool | None) -> str:
+    return f"Take {what}." if allow is None else f"Take {what}, or say `allow_divergence=True`."
 
 
-def check_drift(a: float, integrator: str, allow: bool, own: float = 0.0) -> None:
+def check_drift(a: float, integrator: str, allow: bool | None, own: float = 0.0) -> None:
     """Refuse a drift that overshoots the consensus point by more than it came from.
 
     Args:
         a: drift * dt.
         integrator: Of the scheme.
-        allow: Whether it is allowed.
+        allow: Whether it is allowed; None where there is no such option.
         own: memory_drift * dt, which is added where a particle's own best point is at the consensus point.
     """
     if integrator == "euler-maruyama" and a + own >= 2 and not allow:
         sum_, names = ("(`drift` + `memory_drift`)", "drifts") if own else ("`drift`", "`drift`")
         raise ValueError(
             f"{sum_} * dt must be below 2, got {a + own:.3g}: particles would overshoot further each step. "
-            f"Take a smaller {names} or `dt`, or say `allow_divergence=True`."
+            + _remedy(f"a smaller {names} or `dt`", allow)
         )
 
 
-def check_coordinates(u: float, allow: bool, stacklevel: int = 4) -> None:
+def check_coordinates(u: float, allow: bool | None, stacklevel: int = 4) -> None:
     """Judge the noise of a coordinate, sigma sqrt(dt), in the Euler-Maruyama scheme."""
     u = round(u, 12)  # 15 * sqrt(.01) is not above 1.5
     if u > dynamics.LARGEST_NOISE and not allow:
         raise ValueError(
             f"`sigma` * sqrt(dt) must be at most {dynamics.LARGEST_NOISE}, got {u:.3g}: the swarm may fly "
-            f"apart. {_REMEDY}"
+            "apart. " + _remedy("a smaller `sigma` or `dt`", allow)
         )
     if u > dynamics.LARGE_NOISE:
         warnings.warn(
@@ -48,7 +50,7 @@ def check_coordinates(u: float, allow: bool, stacklevel: int = 4) -> None:
         )
 
 
-def check_distance(a: float, u: float, dim: int, allow: bool, stacklevel: int = 3) -> None:
+def check_distance(a: float, u: float, dim: int, allow: bool | None, stacklevel: int = 3) -> None:
     """Judge isotropic noise, which is the stronger the more coordinates there are."""
     rate = _rate(a, u, dim)
     if rate < -1e-3:
@@ -57,7 +59,7 @@ def check_distance(a: float, u: float, dim: int, allow: bool, stacklevel: int = 
     if rate > 0 and not allow:
         raise ValueError(
             f"{what} makes the swarm fly apart: distances grow by a factor of {math.exp(rate):.3g} a step. "
-            f"Take `noise='anisotropic'`, a smaller `sigma` or `dt`, or say `allow_divergence=True`."
+            + _remedy("`noise='anisotropic'` or a smaller `sigma` or `dt`", allow)
         )
     warnings.warn(
         f"{what} hardly lets the swarm contract, or not at all: distances change by a factor of "
@@ -67,7 +69,9 @@ def check_distance(a: float, u: float, dim: int, allow: bool, stacklevel: int = 
     )
 
 
-def check_cloud(a: float, width: float, rate: float, scale: float, allow: bool, stacklevel: int = 3) -> None:
+def check_cloud(
+    a: float, width: float, rate: float, scale: float, allow: bool | None, stacklevel: int = 3
+) -> None:
     """Judge truncated noise, with which particles that cannot come together stay a cloud.
 
     Far from the consensus point it is u T xi, whatever the distance: with the drift, a cloud of standard

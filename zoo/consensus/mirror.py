@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.consensus import dynamics, noise
+from zoo.consensus import dynamics, guard, noise
 from zoo.consensus.mirror_maps import Ball, Box, ElasticNet, Hyperplane, Mirror, Nonnegative, Simplex
 from zoo.consensus.points import (
     Swarm,
@@ -154,13 +154,11 @@ class MirrorCBO:
         check_choice("noise", self.noise, dynamics.NOISES)
         if self.distance is not None:
             check_choice("distance", self.distance, ("primal", "dual"))
-        if self.drift * self.dt >= 2:
-            raise ValueError(
-                f"`drift` * dt must be below 2, got {self.drift * self.dt:.3g}: particles would jump over "
-                "the consensus point, further away each time. Take a smaller `dt`."
-            )
+        guard.check_drift(self.drift * self.dt, "euler-maruyama", None)
         if self.sigma is not None:
             check_from_zero("sigma", self.sigma)
+            if self.noise == "anisotropic":
+                guard.check_coordinates(self.sigma * math.sqrt(self.dt), None)
 
     @property
     def keeps_to_set(self) -> bool:
@@ -209,6 +207,8 @@ class MirrorCBO:
                 "Take 'box', or give `constraints`."
             )
         frame = begin(x0, keys, bounds, scale, budget)
+        if self.noise == "isotropic" and self.sigma is not None:
+            guard.check_distance(self.drift * self.dt, self.sigma * math.sqrt(self.dt), frame.dim, None)
         size = self._size(to_numpy(frame.x0))
         mirror = self._map(frame, size)
         if known is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.consensus import dynamics, noise
+from zoo.consensus import dynamics, guard, noise
 from zoo.consensus.points import Swarm, asked, energies_of, finished, gibbs_mean, rows_of, swarm_of, told
 from zoo.consensus.single import check_from_zero
 from zoo.consensus.swarm import begin, place, scatter, spread_of
@@ -153,11 +153,9 @@ class PenaltyCBO:
         check_choice("noise", self.noise, dynamics.NOISES)
         if self.sigma is not None:
             check_from_zero("sigma", self.sigma)
-        if self.drift * self.dt >= 2:
-            raise ValueError(
-                f"`drift` * dt must be below 2, got {self.drift * self.dt:.3g}: particles would jump over "
-                "the consensus point, further away each time. Take a smaller `dt`."
-            )
+        guard.check_drift(self.drift * self.dt, "euler-maruyama", None)
+        if self.noise == "anisotropic" and self.sigma is not None:
+            guard.check_coordinates(self.sigma * math.sqrt(self.dt), None)
 
     def init(
         self,
@@ -188,6 +186,8 @@ class PenaltyCBO:
     ) -> PenaltyState:
         """Return the first state of as many swarms as there are keys; each goes its own way."""
         frame = begin(x0, keys, bounds, scale, budget)
+        if self.noise == "isotropic" and self.sigma is not None:
+            guard.check_distance(self.drift * self.dt, self._noise(frame.dim), frame.dim, None)
         points = scatter(frame, self.num_particles, "normal", known) + frame.x0
         return PenaltyState(swarm_of(frame, points if bounds is None else bounds.map(points, "clip")))
 

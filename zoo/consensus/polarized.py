@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.consensus import dynamics, noise, weights
+from zoo.consensus import dynamics, guard, noise, weights
 from zoo.consensus.swarm import STARTS, Frame, begin, place, scatter
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, array_module, to_numpy
@@ -210,12 +210,8 @@ class PolarizedCBO:
         check_probability("explorers", self.explorers)
         check_positive("explorer_scale", self.explorer_scale)
         check_choice("start", self.start, STARTS)
-        u = self.sigma * math.sqrt(self.dt)
-        if u > dynamics.LARGEST_NOISE:
-            raise ValueError(
-                f"`sigma` * sqrt(dt) must be at most {dynamics.LARGEST_NOISE}, got {u:.3g}: the swarm may "
-                "fly apart. Take a smaller `sigma` or `dt`."
-            )
+        guard.check_drift(self.drift * self.dt, self.integrator, None)
+        guard.check_coordinates(self.sigma * math.sqrt(self.dt), None)
 
     def init(
         self,
@@ -233,6 +229,9 @@ class PolarizedCBO:
             ValueError: `x0` is no vector, or `scale` is not above 0.
         """
         frame = begin(x0, (key,), bounds, scale, budget)
+        if self.noise == "isotropic" and self.memory == "none" and self.integrator == "euler-maruyama":
+            u = self.sigma * math.sqrt(self.dt)
+            guard.check_distance(self.drift * self.dt, u, frame.dim, None)
         size = self.num_particles
         if size is None:
             size = _MOST if budget is None else max(4, min(_MOST, budget // 40))

@@ -197,3 +197,8 @@ def test_solves_a_rotated_function_of_many_valleys() -> None:
 def test_refuses(options: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         FrozenCBO(**options)
+
+
+def test_noise_without_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="distances would be no numbers"):
+        FrozenCBO(sigma=30.0, dt=1.0)

@@ -438,3 +438,10 @@ def test_no_model_takes_candidates_off_the_simplex() -> None:
     assert result.maxcv == 0
     np.testing.assert_allclose(result.x, [0.5, 0.25, 0.25], atol=0.05)
     assert not MirrorCBO().keeps_to_set
+
+
+def test_noise_with_which_swarms_fly_apart_is_refused() -> None:
+    with pytest.raises(ValueError, match="fly apart"):
+        MirrorCBO(sigma=2.5)
+    with pytest.raises(ValueError, match="in 20 variables makes the swarm fly apart"):
+        MirrorCBO(sigma=1.5, noise="isotropic").init(np.zeros(20), key=Key(0))

@@ -311,3 +311,10 @@ def test_failures_count_for_nothing_and_a_failed_beginning_is_begun_again():
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         ParetoCBO(**options)
+
+
+def test_noise_with_which_swarms_fly_apart_is_refused() -> None:
+    with pytest.raises(ValueError, match="`drift` \\* dt must be below 2, got 10"):
+        ParetoCBO(drift=1000.0)
+    with pytest.raises(ValueError, match="in 20 variables makes the swarm fly apart"):
+        ParetoCBO(noise="isotropic", sigma=8.0, memory="none").init(np.zeros(20), key=Key(0))

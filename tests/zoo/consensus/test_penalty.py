@@ -13,6 +13,7 @@ import zoo
 from zoo.consensus import penalty
 from zoo.consensus.penalty import PenaltyCBO, PenaltyState
 from zoo.core.bounds import Bounds
+from zoo.core.errors import ZooWarning
 from zoo.core.rng import Key
 from zoo.core.state import digest
 from zoo.core.types import Evaluations
@@ -290,3 +291,13 @@ def test_points_to_begin_with_and_noise() -> None:
     for result, within in ((exact, 0.1), (found, 0.3)):
         assert result.maxcv == 0
         assert abs(result.fun - 3) < within
+
+
+def test_noise_with_which_swarms_fly_apart_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"fly apart\. Take a smaller `sigma` or `dt`\.$"):
+        PenaltyCBO(sigma=2.5, noise="anisotropic")
+    with pytest.warns(ZooWarning, match="contract slowly"):
+        PenaltyCBO(sigma=2.0, noise="anisotropic")
+    PenaltyCBO(sigma=2.2).init(np.zeros(1), key=Key(0))
+    with pytest.raises(ValueError, match="in 20 variables makes the swarm fly apart"):
+        PenaltyCBO(sigma=2.2).init(np.zeros(20), key=Key(0))

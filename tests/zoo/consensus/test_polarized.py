@@ -14,6 +14,7 @@ from tests.commands import commands
 from zoo.consensus.cbo import CBO
 from zoo.consensus.polarized import PolarizedCBO, consensus_points, valleys
 from zoo.core.bounds import Bounds
+from zoo.core.errors import ZooWarning
 from zoo.core.rng import Key
 from zoo.core.types import Evaluations
 from zoo.report import write_report
@@ -356,3 +357,14 @@ def test_the_command_line_lists_them(tmp_path, monkeypatch, capfd):
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         PolarizedCBO(**options)
+
+
+def test_noise_with_which_swarms_fly_apart_is_refused():
+    with pytest.raises(ValueError, match="`drift` \\* dt must be below 2, got 5"):
+        PolarizedCBO(drift=500.0)
+    with pytest.warns(ZooWarning, match="contract slowly"):
+        PolarizedCBO(sigma=14.9)
+    free = {**PAPER, "noise": "isotropic"}
+    with pytest.raises(ValueError, match="in 20 variables makes the swarm fly apart"):
+        PolarizedCBO(**free).init(np.zeros(20), key=Key(0))
+    PolarizedCBO(**{**free, "memory": "greedy"}).init(np.zeros(20), key=Key(0))  # memories stay
