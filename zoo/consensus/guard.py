@@ -26,10 +26,12 @@ def check_drift(a: float, integrator: str, allow: bool | None, own: float = 0.0)
         own: memory_drift * dt, which is added where a particle's own best point is at the consensus point.
     """
     if integrator == "euler-maruyama" and a + own >= 2 and not allow:
-        sum_, names = ("(`drift` + `memory_drift`)", "drifts") if own else ("`drift`", "`drift`")
+        sum_, remedy = "`drift`", "a smaller `drift` or `dt`"
+        if own:
+            sum_, remedy = "(`drift` + `memory_drift`)", "smaller drifts or a smaller `dt`"
         raise ValueError(
             f"{sum_} * dt must be below 2, got {a + own:.3g}: particles would overshoot further each step. "
-            + _remedy(f"a smaller {names} or `dt`", allow)
+            + _remedy(remedy, allow)
         )
 
 
