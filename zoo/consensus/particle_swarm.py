@@ -271,7 +271,7 @@ def _growth(inertia: float, dt: float, pull: float, sigma: float) -> float:
     # Velocities are remembered for mass / (mass - inertia) steps.
     count, steps = 200, int(min(4000, max(500, 20 * mass / (mass - inertia + 1e-9))))
     settling = steps // 5
-    xi = np.random.default_rng(0).standard_normal((steps, count))
+    xi = Key(0).fold("growth").normal(0, steps, count)
     x, way, grown = np.ones(count), np.zeros(count), 0.0  # `way` is dt times the velocity
     for step in range(steps):
         way = (inertia * way - dt * dt * pull * x + sigma * dt**1.5 * x * xi[step]) / mass
