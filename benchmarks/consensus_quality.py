@@ -87,7 +87,7 @@ def swarms(method, fun, at, budget, runs, scale=3.0, at_once=25):
             x = candidates.rows(0, len(candidates))
             state = method.tell(state, Evaluations(fun(x - at)))
         points.append(state.anchor)
-        values.append(state.best_value)
+        values.append(state.best_value if method.elitist else fun(state.anchor - at))
     return np.concatenate(points), np.concatenate(values)
 
 
