@@ -233,8 +233,3 @@ def _draw(
         law = key.fold("noise", "steps", number)
         law.fill_normal(out[index], first, mean=moments[0], std=moments[1])
     return out
-
-
-def signs(keys: Sequence[Key], purpose: str, step: int, count: int, dim: int) -> np.ndarray[Any, Any]:
-    """Return uniform numbers of numpy for each swarm, shape (m, count, dim), for choices of coordinates."""
-    return np.stack([key.fold(purpose, step).coarse(0, count, dim) for key in keys])

@@ -39,7 +39,7 @@ def TextbookCBO(  # noqa: N802 - it stands for a class of methods, and is used l
         alpha  <-  min(alpha_rate alpha, max_alpha)
 
     The default noise, sigma sqrt(dt) = 1.14, is near the strongest with which swarms come together in a
-    reasonable time, and what difficult functions need: 80 % of 300 runs found the minimum of Rastrigin's
+    reasonable time, and what difficult functions need: 81 % of 600 runs found the minimum of Rastrigin's
     function of 20 variables, shifted, in 60,000 evaluations. `CBO` needs a fifth of that. With fewer
     than 1000 evaluations per variable, or to follow the gradient, take a smaller `sigma`, from 1 to 5.
     The papers have 50 to 200 particles, and recommend the consensus point: `elitist=False`.
