@@ -291,9 +291,10 @@ def test_started_and_shut_down_by_the_executor(tmp_path):
         with executor.open(as_objective(lambda x: float(x[0]) + helper(x))):
             assert dict(os.environ) == variables
             executor.evaluate(candidates, Key(0), 0)
-            os.kill(executor.pids()[0], signal.SIGKILL)
+            killed = executor.pids()[0]
+            os.kill(killed, signal.SIGKILL)
             print(executor.evaluate(candidates, Key(0), 0).values.tolist())
-            while len(executor.pids()) < 2:
+            while killed in executor.pids() or len(executor.pids()) < 2:
                 executor.evaluate(candidates, Key(0), 0)
             print(*executor.pids())
             print(*{os.getpriority(os.PRIO_PROCESS, pid) for pid in executor.pids()})
