@@ -26,6 +26,7 @@ ROWS = (
     "zoo.execution",
     "zoo.run",
     "zoo.problems",
+    "zoo.nn",
     "zoo.arguments",
     "zoo.told",
     "zoo.experiment",

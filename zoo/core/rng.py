@@ -693,3 +693,36 @@ def _keyed_torch(key: Key) -> Iterator[None]:
         if devices:
             torch.cuda.manual_seed_all(key.fold("cuda").seed(63))
         yield
+
+
+def generator_states() -> tuple[Any, ...]:
+    """Return where the global generators are, of numpy, Python, and torch on the CPU and all CUDA devices.
+
+    Those of modules that are not loaded are left out.
+    """
+    python, torch = sys.modules.get("random"), sys.modules.get("torch")
+    numpy_state = np.random.get_state(legacy=True)
+    devices = range(torch.cuda.device_count()) if torch else ()
+    return (
+        numpy_state,
+        python.getstate() if python else None,
+        torch.get_rng_state() if torch else None,
+        [torch.cuda.get_rng_state(device) for device in devices] if torch else [],
+    )
+
+
+def set_generators(states: tuple[Any, ...]) -> None:
+    """Put the global generators to where `generator_states` found them."""
+    numpy_state, python_state, torch_state, devices = states
+    now: Any = np.random.get_state(legacy=True)
+    if now[2:] != numpy_state[2:] or not np.array_equal(now[1], numpy_state[1]):
+        np.random.set_state(numpy_state)
+    python, torch = sys.modules.get("random"), sys.modules.get("torch")
+    if python_state is not None and python and python.getstate() != python_state:
+        python.setstate(python_state)
+    if torch_state is None or torch is None:
+        return
+    if not torch.equal(torch.get_rng_state(), torch_state):
+        torch.set_rng_state(torch_state)
+    for device, there in enumerate(devices):
+        torch.cuda.set_rng_state(there, device)

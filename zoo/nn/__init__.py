@@ -1,0 +1,1 @@
+"""Networks trained from forward passes alone."""

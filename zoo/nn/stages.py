@@ -1,0 +1,111 @@
+"""Networks as an ordered list of stages, so that a change to one needs only those behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """A branch added to a shortcut: branch(x) + shortcut(x).
+
+    Args:
+        branch: Modules of the branch, in their order.
+        shortcut: What x passes on the other way; nothing by default.
+
+    Example:
+        >>> block = Residual([nn.Linear(2, 2, bias=False), nn.ReLU()])
+        >>> block(torch.zeros(1, 2)).tolist()
+        [[0.0, 0.0]]
+
+    References:
+        He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2016.
+        https://arxiv.org/abs/1512.03385
+    """
+
+    def __init__(self, branch: Sequence[nn.Module], shortcut: nn.Module | None = None) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*branch)
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.branch(x) + self.shortcut(x)
+
+
+class Stages:
+    """A network as modules that are called one after the other.
+
+    Args:
+        model: The network: an `nn.Sequential`, nested or not, or any module if its stages are given.
+        modules: Its stages in their order; those within an `nn.Sequential` count one by one.
+
+    Attributes:
+        model: The network.
+        modules: Its stages.
+
+    Raises:
+        TypeError: `model` is no `nn.Sequential`, and no stages are given.
+        ValueError: A parameter of the model is in none of the stages, or in two of them.
+
+    Example:
+        >>> stages = Stages(nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(4, 3), nn.ReLU())))
+        >>> [type(module).__name__ for module in stages.modules]
+        ['Flatten', 'Linear', 'ReLU']
+    """
+
+    def __init__(self, model: nn.Module, modules: Sequence[nn.Module] | None = None) -> None:
+        if modules is None:
+            if not isinstance(model, nn.Sequential):
+                raise TypeError(
+                    "`model` must be an nn.Sequential, or come with its `modules`, "
+                    f"got {type(model).__name__}."
+                )
+            modules = list(model)
+        self.model, self.modules = model, tuple(_flattened(modules))
+        self._check_parameters()
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def check(self, inputs: Tensor) -> None:
+        """Raise ValueError if the stages in a row do not return what the model returns, bit for bit.
+
+        Both are called as they are, in training or evaluation mode; call it under `isolated`.
+        """
+        with torch.no_grad():
+            whole, through = self.model(inputs), inputs
+            for module in self.modules:
+                through = module(through)
+        if whole.shape != through.shape or not torch.equal(whole, through):
+            raise ValueError(
+                "`modules` must be the model's stages in their order, all of what its `forward` does: one "
+                f"after the other they return {_described(through)}, and the model {_described(whole)}. "
+                "Put what `forward` does between them into modules of their own."
+            )
+
+    def _check_parameters(self) -> None:
+        where: dict[int, int] = {}
+        for number, module in enumerate(self.modules):
+            for name, parameter in module.named_parameters():
+                if where.setdefault(id(parameter), number) != number:
+                    raise ValueError(
+                        f"`modules` must not share parameters, got {name!r} in stages {where[id(parameter)]} "
+                        f"and {number}: a change to it would not be one to a single stage."
+                    )
+        for name, parameter in self.model.named_parameters():
+            if id(parameter) not in where:
+                raise ValueError(f"`modules` must hold all parameters of the model, and none holds {name!r}.")
+
+
+def _flattened(modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
+    for module in modules:
+        if isinstance(module, nn.Sequential):
+            yield from _flattened(list(module))
+        else:
+            yield module
+
+
+def _described(outputs: Tensor) -> str:
+    return f"shape {tuple(outputs.shape)} with mean {float(outputs.double().mean()):.6g}"
