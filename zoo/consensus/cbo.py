@@ -18,6 +18,7 @@ so comes to the same bytes.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -27,27 +28,25 @@ from typing import Any
 
 import numpy as np
 
-from zoo.consensus import choices, dynamics, guard, noise, schedules, weights
-from zoo.consensus.explorers import explore
+from zoo.consensus import choices, dynamics, guard, schedules, weights
 from zoo.consensus.members import Members as Members
 from zoo.consensus.members import Move as Move
 from zoo.consensus.members import join as join
+from zoo.consensus.motion import REACH as REACH
+from zoo.consensus.motion import Motion, in_batch
 from zoo.consensus.swarm import (
     STARTS,
     Frame,
     Particles,
     begin,
     changed,
-    clip,
     completed,
     drafted,
-    limits,
-    part,
     place,
     scatter,
 )
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array, Like, array_module, to_numpy
+from zoo.core.device import Array, array_module, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import state
 from zoo.core.types import Candidates, Evaluations, Known
@@ -60,7 +59,7 @@ from zoo.core.validation import (
     check_positive,
     check_probability,
 )
-from zoo.methods.population import CHECK_EVERY, beside
+from zoo.methods.population import CHECK_EVERY
 
 Matrix = np.ndarray[Any, Any]
 
@@ -68,13 +67,7 @@ MEMORIES = ("none", "greedy", "local")
 CORRECTIONS = ("none", "heaviside", "smooth")
 MOVING = ("all", "batch")
 
-FEW = 4.0
-"""Effective sample size below which a consensus point is the opinion of a few, and their order decides."""
-
 _NOTHING = np.empty(0)
-
-REACH = 1e4
-"""Units of `scale` from the consensus point, beyond which no particle is let."""
 
 
 @state
@@ -363,6 +356,27 @@ class CBO:
         own = self._memory_sigma if self.memory == "local" else 0.0
         return math.hypot(self.sigma, own) * math.sqrt(self.dt)
 
+    @functools.cached_property
+    def _motion(self) -> Motion:
+        """What particles do once they are told."""
+        root = math.sqrt(self.dt)
+        return Motion(
+            self.drift * self.dt,
+            self.sigma * root,
+            self.noise,
+            self.integrator,
+            self.truncation,
+            self.correction,
+            self.correction_width,
+            self.memory,
+            self.memory_drift * self.dt,
+            self._memory_sigma * root,
+            self.num_coordinates,
+            self.explorers,
+            (self.shortest_jump, self.longest_jump, self.differences),
+            self.batch_size if self.batch_moves == "batch" else None,
+        )
+
     @property
     def _has_guest(self) -> bool:
         """Whether the best point so far takes part in the consensus beside the particles."""
@@ -475,13 +489,13 @@ class CBO:
         if self.batch_size is not None:
             rows = choices.batches(frame.keys, state.moves, state.count, self.batch_size)
             offsets = _rows(offsets, rows)
-        return Particles(frame.like, frame.bounds, state.anchor, offsets[:, :count], self._averages(state))
+        return Particles(frame.like, frame.bounds, state.anchor, offsets[:, :count], self._averaged(state))
 
-    def _averages(self, state: CBOState) -> bool:
-        """Return whether the values of a step go into a mean of several, going by the consensus before it."""
+    def _averaged(self, state: CBOState) -> Matrix | None:
+        """Return effective sample sizes where values go into means, going by the consensus before these."""
         if self.memory != "none" or self.elitist or math.isinf(self.alpha):
-            return False
-        return not state.step or bool(state.sample_size.min() >= FEW)
+            return None
+        return state.sample_size if state.step else np.array([math.inf])
 
     def wanted(self, state: CBOState) -> int:
         """Return how many evaluations of each swarm are wanted next."""
@@ -504,14 +518,14 @@ class CBO:
         if state.awaits:
             state = changed(state, step=state.step + 1, nfev=state.nfev + count)
             state = self._move(state, values[:, 0] if count else np.full(m, np.inf))
-            return completed(state, CBOState)
+            return completed(state)
         members, accepted = self.take(state, state.members, self.energies(state, values))
         counters = {"step": state.step + 1, "nfev": state.nfev + count}
         state = changed(state, **counters, members=members, accepted=accepted)
         state = self.elect(state, [self.best_of(state, members)])
         state = self.heat(state, self.heights(state, members))
         state = self.agree(state, self.weigh(state, members))
-        return completed(state if state.awaits else self._move(state, _NOTHING), CBOState)
+        return completed(state if state.awaits else self._move(state, _NOTHING))
 
     def _move(self, state: CBOState, height: Matrix) -> CBOState:
         state, told = self.order(state, height)
@@ -596,15 +610,8 @@ class CBO:
         """Return the energies that some particles are weighted by, infinite outside the batch."""
         if self.batch_size is None or self.memory == "none":
             return members.heights
-        inside = self.in_batch(state.frame, state.moves, state.count, members)
+        inside = in_batch(state.frame, state.moves, state.count, self.batch_size, members)
         return np.where(inside, members.heights, np.inf)
-
-    def in_batch(self, frame: Frame, move: int, count: int, members: Members) -> Matrix:
-        """Return which of some particles a batch holds, shape (m, k)."""
-        assert self.batch_size is not None
-        inside = np.zeros((len(frame.keys), count), bool)
-        np.put_along_axis(inside, choices.batches(frame.keys, move, count, self.batch_size), True, 1)
-        return inside[:, members.start : members.stop]
 
     def heat(self, state: CBOState, heights: Matrix | None = None) -> CBOState:
         """Return the state with the inverse temperature of its next consensus points.
@@ -681,162 +688,11 @@ class CBO:
             members: Any of them; with `differences`, explorers come with the whole of their blocks.
             told: What all of them are told.
         """
-        start, count, work = members.start, told.count, frame.work
-        shift = work.asarray(told.shift)[:, None]
-        walls = limits(frame, told.anchor, REACH)
-        memory = members.memory - shift if self.memory != "none" else members.memory
-        offsets = noise.empty(tuple(members.offsets.shape), work)
-        drifting = min(max(start, count - self._explorers(count)), members.stop)
-        if start < drifting:
-            self._drift(frame, members, told, shift, memory, walls, offsets[:, : drifting - start])
-        if drifting < members.stop:
-            points = memory if self.memory != "none" else members.offsets - shift
-            exploring = offsets[:, drifting - start :]
-            exploring[...] = self._explore(frame, told, drifting, members.stop, points, start)
-            clip(exploring, *walls)
-        if len(told.restart) and told.restart.any():
-            shaken = offsets + self._shaking(frame, members, told)
-            clip(shaken, *walls)
-            offsets = array_module(offsets).where(
-                beside(offsets, told.restart[:, None, None]), shaken, offsets
-            )
-        if self.batch_size is not None and self.batch_moves == "batch":
-            inside = self.in_batch(frame, told.number, count, members)
-            mask = work.asarray(inside * 1.0)[..., None] > 0
-            offsets = array_module(offsets).where(mask, offsets, members.offsets - shift)
-            clip(offsets, *walls)
-        return Members(start, offsets, memory, members.remembered, members.energies)
+        return self._motion.move(frame, members, told)
 
     def _explorers(self, count: int) -> int:
-        """Return how many of the particles, the last ones, explore: one at least, if any is to."""
-        return max(1, round(self.explorers * count)) if self.explorers else 0
-
-    def _drift(
-        self,
-        frame: Frame,
-        members: Members,
-        told: Move,
-        shift: Array,
-        memory: Array,
-        walls: tuple[Any, Any],
-        out: Array,
-    ) -> None:
-        """Write where the first of some particles are next, which drift and diffuse.
-
-        It is done a piece at a time, from the draw to the walls, while a piece is in the processor's cache.
-
-        Args:
-            frame: What the swarms were begun with.
-            members: Particles.
-            told: What all of them are told.
-            shift: The steps of the consensus points, shape (m, 1, dim).
-            memory: Their own best points, seen from the new consensus points.
-            walls: The `limits` of offsets.
-            out: Where offsets go, of as many particles as drift, shape (m, k, dim).
-        """
-        xp, work, dim, start, number = array_module(out), frame.work, frame.dim, members.start, told.number
-        drifting = told.count - self._explorers(told.count)
-        root = told.cooling * math.sqrt(self.dt)
-        share = 1.0 if self.num_coordinates is None else self.num_coordinates / dim
-        whole_rows = share < 1 or self.memory == "local" or self.noise == "isotropic"
-        stop, a, u = start + int(out.shape[1]), self.drift * self.dt, self.sigma * root
-        if self._is_plain and work.dtype == "float32":
-            # Each coordinate by its own factor, drawn as such.
-            moments = 1 - a, u
-            for swarms, rows, columns, factor in noise.blocks(
-                frame.keys, number, start, stop, drifting, dim, work, moments=moments
-            ):
-                v, moved, step = members.offsets, out, shift
-                if factor.shape != out.shape:
-                    v, moved, step = (
-                        v[swarms, rows, columns],
-                        out[swarms, rows, columns],
-                        shift[swarms, :, columns],
-                    )
-                xp.subtract(v, step, out=moved)
-                v = moved + 0 if len(told.height) else moved
-                moved *= factor
-                if len(told.height):
-                    self._spare(work, v, moved, members.energies[swarms, rows], told.height[swarms])
-                clip(moved, part(walls[0], swarms, columns), part(walls[1], swarms, columns))
-            return
-        pieces = noise.blocks(frame.keys, number, start, stop, drifting, dim, work, whole_rows)
-        for swarms, rows, columns, xi in pieces:
-            place, range_ = (swarms, rows, columns), (start + rows.start, start + rows.stop, drifting, dim)
-            if self.memory == "greedy":
-                v = memory[place]
-            else:
-                v = members.offsets[place] - shift[swarms, :, columns]
-            moved = out[place]
-            first = 0.0 if len(told.height) and self._is_exact else a  # else `_spare` multiplies by it
-            dynamics.move(v, xi, first, u, self.noise, self.integrator, self.truncation, out=moved)
-            if len(told.height):
-                values = members.remembered if self.memory == "greedy" else members.energies
-                self._spare(work, v, moved, values[swarms, rows], told.height[swarms])
-            if self.memory == "local":
-                law = choices.folded(frame.keys[swarms], "memory")
-                xi = noise.normal(law, number, *range_, work)
-                own, b, w = v - memory[place], self.memory_drift * self.dt, self._memory_sigma * root
-                moved += dynamics.move(own, xi, b, w, self.noise, self.integrator, self.truncation)
-                moved -= own
-            if share < 1:
-                chosen = choices.chosen(frame.keys[swarms], number, *range_, share, work)
-                moved[...] = xp.where(chosen, moved, v)
-            clip(moved, part(walls[0], swarms, columns), part(walls[1], swarms, columns))
-
-    @property
-    def _is_plain(self) -> bool:
-        """Whether an offset is only ever multiplied by a factor that is linear in a normal number."""
-        return (
-            self.memory == "none"
-            and self.num_coordinates is None
-            and self.noise == "anisotropic"
-            and self.integrator == "euler-maruyama"
-            and math.isinf(self.truncation)
-        )
-
-    @property
-    def _is_exact(self) -> bool:
-        """Whether a step multiplies by the exponential of the drift, whatever the noise is."""
-        return (
-            self.integrator == "exponential" and self.noise == "anisotropic" and math.isinf(self.truncation)
-        )
-
-    def _spare(self, like: Like, v: Array, moved: Array, values: Matrix, height: Matrix) -> None:
-        """Change offsets that have moved as if only particles above the consensus point had drifted.
-
-        The drift a becomes a H; what it was without is given back here, and the noise stays as it is. Where
-        `_is_exact`, they have not drifted yet.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):
-            above = values - height[:, None]
-        above = np.where(np.isinf(values), np.inf, above)  # what has no value drifts
-        if self.correction == "heaviside":
-            share = (above > 0) * 1.0
-        else:
-            with np.errstate(over="ignore"):
-                share = 0.5 + 0.5 * np.tanh(above / self.correction_width)
-        a = min(self.drift * self.dt, 1e300)
-        if self.integrator == "euler-maruyama":
-            moved += (a * like.asarray(1.0 - share)[..., None]) * v
-        elif self._is_exact:
-            moved *= like.asarray(np.exp(-a * share))[..., None]
-        else:
-            moved += like.asarray(np.exp(-a * share) - math.exp(-a))[..., None] * v
-
-    def _explore(self, frame: Frame, told: Move, start: int, stop: int, points: Array, first: int) -> Array:
-        """Return where some explorers are next, by differences of points of numbers from `first` on."""
-        lengths = self.shortest_jump, self.longest_jump, self.differences
-        explorers = self._explorers(told.count)
-        return explore(frame, told.number, (start, stop, told.count), explorers, lengths, points, first)
-
-    def _shaking(self, frame: Frame, members: Members, told: Move) -> Array:
-        """Return what is added to offsets, noise in the swarms whose consensus points stand still."""
-        keys = choices.folded(frame.keys, "restart")
-        start, stop = members.start, members.stop
-        xi = noise.normal(keys, told.number, start, stop, told.count, frame.dim, frame.work)
-        length = self.sigma * told.cooling * math.sqrt(self.dt) * told.restart[:, None] * frame.scale
-        return frame.work.asarray(length)[:, None] * xi
+        """Return how many of the particles, the last ones, explore."""
+        return self._motion.explorers_of(count)
 
     def _reduce(self, state: CBOState) -> CBOState:
         """Return the state at the end of an epoch, the fewer particles the narrower the swarm has become."""

@@ -10,11 +10,11 @@ and offsets may be float32.
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,9 @@ S = TypeVar("S")
 
 STARTS = ("normal", "uniform")
 _LARGEST_HALF = 65504.0
+
+FEW = 4.0
+"""Effective sample size below which a consensus point is the opinion of a few, and their order decides."""
 
 
 @state
@@ -65,49 +68,49 @@ class Frame:
         return Like(self.like.kind, "float64", self.like.device)
 
 
+class _Slots(NamedTuple):
+    """How the fields of a state class are read, all at once, and written, each by its name."""
+
+    read: Callable[[Any], tuple[Any, ...]]
+    write: dict[str, Callable[[Any, Any], None]]
+    draft: type[Any]
+    is_draft: bool
+
+
 @functools.cache
-def _slots(kind: Any) -> tuple[Callable[[Any], tuple[Any, ...]], dict[str, Callable[[Any, Any], None]]]:
-    """Return what reads all fields of a state class at once, and what writes each of them."""
+def _slots(kind: type[Any]) -> _Slots:
+    is_draft = hasattr(kind, "_drafted")
     names = [field.name for field in fields(kind)]
-    return operator.attrgetter(*names), {name: kind.__dict__[name].__set__ for name in names}
-
-
-class Draft(SimpleNamespace):
-    """A state in the making: its fields, to be written to.
-
-    `changed` writes to it instead of copying, so that a step of many small changes copies a state once.
-    """
+    draft = kind if is_draft else type(kind.__name__, (kind,), {"__slots__": (), "_drafted": kind})
+    write = {name: inspect.getattr_static(kind, name).__set__ for name in names}
+    return _Slots(operator.attrgetter(*names), write, draft, is_draft)
 
 
 def drafted(state: S) -> S:
-    """Return a draft of a state, which is as it is until it is changed."""
-    kind: Any = type(state)
-    read, write = _slots(kind)
-    draft: Any = Draft()
-    draft.__dict__.update(zip(write, read(state), strict=True))
-    return draft
-
-
-def completed(draft: S, kind: type[S]) -> S:
-    """Return the state that a draft has become."""
-    made: S = object.__new__(kind)
-    known: Any = kind
-    values = vars(draft)
-    for name, put in _slots(known)[1].items():
-        put(made, values[name])
+    """Return a draft of a state: a copy that `changed` writes to, so that many changes copy a state once."""
+    read, write, draft, _ = _slots(type(state))
+    made: S = object.__new__(draft)
+    for put, value in zip(write.values(), read(state), strict=True):
+        put(made, value)
     return made
+
+
+def completed(draft: S) -> S:
+    """Return the state that a draft has become, which is written to no more."""
+    kind: Any = type(draft)
+    object.__setattr__(draft, "__class__", kind._drafted)
+    return draft
 
 
 def changed(state: S, **changes: Any) -> S:
     """Return a state with some fields changed: `dataclasses.replace`, in a third of its time."""
     kind: Any = type(state)
-    if kind is Draft:
-        vars(state).update(changes)
-        return state
-    made: S = object.__new__(kind)
-    read, write = _slots(kind)
-    for put, value in zip(write.values(), read(state), strict=True):
-        put(made, value)
+    read, write, _, is_draft = _slots(kind)
+    made: S = state
+    if not is_draft:
+        made = object.__new__(kind)
+        for put, value in zip(write.values(), read(state), strict=True):
+            put(made, value)
     for name, value in changes.items():
         write[name](made, value)
     return made
@@ -217,13 +220,13 @@ class Particles(Candidates):
         bounds: Box that rows are clipped to, or None.
         anchor: Shape (m, dim), float64.
         offsets: Shape (m, n, dim).
-        averaged: Whether all values go into a mean, so that it does not take their order to be right.
+        averaged: Effective sample sizes, shape (m,), where all values go into means; else None.
     """
 
     __slots__ = ("_is_near", "_near", "anchor", "averaged", "bounds", "like", "offsets")
 
     def __init__(
-        self, like: Like, bounds: Bounds | None, anchor: Array, offsets: Array, averaged: bool = False
+        self, like: Like, bounds: Bounds | None, anchor: Array, offsets: Array, averaged: Matrix | None = None
     ) -> None:
         self.like, self.bounds, self.anchor, self.offsets = like, bounds, anchor, offsets
         self.averaged = averaged
@@ -232,7 +235,7 @@ class Particles(Candidates):
 
     @property
     def decisive(self) -> bool:
-        return not self.averaged
+        return self.averaged is None or bool(self.averaged.min() < FEW)
 
     @property
     def dim(self) -> int:
@@ -314,8 +317,7 @@ def limits(frame: Frame, anchor: Array, reach: float) -> tuple[Any, Any]:
 def clip(offsets: Array, low: Any, high: Any) -> None:
     """Bring offsets between `limits`, in place; NaN stays."""
     if isinstance(offsets, np.ndarray):
-        np.maximum(offsets, low, out=offsets)
-        np.minimum(offsets, high, out=offsets)
+        offsets.clip(low, high, out=offsets)
     else:
         offsets.clamp_(low, high)
 

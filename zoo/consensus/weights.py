@@ -29,7 +29,9 @@ Matrix = np.ndarray[Any, Any]
 _BLOCKS = 16  # at most, of the particles of a swarm
 _BLOCK_ROWS = 64  # particles of a block at least, but for the last
 _FURTHEST = 350.0  # exponents from which on weights are 0
-_LIGHTEST = 1e-25  # weights below that are 0 in sums of single precision, whose largest weight is 1
+_FURTHEST_SINGLE = (
+    57.5  # the same in sums of single precision: products with weights of 1e-25 may be next to 0
+)
 _ALIGNED = 256  # bytes, to which GPUs align memory; the kernel that multiplies may depend on it
 
 
@@ -64,36 +66,38 @@ def edges_between(num_particles: int, start: int, stop: int) -> tuple[int, ...]:
 
 def energies_of(values: Matrix) -> Matrix:
     """Return values as energies: infinite where an evaluation failed; minus infinity is no value."""
-    if values.size and -np.inf < values.min() and values.max() < np.inf:
-        return values.copy()  # in half the time
-    return np.where(np.isfinite(values), values, np.inf)
+    energies: Matrix = np.fmin(values, np.inf)  # of NaN and a number, the number
+    if energies.size and energies.min() == -np.inf:
+        energies[energies == -np.inf] = np.inf
+    return energies
 
 
-def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix) -> Matrix:
-    """Return exp(-alpha (energy - lowest)); 0 where an energy is infinite, or the exponent beyond 350.
+def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix, furthest: float = _FURTHEST) -> Matrix:
+    """Return exp(-alpha (energy - lowest)); 0 where an energy is infinite, or the exponent far from 0.
 
     Args:
         energies: Shape (..., n).
         lowest: Shape (...,), at most the least energy; or (..., n).
         alpha: Shape (...,), from 0 to infinity.
+        furthest: Exponents from which on weights are 0.
     """
     alpha = alpha[..., None]
     if lowest.ndim < energies.ndim:
         lowest = lowest[..., None]
     with np.errstate(over="ignore", invalid="ignore"):
-        exponents = energies - lowest
+        exponents = lowest - energies
         exponents *= alpha
-    largest = exponents.max()
-    if largest < _FURTHEST:
-        np.negative(exponents, out=exponents)
+    least = exponents.min()
+    if least > -furthest:
         return np.exp(exponents, out=exponents)
-    if not largest < np.inf:
+    if not least > -np.inf:
         # NaN is 0 times infinity here: of the best at alpha = inf, and at alpha = 0 of energies so far apart
         # that their difference overflows.
-        exponents = np.where(np.isfinite(energies), np.where(np.isnan(exponents), 0.0, exponents), np.inf)
+        exponents = np.where(np.isfinite(energies), np.where(np.isnan(exponents), 0.0, exponents), -np.inf)
     # Processors take fifty times as long for numbers of which the squares, or they themselves, are next to 0.
-    weights = np.exp(-np.minimum(exponents, _FURTHEST))
-    weights *= exponents < _FURTHEST
+    near = exponents > -furthest
+    weights = np.exp(np.maximum(exponents, -furthest, out=exponents), out=exponents)
+    weights *= near
     return weights
 
 
@@ -218,39 +222,32 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
         >>> bool(sums.total[:, 1] == alone.total), bool((sums.moment[:, 1] == alone.moment).all())
         (True, True)
     """
-    starts, blocks = _layout(tuple(edges))
-    count = len(starts)
+    starts, blocks, even = _layout(tuple(edges))
     lowest = np.minimum.reduceat(energies, starts, 1)
-    weights = boltzmann(energies, lowest if count == 1 else lowest[:, blocks], alpha)
+    furthest = _FURTHEST_SINGLE if points.dtype.itemsize < 8 else _FURTHEST
+    weights = boltzmann(energies, lowest if len(starts) == 1 else lowest.take(blocks, 1), alpha, furthest)
     # By `reduceat` even for a single block: it adds up in another order than `sum` does.
     total, squares = np.add.reduceat(weights, starts, 1), np.add.reduceat(weights * weights, starts, 1)
     if is_on_device(points):
         moments = [weighted_sum(weights[:, a:b], points[:, a:b])[:, None] for a, b in pairwise(edges)]
         return Sums(lowest, total, squares, _joined(moments))
-    host, height, even = _on_host(points), edges[1], 1
-    while even < count and edges[even + 1] - edges[even] == height:
-        even += 1
-    if host.dtype.itemsize == 4:
-        # They, or their products, would be next to 0 in single precision, and slow.
-        weights = np.where(weights < _LIGHTEST, 0.0, weights)
-    shares = weights.astype(host.dtype)
-    moment = np.empty((len(energies), count, host.shape[2]), host.dtype)
-    first = 0
+    host = _on_host(points)
+    shares, moments, first = weights.astype(host.dtype)[:, None], [], 0
     if len(energies) == 1 and even > 1:
         # Blocks of one swarm are added up as if they were swarms.
-        first, whole = even, even * height
-        together = host[0, :whole].reshape(even, height, -1)
-        np.matmul(shares[0, :whole].reshape(even, height)[:, None], together, out=moment[0, :even, None])
-    for i in range(first, count):
-        a, b = edges[i], edges[i + 1]
-        np.matmul(shares[:, None, a:b], host[:, a:b], out=moment[:, i, None])
-    return Sums(lowest, total, squares, _like(points, moment.astype(np.float64)))
+        first, whole, height = even, edges[even], edges[1]
+        swarms = host[0, :whole].reshape(even, height, -1)
+        moments.append(np.matmul(shares[0, 0, :whole].reshape(even, 1, height), swarms).swapaxes(0, 1))
+    moments += [np.matmul(shares[:, :, a:b], host[:, a:b]) for a, b in pairwise(edges[first:])]
+    return Sums(lowest, total, squares, _like(points, _joined(moments).astype(np.float64)))
 
 
 @functools.lru_cache(maxsize=256)
-def _layout(edges: tuple[int, ...]) -> tuple[Matrix, Matrix]:
-    """Return where blocks begin, and the block that each particle is in."""
-    return np.array(edges[:-1]), np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+def _layout(edges: tuple[int, ...]) -> tuple[Matrix, Matrix, int]:
+    """Return where blocks begin, the block of each particle, and how many are as high as the first."""
+    heights = np.diff(edges)
+    even = int(np.append(heights != heights[0], True).argmax())
+    return np.array(edges[:-1]), np.repeat(np.arange(len(heights)), heights), even
 
 
 def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
