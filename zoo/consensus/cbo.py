@@ -59,7 +59,7 @@ from zoo.core.validation import (
     check_positive,
     check_probability,
 )
-from zoo.methods.population import CHECK_EVERY
+from zoo.methods.population import CHECK_EVERY, beside
 
 Matrix = np.ndarray[Any, Any]
 
@@ -378,6 +378,11 @@ class CBO:
         )
 
     @property
+    def _looks_at_heights(self) -> bool:
+        """Whether the inverse temperature depends on the energies of all particles."""
+        return self.alpha_schedule == "effective-sample-size"
+
+    @property
     def _has_guest(self) -> bool:
         """Whether the best point so far takes part in the consensus beside the particles."""
         return self.elitist and self.memory == "none"
@@ -513,7 +518,8 @@ class CBO:
             raise ValueError(
                 f"`evaluations` must hold the {m * count} values asked for, got {len(evaluations)}."
             )
-        values = weights.energies_of(evaluations.values.reshape(m, count))
+        # Infinite where an evaluation failed: of NaN and a number, `fmin` takes the number.
+        values: Matrix = np.fmin(evaluations.values, np.inf).reshape(m, count)
         state = drafted(state)
         if state.awaits:
             state = changed(state, step=state.step + 1, nfev=state.nfev + count)
@@ -523,7 +529,7 @@ class CBO:
         counters = {"step": state.step + 1, "nfev": state.nfev + count}
         state = changed(state, **counters, members=members, accepted=accepted)
         state = self.elect(state, [self.best_of(state, members)])
-        state = self.heat(state, self.heights(state, members))
+        state = self.heat(state, self.heights(state, members) if self._looks_at_heights else None)
         state = self.agree(state, self.weigh(state, members))
         return completed(state if state.awaits else self._move(state, _NOTHING))
 
@@ -594,17 +600,13 @@ class CBO:
 
     def elect(self, state: CBOState, found: Sequence[tuple[Matrix, Array | None]]) -> CBOState:
         """Return the state with the best points so far, of what `best_of` found in the particles in order."""
-        if all(points is None for _, points in found):
-            return state
         best, best_value = state.best, state.best_value
-        xp = array_module(best)
         for values, points in found:
-            better = values < best_value
-            if points is not None and better.any():
-                mask = better[:, None]
-                best = xp.where(mask if xp is np else xp.from_numpy(mask).to(best.device), points, best)
+            if points is not None and (values < best_value).any():
+                better = values < best_value
+                best = array_module(best).where(beside(best, better[:, None]), points, best)
                 best_value = np.where(better, values, best_value)
-        return changed(state, best=best, best_value=best_value)
+        return state if best is state.best else changed(state, best=best, best_value=best_value)
 
     def heights(self, state: CBOState, members: Members) -> Matrix:
         """Return the energies that some particles are weighted by, infinite outside the batch."""
@@ -621,7 +623,7 @@ class CBO:
             heights: Energies of all particles, shape (m, n), which the effective sample size is made of;
                 other schedules need none.
         """
-        if self.alpha_schedule == "effective-sample-size":
+        if self._looks_at_heights:
             assert heights is not None
             if self._has_guest:
                 heights = np.concatenate([heights, state.best_value[:, None]], 1)
@@ -654,7 +656,7 @@ class CBO:
             there = np.isfinite(state.best_value) * 1.0
             parts.append(weights.Sums(state.best_value, there, there, state.best - state.anchor))
         merged = weights.merge(parts, state.alpha)
-        sample_size = merged.total**2 / np.maximum(merged.squares, 1.0)  # that of the best is 1
+        sample_size = merged.total * merged.total / np.maximum(merged.squares, 1.0)  # that of the best is 1
         awaits = self.correction != "none"
         return changed(state, shift=weights.centre(merged), sample_size=sample_size, awaits=awaits)
 

@@ -156,9 +156,10 @@ class Motion:
             frame.keys, told.number, start, stop, drifting, dim, work, whole_rows, moments
         ):
             at, range_ = (swarms, rows, columns), (start + rows.start, start + rows.stop, drifting, dim)
-            before, moved, step = members.offsets, out, shift
+            before, moved, step, (low, high) = members.offsets, out, shift, walls
             if xi.shape != before.shape:  # it takes time to slice
                 before, moved, step = before[at], out[at], shift[swarms, :, columns]
+                low, high = part(low, swarms, columns), part(high, swarms, columns)
             if self.memory == "greedy":
                 v = memory[at]
             elif is_factor and not is_corrected:
@@ -182,7 +183,7 @@ class Motion:
             if share < 1:
                 chosen = choices.chosen(frame.keys[swarms], told.number, *range_, share, work)
                 moved[...] = xp.where(chosen, moved, v)
-            clip(moved, part(walls[0], swarms, columns), part(walls[1], swarms, columns))
+            clip(moved, low, high)
 
     def _spare(self, like: Like, v: Array, moved: Array, values: Matrix, height: Matrix) -> None:
         """Change offsets that have moved as if only particles above the consensus point had drifted.

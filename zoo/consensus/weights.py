@@ -233,6 +233,8 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
         return Sums(lowest, total, squares, _joined(moments))
     host = _on_host(points)
     shares, moments, first = weights.astype(host.dtype)[:, None], [], 0
+    if len(starts) == 1:
+        return Sums(lowest, total, squares, _like(points, np.matmul(shares, host).astype(np.float64)))
     if len(energies) == 1 and even > 1:
         # Blocks of one swarm are added up as if they were swarms.
         first, whole, height = even, edges[even], edges[1]
@@ -263,8 +265,10 @@ def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
     """
     swarms = len(parts[0].lowest)
     if len(parts) == 1 and parts[0].lowest.size == swarms:  # its share is 1
-        lowest, total, square = (each.reshape(swarms) for each in parts[0][:3])
-        return Sums(lowest, total, square, parts[0].moment.reshape(swarms, -1))
+        whole = parts[0]
+        if whole.lowest.ndim == 1:
+            return whole
+        return Sums(whole.lowest[:, 0], whole.total[:, 0], whole.squares[:, 0], whole.moment[:, 0])
     lowests, totals, squares, moments = parts[0]
     if len(parts) > 1:
         lowests, totals, squares = (
