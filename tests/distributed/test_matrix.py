@@ -310,6 +310,14 @@ def test_row_8_all_workers_lost_three_times(tmp_path, num_workers):
         assert 3 <= run.result.account["restarts"] <= 3 * num_workers
 
 
+@pytest.mark.parametrize("number", range(26, 60, 6))
+def test_row_8_dead_workers_not_heard_of_yet_count_against_nobody(tmp_path, number):
+    """All die at once and are heard of one by one: what is handed to the last of them is not to blame."""
+    run = Outcome(tmp_path / "run", workers=Fake(12, faults=Faults(kill_all=(number,)), max_attempts=2))
+    run.assert_accounted()
+    assert run.result.account["quarantined"] == 0
+
+
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_row_8_all_workers_lost_for_good(tmp_path, num_workers):
     """A clear error, with a checkpoint from which other workers go on."""

@@ -67,6 +67,8 @@ class Hand:
         number: Its number, never given twice.
         seat: Its place among the workers there are to be; a replacement takes the place it fills.
         ready: Whether it has loaded the objective.
+        heard: Whether it has said anything since another one died. Where many die at once the driver hears of
+            them one by one, and one that is silent may be dead as well.
         under_way: Its dispatches by number, in the order in which it does them.
         memory: Notes of plans on what they have left with the worker.
     """
@@ -74,6 +76,7 @@ class Hand:
     number: int
     seat: int
     ready: bool = False
+    heard: bool = True
     under_way: dict[int, Dispatch] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -239,6 +242,7 @@ class Crew:
             dispatch = hand.under_way.pop(event.dispatch, None)
             if dispatch is None:
                 return  # an answer that came twice
+            hand.heard = True
             if (head := hand.head) is not None and head.since == math.inf:
                 head.since = time.monotonic()
             self._deaths = 0
@@ -246,7 +250,7 @@ class Crew:
             if dispatch.plan is plan:  # else it belongs to a step that is over
                 plan.answered(dispatch, event.answer, hand)
         elif isinstance(event, Ready):
-            hand.ready = True
+            hand.ready = hand.heard = True
             self._seats[hand.seat].since = time.monotonic()
             self._failed_starts, self._warn_at = 0, math.inf
         elif isinstance(event, Failed):
@@ -270,6 +274,8 @@ class Crew:
         plan.event(event="worker lost", worker=hand.number, reason=reason, units=size)
         if late is None:
             self._judge(hand, reason, plan)
+            for other in self.hands.values():
+                other.heard = False
             if mine:
                 plan.lost(mine, alone=len(hand.under_way) == 1)
         elif late.plan is plan and late is hand.head:

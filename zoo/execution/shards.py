@@ -165,7 +165,7 @@ class Call(Plan):
 
     def take(self, hand: Hand, hands: Mapping[int, Hand]) -> Dispatch | None:
         """Return a trip to a worker, if there is anything to do for it."""
-        if hand.under_way:
+        if hand.under_way or (self._suspects and not hand.heard):
             return None
         parts = [self._suspects.popleft()] if self._suspects else self._queued(hand, hands)
         if not parts:
