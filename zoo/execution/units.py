@@ -125,8 +125,8 @@ class Evaluation(Plan):
         while self._suspects and self._ledger.knows(self._suspects[0]):
             self._suspects.popleft()  # another one had it as well, and has answered
         if self._suspects:
-            # Workers are left to run empty meanwhile: a suspect is to be alone on its worker, and on one that is
-            # not known to be alive an attempt would say nothing. A replacement is on its way in any case.
+            # Workers are left to run empty meanwhile: a suspect is to be alone on its worker, and on one that
+            # may be dead as well an attempt would say nothing. A replacement is on its way in any case.
             if hand.under_way or not hand.heard:
                 return None
             unit = self._suspects.popleft()
