@@ -43,5 +43,14 @@ def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def errors(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return 1 where the largest of the logits (n, classes) is not the label's, else 0."""
-    return (outputs.argmax(1) != targets).to(outputs.dtype)
+    """Return 1 where the largest of the logits (n, classes) is not the label's, else 0.
+
+    Logits of shape (n, length, classes) and labels (n, length) give the mean over the length.
+
+    Example:
+        >>> import torch
+        >>> errors(torch.eye(3), torch.tensor([0, 1, 0])).tolist()
+        [0.0, 0.0, 1.0]
+    """
+    wrong = (outputs.argmax(-1) != targets).to(outputs.dtype)
+    return wrong if wrong.ndim == 1 else wrong.flatten(1).mean(1)
