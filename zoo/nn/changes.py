@@ -145,7 +145,8 @@ class Changes(Candidates):
         like = Like.of(self.base)
         gradient = like.asarray(np.zeros(self.dim))
         valid = np.isfinite(slopes)
-        gradient[self.indices] = like.asarray(np.where(valid, slopes, 0.0))
+        places = self.indices.copy()  # torch warns of an index that may not be written to
+        gradient[places] = like.asarray(np.where(valid, slopes, 0.0))
         return Differences(gradient, value, int(valid.sum()))
 
 
