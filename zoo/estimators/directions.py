@@ -9,9 +9,12 @@ their memory is part of the estimator's state.
 from __future__ import annotations
 
 import abc
+import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,6 +67,19 @@ class Directions(abc.ABC):
         del dim
         return None
 
+    def available(self, draw: Draw) -> int:
+        """Return how many of the directions that are wanted this very step can make use of."""
+        most = self.most(draw.dim)
+        return draw.count if most is None else min(draw.count, most)
+
+    def groups(self, draw: Draw, plan: Any) -> tuple[np.ndarray[Any, Any], list[float]]:
+        """Return of which group each of a step's directions is, and the factor of every group.
+
+        The estimate is a sum over groups, each of which contributes its factor times the mean of
+        (slope along u) * u over its own directions.
+        """
+        return np.zeros(draw.count, np.intp), [self.factor(draw.dim)]
+
     def init(self, x: Array) -> Any:
         """Return the memory at the start of a run; None for laws without one."""
         del x
@@ -82,6 +98,13 @@ class Directions(abc.ABC):
 
         Pure, and the same bytes for a direction whatever the slice.
         """
+
+    def part(self, draw: Draw, index: int, memory: Any, plan: Any) -> tuple[int, Array]:
+        """Return where direction `index` begins to differ from 0, and its entries from there on.
+
+        Beyond those entries, shape (k,), it is 0 again. The caller may write to them.
+        """
+        return 0, self.draw(draw, index, index + 1, memory, plan)[0]
 
     def project(self, gradient: Array, memory: Any) -> Array:
         """Return the estimate with what the memory knows to be noise taken out."""
@@ -163,6 +186,9 @@ class Axes(Directions):
         rows[np.arange(stop - start), plan[start:stop]] = 1
         return draw.like.asarray(rows)
 
+    def part(self, draw: Draw, index: int, memory: Any, plan: Any) -> tuple[int, Array]:
+        return int(plan[index]), draw.like.asarray(np.ones(1, draw.like.dtype))
+
 
 @dataclass(frozen=True)
 class Orthonormal(Directions):
@@ -186,6 +212,9 @@ class Orthonormal(Directions):
     def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
         return draw.like.asarray(plan[start:stop])
 
+    def part(self, draw: Draw, index: int, memory: Any, plan: Any) -> tuple[int, Array]:
+        return 0, plan[index] + 0
+
 
 @dataclass(frozen=True, eq=False)
 class Masked(Directions):
@@ -194,8 +223,11 @@ class Masked(Directions):
     E[u u^T] is the identity on the masked-in coordinates and 0 elsewhere.
 
     Args:
-        law: The law, drawn in as many dimensions as the mask lets through.
+        law: The law, or its name, drawn in as many dimensions as the mask lets through.
         mask: Shape (dim,), true where coordinates move.
+
+    Attributes:
+        chosen: Indices of the coordinates that move.
 
     Raises:
         ValueError: The mask is not one row of booleans, or lets nothing through.
@@ -203,17 +235,15 @@ class Masked(Directions):
 
     law: Directions
     mask: np.ndarray[Any, Any] = field(repr=False)
+    chosen: np.ndarray[Any, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         mask = to_numpy(self.mask)
         if mask.dtype != np.bool_ or mask.ndim != 1 or not mask.any():
             raise ValueError(f"`mask` must be one row of booleans with a true one, got {self.mask!r}.")
+        object.__setattr__(self, "law", as_directions(self.law))
         object.__setattr__(self, "mask", mask)
-
-    @property
-    def chosen(self) -> np.ndarray[Any, Any]:
-        """Indices of the coordinates that move."""
-        return np.flatnonzero(self.mask)
+        object.__setattr__(self, "chosen", np.flatnonzero(mask))
 
     def size(self, dim: int) -> int:
         return self.law.size(len(self.chosen))
@@ -226,6 +256,12 @@ class Masked(Directions):
 
     def most(self, dim: int) -> int | None:
         return self.law.most(len(self.chosen))
+
+    def available(self, draw: Draw) -> int:
+        return self.law.available(self._inner(draw))
+
+    def groups(self, draw: Draw, plan: Any) -> tuple[np.ndarray[Any, Any], list[float]]:
+        return self.law.groups(self._inner(draw), plan)
 
     def init(self, x: Array) -> Any:
         if len(x) != len(self.mask):
@@ -244,6 +280,16 @@ class Masked(Directions):
         rows[:, self.chosen] = inner
         return rows
 
+    def part(self, draw: Draw, index: int, memory: Any, plan: Any) -> tuple[int, Array]:
+        begin, inner = self.law.part(self._inner(draw), index, memory, plan)
+        where = self.chosen[begin : begin + len(inner)]
+        first, last = int(where[0]), int(where[-1])
+        if last - first + 1 == len(inner):
+            return first, inner
+        out = draw.like.asarray(np.zeros(last - first + 1, draw.like.dtype))
+        out[where - first] = inner
+        return first, out
+
     def project(self, gradient: Array, memory: Any) -> Array:
         out = array_module(gradient).zeros_like(gradient)
         out[self.chosen] = self.law.project(gradient[self.chosen], memory)
@@ -254,6 +300,216 @@ class Masked(Directions):
 
     def _inner(self, draw: Draw) -> Draw:
         return Draw(draw.key, draw.step, draw.count, len(self.chosen), draw.like)
+
+
+class _Turn(NamedTuple):
+    """A block that is active in a step: its number, where it begins, its own directions and their law."""
+
+    block: int
+    start: int
+    draw: Draw
+    law: Directions
+
+
+@dataclass(frozen=True)
+class Blocks(Directions):
+    """Other laws on blocks of coordinates, each by itself: a direction moves the coordinates of one block.
+
+    The coordinates are cut into blocks in their order. In each step some of the blocks are active, and the
+    step's directions are dealt out to them in turn. An active block's estimate is made of its own directions
+    and their differences alone, as if it were all there is; the others' is 0. So E[u u^T] is the
+    identity on the active blocks and 0 elsewhere.
+
+    One block at a time is block coordinate descent. All of them in every step, blocks being the
+    layers of a network, is an estimate layer by layer: no layer's noise is in another's estimate.
+
+    Args:
+        sizes: Lengths of the blocks in their order; or a number, the length of each, the last one as long as
+            what is left.
+        law: Law of the directions, or its name, in as many dimensions as the block has; or one for each
+            block.
+        active: How many blocks are active in a step; None for all.
+        order: Which ones: "cyclic", taking turns step by step, or "random", drawn without replacement.
+
+    Raises:
+        ValueError: A size or `active` is out of range, or the laws are not as many as the blocks.
+
+    Note:
+        With fewer directions than active blocks the first of these have one each, and the others none.
+
+    Example:
+        Two directions a step, one for each block:
+
+        >>> from zoo.core.device import NUMPY
+        >>> law, draw = Blocks((1, 2), "rademacher", active=None), Draw(Key(0), 0, 2, 3, NUMPY)
+        >>> rows = law.draw(draw, 0, 2, None, law.plan(draw, None))
+        >>> abs(rows).tolist()
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]]
+
+    References:
+        Zhang et al., "Revisiting zeroth-order optimization for memory-efficient LLM fine-tuning: a
+        benchmark", 2024. https://arxiv.org/abs/2402.11592
+    """
+
+    sizes: int | Sequence[int] = 64
+    law: Directions | str | Sequence[Directions | str] = "gaussian"
+    active: int | None = 1
+    order: str = "cyclic"
+
+    def __post_init__(self) -> None:
+        sizes, law = self.sizes, self.law
+        if isinstance(sizes, Sequence):
+            if not sizes:
+                raise ValueError("`sizes` must name one block at least, got none.")
+            object.__setattr__(self, "sizes", tuple(check_count("sizes", size) for size in sizes))
+        else:
+            check_count("sizes", sizes)
+        if isinstance(law, (str, Directions)):
+            object.__setattr__(self, "law", as_directions(law))
+        else:
+            object.__setattr__(self, "law", tuple(as_directions(one) for one in law))
+            blocks = len(sizes) if isinstance(sizes, Sequence) else None
+            if blocks != len(law):
+                raise ValueError(
+                    f"`law` must be one, or one for each of {blocks or 'as many `sizes`'}, got {len(law)}."
+                )
+        if self.active is not None:
+            check_count("active", self.active)
+            if isinstance(sizes, Sequence) and self.active > len(sizes):
+                raise ValueError(
+                    f"`active` must be at most the number of blocks, {len(sizes)}, got {self.active}."
+                )
+        check_choice("order", self.order, ("cyclic", "random"))
+
+    def size(self, dim: int) -> int:
+        return sum(
+            sorted(law.size(stop - start) for start, stop, law in self._blocks(dim))[-self._active(dim) :]
+        )
+
+    def norm(self, dim: int) -> float:
+        squares = [law.norm(stop - start) ** 2 for start, stop, law in self._blocks(dim)]
+        return math.sqrt(sum(squares) / len(squares))
+
+    def most(self, dim: int) -> int | None:
+        known = [law.most(stop - start) for start, stop, law in self._blocks(dim)]
+        if None in known:
+            return None
+        return sum(sorted(most for most in known if most is not None)[-self._active(dim) :])
+
+    def available(self, draw: Draw) -> int:
+        return sum(turn.draw.count for turn in self._turns(draw))
+
+    def groups(self, draw: Draw, plan: Any) -> tuple[np.ndarray[Any, Any], list[float]]:
+        found, factors = [np.empty(0, np.intp)], list[float]()
+        for turn, own in plan:
+            groups, more = turn.law.groups(turn.draw, own)
+            found.append(groups + len(factors))
+            factors.extend(more)
+        return np.concatenate(found), factors or [1.0]
+
+    def init(self, x: Array) -> Any:
+        if isinstance(self.sizes, tuple) and sum(self.sizes) != len(x):
+            raise ValueError(
+                f"`sizes` must add up to the number of coordinates, {len(x)}, got {sum(self.sizes)}."
+            )
+        memory = tuple(law.init(x[start:stop]) for start, stop, law in self._blocks(len(x)))
+        return memory if any(one is not None for one in memory) else None
+
+    def shipped(self, memory: Any) -> Any:
+        if memory is None:
+            return None
+        laws = self.law if isinstance(self.law, tuple) else (self.law,) * len(memory)
+        return tuple(law.shipped(own) for law, own in zip(laws, memory, strict=True))
+
+    def plan(self, draw: Draw, memory: Any) -> Any:
+        return [(turn, turn.law.plan(turn.draw, memory and memory[turn.block])) for turn in self._turns(draw)]
+
+    def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
+        rows = draw.like.asarray(np.zeros((stop - start, draw.dim), draw.like.dtype))
+        first = 0
+        for turn, own in plan:
+            low, high = max(start, first), min(stop, first + turn.draw.count)
+            if low < high:
+                known = memory and memory[turn.block]
+                inner = turn.law.draw(turn.draw, low - first, high - first, known, own)
+                rows[low - start : high - start, turn.start : turn.start + turn.draw.dim] = inner
+            first += turn.draw.count
+        return rows
+
+    def part(self, draw: Draw, index: int, memory: Any, plan: Any) -> tuple[int, Array]:
+        for turn, own in plan:
+            if index < turn.draw.count:
+                known = memory and memory[turn.block]
+                start, values = turn.law.part(turn.draw, index, known, own)
+                return turn.start + start, values
+            index -= turn.draw.count
+        raise IndexError("the step has fewer directions.")
+
+    def project(self, gradient: Array, memory: Any) -> Array:
+        if memory is None:
+            return gradient
+        gradient = gradient + 0
+        for (start, stop, law), own in zip(self._blocks(len(gradient)), memory, strict=True):
+            gradient[start:stop] = law.project(gradient[start:stop], own)
+        return gradient
+
+    def learn(self, memory: Any, x: Array, gradient: Array) -> Any:
+        if memory is None:
+            return None
+        return tuple(
+            law.learn(own, x[start:stop], gradient[start:stop]) if bool(gradient[start:stop].any()) else own
+            for (start, stop, law), own in zip(self._blocks(len(x)), memory, strict=True)
+        )
+
+    def _blocks(self, dim: int) -> list[tuple[int, int, Directions]]:
+        """Return where every block begins and ends, and its law."""
+        if isinstance(self.sizes, int):
+            ends = [*range(0, dim, self.sizes), dim]
+        else:
+            ends = [0, *itertools.accumulate(self.sizes)]
+        laws = self.law if isinstance(self.law, tuple) else (self.law,) * (len(ends) - 1)
+        return [(*pair, law) for pair, law in zip(itertools.pairwise(ends), laws, strict=True)]
+
+    def _active(self, dim: int) -> int:
+        count = -(-dim // self.sizes) if isinstance(self.sizes, int) else len(self.sizes)
+        return count if self.active is None else min(self.active, count)
+
+    def _turns(self, draw: Draw) -> list[_Turn]:
+        """Return which blocks get directions in a step."""
+        blocks, count = self._blocks(draw.dim), self._active(draw.dim)
+        first = draw.step * count
+        if self.order == "cyclic" or count == len(blocks):
+            chosen = [(first + place) % len(blocks) for place in range(count)]
+        else:
+            chosen = draw.key.fold("blocks").permutation(0, 1, len(blocks))[0, :count].tolist()
+        turns = []
+        for place, block in enumerate(chosen):
+            start, stop, law = blocks[block]
+            # A block that takes turns counts the steps in which it was active.
+            step = (first + place) // len(blocks) if self.order == "cyclic" else draw.step
+            inner = Draw(draw.key.fold("block", block), step, draw.count, stop - start, draw.like)
+            inner = dataclasses.replace(inner, count=law.available(inner))
+            turns.append(_Turn(block, start, inner, law))
+        counts = _shared([turn.draw.count for turn in turns], draw.count)
+        return [
+            turn._replace(draw=dataclasses.replace(turn.draw, count=given))
+            for turn, given in zip(turns, counts, strict=True)
+            if given
+        ]
+
+
+def _shared(most: list[int], count: int) -> list[int]:
+    """Return how many of `count` things each gets if they are dealt out in turn, up to the most it takes."""
+    given = [0] * len(most)
+    while count and any(taken < limit for taken, limit in zip(given, most, strict=True)):
+        waiting = [index for index, limit in enumerate(most) if given[index] < limit]
+        for index in waiting:
+            more = min(max(count // len(waiting), 1), most[index] - given[index])
+            given[index] += more
+            count -= more
+            if not count:
+                break
+    return given
 
 
 @state
@@ -378,6 +634,12 @@ class Subspace(Directions):
     def most(self, dim: int) -> int | None:
         return self.law.most(dim)
 
+    def available(self, draw: Draw) -> int:
+        return self.law.available(draw)
+
+    def groups(self, draw: Draw, plan: Any) -> tuple[np.ndarray[Any, Any], list[float]]:
+        return self.law.groups(draw, plan)
+
     def init(self, x: Array) -> tuple[History, Any]:
         return History(x[None][:0], None), self.law.init(x)
 
@@ -389,6 +651,9 @@ class Subspace(Directions):
 
     def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
         return self.law.draw(draw, start, stop, memory, plan)
+
+    def part(self, draw: Draw, index: int, memory: Any, plan: Any) -> tuple[int, Array]:
+        return self.law.part(draw, index, memory, plan)
 
     def project(self, gradient: Array, memory: tuple[History, Any]) -> Array:
         gradient = self.law.project(gradient, memory[1])
@@ -430,6 +695,7 @@ LAWS: dict[str, type[Directions]] = {
     "rademacher": Rademacher,
     "axes": Axes,
     "orthonormal": Orthonormal,
+    "blocks": Blocks,
     "guided": Guided,
     "subspace": Subspace,
 }

@@ -83,6 +83,13 @@ class Displaced(Candidates):
         """Rows in front of those of the directions."""
         return int(self.lead) + int(self.mirror)
 
+    @property
+    def plan(self) -> Any:
+        """What all directions have in common."""
+        if self._cache is None:
+            self._cache = (self.directions.plan(self.draw, self.memory),)
+        return self._cache[0]
+
     def __len__(self) -> int:
         return self.first + self.draw.count * (2 if self.stencil == "central" else 1)
 
@@ -106,9 +113,7 @@ class Displaced(Candidates):
 
     def along(self, start: int, stop: int) -> Array:
         """Return directions `start` to `stop`, not to be written to."""
-        if self._cache is None:
-            self._cache = (self.directions.plan(self.draw, self.memory),)
-        directions = self.directions.draw(self.draw, start, stop, self.memory, self._cache[0])
+        directions = self.directions.draw(self.draw, start, stop, self.memory, self.plan)
         return directions if self.held is None else array_module(directions).where(self.held, 0, directions)
 
     def ahead(self, directions: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Iterator
@@ -39,6 +40,23 @@ class GradientEstimate(NamedTuple):
     value: float
     num_valid: int
     queries: int
+
+
+class Weights(NamedTuple):
+    """With which weights the directions of a step enter its estimate.
+
+    Attributes:
+        coefficients: Shape (count,); 0 for directions that were dropped.
+        peak: Largest of them in absolute value.
+        scale: What the sum of coefficients / peak times displacements, in units of the smoothing, is
+            multiplied by.
+        differences: Of the directions that entered, as the stencil has them.
+    """
+
+    coefficients: np.ndarray[Any, Any]
+    peak: float
+    scale: float
+    differences: np.ndarray[Any, Any]
 
 
 @state
@@ -204,12 +222,16 @@ class FiniteDifference:
             held: Which coordinates stay where they are in this step, shape (dim,); None for none.
         """
         count = self.count(len(x)) if num_directions is None else num_directions
-        lead, mirror = self._extra(count, base)
+        draw = Draw(key.fold(step), step, count, len(x), state.work)
+        available = self.law.available(draw)
+        if available < count:
+            draw = dataclasses.replace(draw, count=available)
+        lead, mirror = self._extra(available, base)
         fixed = state.precision is None
         smoothing = state.smoothing / (step + 1) ** self.smoothing_decay if fixed else state.smoothing
         return Displaced(
             state.work.asarray(x),
-            Draw(key.fold(step), step, count, len(x), state.work),
+            draw,
             self.law,
             self.law.shipped(state.memory),
             smoothing,
@@ -241,25 +263,60 @@ class FiniteDifference:
         asked = self.ask(state, x, key, step, num_directions=num_directions, base=base, held=held)
         if len(evaluations) != len(asked):
             raise ValueError(f"`evaluations` must have {len(asked)} values, got {len(evaluations)}.")
-        values = evaluations.values
-        value = float(values[0]) if asked.lead else _mean(values)
-        differences, centre = _differences(asked, values)
-        symmetric = None
-        # The sum is formed with coefficients of at most 1: float32 may not hold the slopes' squares.
-        valid = np.isfinite(differences)
-        num_valid = int(valid.sum())
-        peak = float(np.abs(differences[valid]).max()) if num_valid else 0.0
-        if peak == 0:
-            gradient = array_module(asked.base).zeros_like(asked.base)
+        weights = self.weights(asked, evaluations.values)
+        if weights.peak == 0:
+            gradient, symmetric = array_module(asked.base).zeros_like(asked.base), None
         else:
-            coefficients = np.where(valid, np.where(valid, differences, 0) / peak, 0)
-            slope = min(peak / asked.smoothing, _largest(asked.draw.like))
-            total, symmetric = _weighted_sum(asked, coefficients)
-            gradient = total * (slope * centre * self.law.factor(asked.dim) / num_valid)
-            gradient = self.law.project(gradient, state.memory)
+            total, symmetric = _weighted_sum(asked, weights.coefficients / weights.peak)
+            gradient = total * weights.scale
+        return self.conclude(state, asked, evaluations.values, weights, gradient, symmetric)
+
+    def weights(self, asked: Displaced, values: Any) -> Weights:
+        """Return with which weights directions enter an estimate.
+
+        Args:
+            asked: What was asked for.
+            values: Shape (n,), float64, NaN where an evaluation failed.
+        """
+        differences, centre = _differences(asked, values)
+        valid = np.isfinite(differences)
+        groups, factors = self.law.groups(asked.draw, asked.plan)
+        counts = np.bincount(groups[valid], minlength=len(factors))
+        shares = np.asarray(factors) / np.maximum(counts, 1)
+        largest = int(np.argmax(np.where(counts > 0, shares, 0)))
+        relative = (shares / shares[largest])[groups]
+        coefficients = np.where(valid, np.where(valid, differences, 0) * relative, 0)
+        # The sum is formed with coefficients of at most 1: float32 may not hold the slopes' squares.
+        peak = float(np.abs(coefficients).max()) if len(coefficients) else 0.0
+        slope = min(peak / asked.smoothing, _largest(asked.draw.like))
+        scale = slope * centre * factors[largest] / max(int(counts[largest]), 1)
+        return Weights(coefficients, peak, scale, differences[valid])
+
+    def conclude(
+        self,
+        state: FiniteDifferenceState,
+        asked: Displaced,
+        values: Any,
+        weights: Weights,
+        gradient: Array,
+        symmetric: Any,
+    ) -> tuple[FiniteDifferenceState, GradientEstimate]:
+        """Return the next state and the estimate, of a sum that was formed by the caller.
+
+        Args:
+            state: The estimator's state.
+            asked: What was asked for.
+            values: As in `weights`.
+            weights: What `weights` returned.
+            gradient: weights.scale / weights.peak times the sum of weights.coefficients[i] times the
+                displacement of direction i, in units of the smoothing; zeros if the peak is 0.
+            symmetric: Which pairs lie evenly about the base, shape (count,); None for no second differences.
+        """
+        gradient = self.law.project(gradient, state.memory) if weights.peak else gradient
         second = _second_differences(asked, values, symmetric)
-        state = self._learned(state, asked, values, differences[valid], second, gradient)
-        return state, GradientEstimate(gradient, value, num_valid, len(asked))
+        state = self._learned(state, asked, values, weights.differences, second, gradient)
+        value = float(values[0]) if asked.lead else _mean(values)
+        return state, GradientEstimate(gradient, value, len(weights.differences), len(asked))
 
     def _learned(
         self,
