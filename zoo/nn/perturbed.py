@@ -1,0 +1,175 @@
+"""Weights that look perturbed to whoever computes with them, and are not touched.
+
+Every function of torch is first offered to a mode that is active, `torch.overrides.TorchFunctionMode`, with
+its arguments. The one here puts a perturbed copy in the place of each watched tensor among them, made for
+that call. So it does not matter which module a weight belongs to, and how often it is used: a weight shared
+between an embedding and an output layer, or handed from one module to another, is perturbed everywhere. There
+is nothing to be put back afterwards, whatever happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+# Attributes whose value is made of the entries; all others say what a tensor is, and are passed through.
+_VALUES = frozenset({"data", "T", "H", "mT", "mH", "real", "imag"})
+# The same for methods, where drawing a copy would be in vain.
+_SHAPES = frozenset(
+    {
+        "__hash__",
+        "__len__",
+        "data_ptr",
+        "dim",
+        "element_size",
+        "get_device",
+        "is_complex",
+        "is_contiguous",
+        "is_floating_point",
+        "is_pinned",
+        "is_shared",
+        "ndimension",
+        "nelement",
+        "numel",
+        "register_hook",
+        "requires_grad_",
+        "size",
+        "storage_offset",
+        "stride",
+        "untyped_storage",
+    }
+)
+_IN_PLACE = frozenset(
+    f"__i{name}__"
+    for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
+) | {"__ilshift__", "__irshift__", "__setitem__"}
+
+
+class Perturbed(TorchFunctionMode):
+    """A mode under which functions of torch see perturbed copies of some tensors.
+
+    Copies are kept for the next function as long as all of them together are no larger than the largest of
+    the tensors. A function that is given several of them at once, as an LSTM is, has them all at once.
+
+    Args:
+        tensors: What is watched.
+        names: What they are called in messages.
+        copy: Returns the perturbed copy of the tensor of a number.
+
+    Attributes:
+        seen: Numbers of the tensors that anything was computed with.
+
+    Example:
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> moved = Perturbed([layer.bias], ["bias"], lambda number: layer.bias.detach() + 1)
+        >>> before = layer(torch.zeros(1, 2))
+        >>> with moved:
+        ...     after = layer(torch.zeros(1, 2))
+        >>> (after - before).tolist(), sorted(moved.seen)
+        ([[1.0]], [0])
+    """
+
+    def __init__(
+        self, tensors: Sequence[Tensor], names: Sequence[str], copy: Callable[[int], Tensor]
+    ) -> None:
+        super().__init__()
+        self.seen: set[int] = set()
+        self._tensors, self._names, self._copy = tensors, names, copy
+        self._numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
+        self._room = max((_bytes(tensor) for tensor in tensors), default=0)
+        self._kept: dict[int, Tensor] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not (self._holds(args) or (kwargs and self._holds(kwargs.values()))):
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name in ("__get__", "__set__", "__delete__"):
+            attribute = getattr(getattr(func, "__self__", None), "__name__", "")
+            if name == "__set__" and attribute == "data":
+                raise self._refusal(args[:1], f".{attribute} = ...")
+            if name != "__get__" or attribute not in _VALUES:
+                return func(*args, **kwargs)
+        elif name in _SHAPES:
+            return func(*args, **kwargs)
+        elif self._writes(name, args, kwargs):
+            raise self._refusal(args, name)
+        return func(
+            *(self._replaced(arg) for arg in args), **{k: self._replaced(v) for k, v in kwargs.items()}
+        )
+
+    def forget(self) -> None:
+        """Drop the copies that are kept."""
+        self._kept.clear()
+
+    def _holds(self, values: Iterable[Any]) -> bool:
+        for value in values:
+            if isinstance(value, (list, tuple)):
+                if self._holds(value):
+                    return True
+            elif isinstance(value, dict):
+                if self._holds(value.values()):
+                    return True
+            elif id(value) in self._numbers:
+                return True
+        return False
+
+    def _replaced(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: self._replaced(part) for name, part in value.items()}
+        if isinstance(value, (list, tuple)):
+            if not self._holds(value):
+                return value
+            parts = [self._replaced(part) for part in value]
+            if hasattr(value, "_fields"):
+                return type(value)(*parts)
+            return parts if isinstance(value, list) else tuple(parts)
+        number = self._numbers.get(id(value))
+        return value if number is None else self._perturbed(number)
+
+    def _perturbed(self, number: int) -> Tensor:
+        self.seen.add(number)
+        found = self._kept.pop(number, None)
+        if found is None:
+            need = _bytes(self._tensors[number])
+            while self._kept and sum(map(_bytes, self._kept.values())) + need > self._room:
+                del self._kept[next(iter(self._kept))]
+            found = self._copy(number)
+        self._kept[number] = found  # the one used last comes last
+        return found
+
+    def _writes(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        into = name in _IN_PLACE or (name.endswith("_") and not name.endswith("__")) or kwargs.get("inplace")
+        return bool(into and self._holds(args[:1])) or self._holds([kwargs.get("out")])
+
+    def _refusal(self, args: Iterable[Any], what: str) -> RuntimeError:
+        names = [self._names[self._numbers[id(arg)]] for arg in args if id(arg) in self._numbers]
+        return RuntimeError(
+            f"the closure writes to the parameter {names[0] if names else ''!r} with {what!r}. A closure "
+            "must leave parameters as they are: compute with a changed copy, or do it outside the closure."
+        )
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run a block in which what `torch.compile` returned runs as it was before.
+
+    Compiled code calls no function of torch, and would see the weights as they are.
+    """
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
