@@ -22,9 +22,6 @@ def calibrate_(model: nn.Module, batches: Iterable[Tensor]) -> int:
     training; all other modules are in evaluation mode, so that nothing is dropped. A layer that no batch
     reaches stays as it is, and so do parameters and modes.
 
-    We depart from the publication in that the variance is that of all numbers together, not the mean of those
-    of the batches, which leaves out how much their means differ.
-
     Args:
         model: The network.
         batches: Inputs of the network, each a batch, best of the size that is trained with.

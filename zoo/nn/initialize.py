@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from zoo.core.rng import Key, keyed_generators
@@ -61,10 +62,17 @@ def initialize_(module: nn.Module, key: Key, *, law: str = "default") -> None:
     for name, layer, reset in layers:
         with keyed_generators(key.fold("initialize", name)):
             reset()
-            if law == "he" and isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+        if law == "he" and isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            _draw_he_(layer, key.fold("he", name))
+
+
+def _draw_he_(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, key: Key) -> None:
+    weight = layer.weight
+    drawn = key.normal(0, 1, weight.numel(), like=weight.detach())
+    with torch.no_grad():
+        weight.copy_(drawn.view(weight.shape) * (2 / weight[0].numel()) ** 0.5)
+        if layer.bias is not None:
+            layer.bias.zero_()
 
 
 def initialized(build: Callable[[], ModuleT], key: Key, *, law: str = "default") -> ModuleT:

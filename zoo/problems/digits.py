@@ -11,7 +11,8 @@ from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.validation import check_count
 
-_TRAINED = 1437  # of the 1797 images; the others are for tests
+NUM_TRAINED = 1437
+"""How many of the 1797 images are trained on; the others are for tests."""
 
 
 class Digits(Objective):
@@ -59,7 +60,7 @@ class Digits(Objective):
         if self.batch_size is not None:
             import torch
 
-            chosen = key.fold("batch").integers(0, 1, self.batch_size, high=_TRAINED)[0]
+            chosen = key.fold("batch").integers(0, 1, self.batch_size, high=NUM_TRAINED)[0]
             rows = torch.from_numpy(chosen).to(weights.device)
             images, labels = images[rows], labels[rows]
         return self._cross_entropy(weights, images, labels)
@@ -94,14 +95,25 @@ class Digits(Objective):
         """Return the images and labels to train on, and those to test with, where the weights are."""
         if device not in self._data:
             import torch
-            from sklearn.datasets import load_digits
 
-            images, labels = load_digits(return_X_y=True)
-            order = Key(0).fold("digits").permutation(0, 1, len(images))[0]
-            images = np.concatenate([images / 16, np.ones((len(images), 1))], 1)[order].astype(np.float32)
-            x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels[order]).to(device)
-            self._data[device] = x[:_TRAINED], y[:_TRAINED], x[_TRAINED:], y[_TRAINED:]
+            images, labels = shuffled_digits()
+            images = np.concatenate([images, np.ones((len(images), 1), np.float32)], 1)
+            x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+            self._data[device] = x[:NUM_TRAINED], y[:NUM_TRAINED], x[NUM_TRAINED:], y[NUM_TRAINED:]
         return self._data[device]
+
+
+def shuffled_digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return scikit-learn's 1797 digits in a fixed order; the first `NUM_TRAINED` are trained on.
+
+    Returns:
+        Images, shape (1797, 64), from 0 to 1 in single precision, and labels, shape (1797,).
+    """
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = Key(0).fold("digits").permutation(0, 1, len(images))[0]
+    return (images / 16)[order].astype(np.float32), labels[order]
 
 
 def _tensor(x: Array) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -145,6 +146,14 @@ def test_attention_by_hand() -> None:
     assert torch.allclose(Attend(2, causal=True)(x), torch.cat(expected, -1), atol=1e-12)
 
 
+def test_positions_begin_with_waves() -> None:
+    weight = Positions(7, 5).weight.detach()
+    for p in range(7):
+        expected = [math.sin(p), math.cos(p)]
+        expected += [math.sin(p / 10000**0.4), math.cos(p / 10000**0.4), math.sin(p / 10000**0.8)]
+        assert weight[p].tolist() == pytest.approx(expected, abs=1e-6)
+
+
 def test_causal_outputs_see_nothing_behind_them() -> None:
     model = CASES["transformer of words"][0](Key(0)).eval()
     words = torch.arange(6)[None] % 5
@@ -173,7 +182,7 @@ def test_branches_come_after_their_normalization() -> None:
         (lambda: resnet20(key=Key(0), shortcut="none"), "`shortcut` must be one of 'pad', 'conv'"),
         (lambda: Subsample(2)(torch.zeros(1, 3, 4, 4)), "at most 2 channels, got 3"),
         (
-            lambda: initialized(lambda: Positions(2, 3), Key(0))(torch.zeros(1, 3, 3)),
+            lambda: Positions(2, 3)(torch.zeros(1, 3, 3)),
             "at most 2 positions, got 3",
         ),
         (lambda: Attend(2)(torch.zeros(1, 3, 4)), "3 x 2 equal parts"),

@@ -15,6 +15,8 @@ from zoo.nn.stages import Residual
 class Positions(nn.Module):
     """A learned vector for each position of a sequence, added to what is there.
 
+    It begins with sin(p / 10000^(2i / width)) and cos of the same as numbers 2i and 2i + 1 of position p.
+
     Args:
         length: The most positions of a sequence.
         width: Length of a vector.
@@ -23,9 +25,12 @@ class Positions(nn.Module):
         ValueError: A sequence is longer.
 
     Example:
-        >>> positions = initialized(lambda: Positions(8, 4), Key(0))
-        >>> tuple(positions(torch.zeros(2, 5, 4)).shape)
-        (2, 5, 4)
+        >>> Positions(8, 4)(torch.zeros(1, 2, 4))[0, 0].tolist()
+        [0.0, 1.0, 0.0, 1.0]
+
+    References:
+        Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser and Polosukhin, "Attention is all you need",
+        2017. https://arxiv.org/abs/1706.03762
     """
 
     def __init__(self, length: int, width: int) -> None:
@@ -34,8 +39,13 @@ class Positions(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the vectors from N(0, .02^2)."""
-        nn.init.normal_(self.weight, std=0.02)
+        """Set the vectors to sines and cosines."""
+        length, width = self.weight.shape
+        even = torch.arange(0, width, 2, dtype=torch.float64)
+        angles = torch.arange(length)[:, None] / 10000 ** (even / width)
+        waves = torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :width]
+        with torch.no_grad():
+            self.weight.copy_(waves)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] > len(self.weight):
