@@ -16,12 +16,15 @@ import numpy as np
 
 from zoo.consensus import choices, dynamics, noise
 from zoo.consensus.explorers import explore
+from zoo.consensus.host import cast
 from zoo.consensus.members import Members, Move
 from zoo.consensus.swarm import Frame, clip, limits, part
 from zoo.core.device import Array, Like, array_module
 from zoo.methods.population import beside
 
 Matrix = np.ndarray[Any, Any]
+
+_AT_ONCE = 2**18  # coordinates up to which all stay in the processor's cache, and take the fewest calls
 
 REACH = 1e4
 """Units of `scale` from the consensus point, beyond which no particle is let."""
@@ -94,16 +97,16 @@ class Motion:
             told: What all of them are told.
         """
         start, stop, count, work = members.start, members.stop, told.count, frame.work
-        shift = work.asarray(told.shift)[:, None]
+        shift = cast(told.shift, work)[:, None]
         memory = members.memory - shift if self.memory != "none" else members.memory
         walls = limits(frame, told.anchor, REACH)
         offsets = noise.empty(members.offsets.shape, work)
         drifting = min(max(start, count - self.explorers_of(count)), stop) if self.explorers else stop
-        if drifting == stop:
-            self._drift(frame, members, told, shift, memory, walls, offsets)
-        else:
-            if start < drifting:
-                self._drift(frame, members, told, shift, memory, walls, offsets[:, : drifting - start])
+        if drifting == stop and self._is_plain and work.dtype == "float32" and not len(told.height):
+            self._shrink(frame, members, told, shift, walls, offsets)
+        elif start < drifting:
+            self._drift(frame, members, told, shift, memory, walls, offsets[:, : drifting - start])
+        if drifting < stop:
             points = memory if self.memory != "none" else members.offsets - shift
             exploring, range_ = offsets[:, drifting - start :], (drifting, stop, count)
             exploring[...] = explore(
@@ -121,6 +124,36 @@ class Motion:
             offsets = array_module(offsets).where(mask, offsets, members.offsets - shift)
             clip(offsets, *walls)
         return Members(start, offsets, memory, members.remembered, members.energies)
+
+    def _shrink(
+        self, frame: Frame, members: Members, told: Move, shift: Array, walls: tuple[Any, Any], out: Array
+    ) -> None:
+        """Write where all of some particles are next, whose coordinates are only multiplied.
+
+        Each is by its own factor 1 - a + u xi, drawn as such. See `_drift` for the arguments.
+        """
+        xp, is_small = array_module(out), members.energies.size * frame.dim <= _AT_ONCE
+        if is_small:
+            xp.subtract(members.offsets, shift, out=out)
+        for swarms, rows, columns, factor in noise.blocks(
+            frame.keys,
+            told.number,
+            members.start,
+            members.stop,
+            told.count,
+            frame.dim,
+            frame.work,
+            moments=(1 - self.a, self.u * told.cooling),
+        ):
+            moved = out if factor.shape == out.shape else out[swarms, rows, columns]
+            if not is_small:
+                before = members.offsets[swarms, rows, columns]
+                xp.subtract(before, shift[swarms, :, columns], out=moved)
+            moved *= factor
+            if not is_small:
+                clip(moved, part(walls[0], swarms, columns), part(walls[1], swarms, columns))
+        if is_small:
+            clip(out, *walls)
 
     def _drift(
         self,
@@ -148,31 +181,17 @@ class Motion:
         a, u = self.a, self.u * told.cooling
         share = 1.0 if self.num_coordinates is None else self.num_coordinates / dim
         whole_rows = share < 1 or self.memory == "local" or self.noise == "isotropic"
-        is_corrected = len(told.height) > 0
-        # Each coordinate by its own factor, drawn as such where numbers are of single precision.
-        is_factor = self._is_plain and work.dtype == "float32"
-        moments = (1 - a, u) if is_factor else (0.0, 1.0)
+        is_greedy, is_corrected = self.memory == "greedy", len(told.height) > 0
         for swarms, rows, columns, xi in noise.blocks(
-            frame.keys, told.number, start, stop, drifting, dim, work, whole_rows, moments
+            frame.keys, told.number, start, stop, drifting, dim, work, whole_rows
         ):
             at, range_ = (swarms, rows, columns), (start + rows.start, start + rows.stop, drifting, dim)
-            before, moved, step, (low, high) = members.offsets, out, shift, walls
-            if xi.shape != before.shape:  # it takes time to slice
-                before, moved, step = before[at], out[at], shift[swarms, :, columns]
-                low, high = part(low, swarms, columns), part(high, swarms, columns)
-            if self.memory == "greedy":
-                v = memory[at]
-            elif is_factor and not is_corrected:
-                v = xp.subtract(before, step, out=moved)
-            else:
-                v = before - step
-            if is_factor:
-                xp.multiply(v, xi, out=moved)
-            else:
-                first = 0.0 if is_corrected and self._is_exact else a  # else `_spare` multiplies by it
-                dynamics.move(v, xi, first, u, self.noise, self.integrator, self.truncation, out=moved)
+            moved = out[at]
+            v = memory[at] if is_greedy else members.offsets[at] - shift[swarms, :, columns]
+            first = 0.0 if is_corrected and self._is_exact else a  # else `_spare` multiplies by it
+            dynamics.move(v, xi, first, u, self.noise, self.integrator, self.truncation, out=moved)
             if is_corrected:
-                values = members.remembered if self.memory == "greedy" else members.energies
+                values = members.remembered if is_greedy else members.energies
                 self._spare(work, v, moved, values[swarms, rows], told.height[swarms])
             if self.memory == "local":
                 law = choices.folded(frame.keys[swarms], "memory")
@@ -183,7 +202,7 @@ class Motion:
             if share < 1:
                 chosen = choices.chosen(frame.keys[swarms], told.number, *range_, share, work)
                 moved[...] = xp.where(chosen, moved, v)
-            clip(moved, low, high)
+            clip(moved, part(walls[0], swarms, columns), part(walls[1], swarms, columns))
 
     def _spare(self, like: Like, v: Array, moved: Array, values: Matrix, height: Matrix) -> None:
         """Change offsets that have moved as if only particles above the consensus point had drifted.

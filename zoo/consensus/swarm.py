@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from zoo.consensus.host import cast
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, array_module, is_torch, to_numpy
 from zoo.core.rng import Key
@@ -220,7 +221,7 @@ class Particles(Candidates):
         self.like, self.bounds, self.anchor, self.offsets = like, bounds, anchor, offsets
         self.averaged = averaged
         self._is_near = like.dtype == "float32" and offsets.dtype.itemsize == 4
-        self._near = like.asarray(anchor) if self._is_near else anchor  # as `place` wants it
+        self._near = cast(anchor, like) if self._is_near else anchor  # as `place` wants it
 
     @property
     def decisive(self) -> bool:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.consensus.host import is_on_device, of_kind, on_host
 from zoo.core.device import Array, array_module
 
 Matrix = np.ndarray[Any, Any]
@@ -127,7 +128,7 @@ def weighted_sum(weights: Matrix, points: Array) -> Array:
         points: Shape (m, n, dim).
     """
     if not is_on_device(points):
-        return _like(points, _host_sum(weights, _on_host(points)))
+        return of_kind(points, _host_sum(weights, on_host(points)))
     import torch
 
     if points.data_ptr() % _ALIGNED:
@@ -138,21 +139,6 @@ def weighted_sum(weights: Matrix, points: Array) -> Array:
 
 def _host_sum(weights: Matrix, points: Matrix) -> Matrix:
     return (weights.astype(points.dtype)[:, None] @ points)[:, 0].astype(np.float64)
-
-
-def is_on_device(array: Array) -> bool:
-    """Return whether an array is in a memory that numpy cannot work on."""
-    return not isinstance(array, np.ndarray) and array.device.type != "cpu"
-
-
-def _on_host(array: Array) -> Matrix:
-    """Return the numpy array that shares the memory of another one there."""
-    return array if isinstance(array, np.ndarray) else array.numpy()
-
-
-def _like(array: Array, made: Matrix) -> Array:
-    """Return a numpy array as the kind of another one, sharing its memory."""
-    return made if isinstance(array, np.ndarray) else array_module(array).from_numpy(made)
 
 
 def consensus_point(points: Array, values: Matrix, alpha: float) -> Array:
@@ -231,17 +217,17 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
     if is_on_device(points):
         moments = [weighted_sum(weights[:, a:b], points[:, a:b])[:, None] for a, b in pairwise(edges)]
         return Sums(lowest, total, squares, _joined(moments))
-    host = _on_host(points)
+    host = on_host(points)
     shares, moments, first = weights.astype(host.dtype)[:, None], [], 0
     if len(starts) == 1:
-        return Sums(lowest, total, squares, _like(points, np.matmul(shares, host).astype(np.float64)))
+        return Sums(lowest, total, squares, of_kind(points, np.matmul(shares, host).astype(np.float64)))
     if len(energies) == 1 and even > 1:
         # Blocks of one swarm are added up as if they were swarms.
         first, whole, height = even, edges[even], edges[1]
         swarms = host[0, :whole].reshape(even, height, -1)
         moments.append(np.matmul(shares[0, 0, :whole].reshape(even, 1, height), swarms).swapaxes(0, 1))
     moments += [np.matmul(shares[:, :, a:b], host[:, a:b]) for a, b in pairwise(edges[first:])]
-    return Sums(lowest, total, squares, _like(points, _joined(moments).astype(np.float64)))
+    return Sums(lowest, total, squares, of_kind(points, _joined(moments).astype(np.float64)))
 
 
 @functools.lru_cache(maxsize=256)
@@ -291,7 +277,7 @@ def centre(sums: Sums) -> Array:
     moment = sums.moment
     if is_on_device(moment):
         return moment / array_module(moment).from_numpy(safe).to(moment.device)
-    return _like(moment, _on_host(moment) / safe)
+    return of_kind(moment, on_host(moment) / safe)
 
 
 def alpha_of(energies: Matrix, share: float, before: Matrix) -> Matrix:

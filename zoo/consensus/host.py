@@ -1,0 +1,38 @@
+"""Torch's arrays on the host as numpy's, in the same memory: small operations take a fraction of the time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from zoo.core.device import Array, Like, array_module
+
+Matrix = np.ndarray[Any, Any]
+
+
+def is_on_device(array: Array) -> bool:
+    """Return whether an array is in a memory that numpy cannot work on."""
+    return not isinstance(array, np.ndarray) and array.device.type != "cpu"
+
+
+def on_host(array: Array) -> Matrix:
+    """Return the numpy array that shares the memory of another one there."""
+    return array if isinstance(array, np.ndarray) else array.numpy()
+
+
+def of_kind(array: Array, made: Matrix) -> Array:
+    """Return a numpy array as the kind of another one on the host, sharing its memory."""
+    return made if isinstance(array, np.ndarray) else array_module(array).from_numpy(made)
+
+
+def cast(array: Array, like: Like) -> Array:
+    """Return an array of single or double precision as the other: `like.asarray`, in a third of its time.
+
+    Example:
+        >>> cast(np.ones(2), Like("numpy", "float32")).dtype.name
+        'float32'
+    """
+    if is_on_device(array):
+        return like.asarray(array)
+    return of_kind(array, on_host(array).astype(like.dtype, copy=False))
