@@ -32,6 +32,7 @@ ROWS = (
     "zoo.experiment",
     "zoo.consensus.many",
     "zoo.facade",
+    "zoo.nn.training",
     "zoo.session",
     "zoo.optuna",
     "zoo.loggers",

@@ -117,6 +117,11 @@ class NetworkLoss(Objective):
         """The parameters of this process's copy of the network, in the order of a row."""
         return self._network(placed=False).engine.parameters
 
+    def network(self) -> nn.Module:
+        """Return a copy of the network, to be kept; its parameters are those that were evaluated last."""
+        with self._lock:
+            return copy.deepcopy(self._network(placed=False).model)
+
     def __call__(self, x: Array, *, key: Key) -> np.ndarray[Any, Any]:
         """Return the losses of some rows on the first mini-batch."""
         with self._lock:
@@ -279,8 +284,8 @@ class _Network:
             raise TypeError(f"`loss` must return a tensor, got {values!r}.")
         if values.shape != (len(inputs),):
             raise ValueError(
-                f"`loss` must return one number for each example, shape ({len(inputs)},) for {len(inputs)} of "
-                f'them, got shape {tuple(values.shape)}; a loss of torch does so with reduction="none".'
+                f"`loss` must return one number for each example, shape ({len(inputs)},) for {len(inputs)}, "
+                f'got shape {tuple(values.shape)}; a loss of torch does so with reduction="none".'
             )
         if not bool(torch.isfinite(values).all()):
             raise ValueError(
@@ -325,4 +330,4 @@ def _found(spec: str) -> Callable[[], Any]:
         raise ValueError(f"`model` is {spec!r}, which cannot be found: {error}.") from error
     if not callable(found):
         raise TypeError(f"`model` is {spec!r}, which is no function: {found!r}.")
-    return found  # type: ignore[no-any-return]
+    return found
