@@ -149,11 +149,17 @@ def through_minimize(size):
 
 def floor(size):
     """Return a function that does what a step cannot do without, and which generator is the fastest."""
+    import zoo
+
     count = int(np.prod(size))
     piece = min(count, 2**16)
     single, double = np.empty(piece, np.float32), np.empty(piece)
     there = torch.empty(piece)
-    generators = {"torch, float32": there.normal_}
+    key = zoo.Key(0)
+    generators = {
+        "torch, float32": there.normal_,
+        "keyed, float32": lambda: key.fill_quick(there, size=piece),
+    }
     for make in (np.random.PCG64, np.random.SFC64):
         generator = np.random.Generator(make(0))
         for out in (single, double):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from zoo.consensus import noise
 from zoo.core.device import Like, to_numpy
@@ -127,3 +128,80 @@ def test_factors_of_a_particle_do_not_depend_on_what_else_is_drawn(count: int, d
         noise.clear_cache()
         assert (factors(KEYS[1:2], start, stop)[0] == whole[1, start:stop]).all()
     assert (drawn(KEYS[:3], 4, 0, count, count, dim, like) == plain).all()
+
+
+SINGLE = Like("torch", "float32")
+
+
+def stretch(key: Key, size: int) -> np.ndarray:
+    out = torch.empty(size)
+    key.fill_quick(out, size=size)
+    return out.numpy()
+
+
+@pytest.mark.parametrize("like", KINDS[1:], ids=str)
+def test_numbers_are_those_the_law_says(like: Like) -> None:
+    key, step = KEYS[1], 37
+    few = stretch(key.fold("noise", "steps", 37 // 16), 32_000).reshape(16, 100, 20)[37 % 16]
+    assert (drawn([key], step, 0, 100, 100, 20, like)[0] == few).all()
+    law = key.fold("noise", step)
+    groups = [stretch(law.fold(group), 500 * 100).reshape(500, 100) for group in range(2)]
+    assert (drawn([key], step, 0, 1000, 1000, 100, like)[0] == np.concatenate(groups)).all()
+    # Three groups are needed for 3001 particles of 50, 1001 of them in each.
+    groups = [stretch(law.fold(group), 1001 * 50).reshape(1001, 50) for group in range(3)]
+    assert (drawn([key], step, 900, 3001, 3001, 50, like)[0] == np.concatenate(groups)[900:3001]).all()
+    row = to_numpy(law.normal(2, 3, 70_000, like=SINGLE))
+    assert (drawn([key], step, 2, 3, 4, 70_000, like)[0] == row).all()
+
+
+def test_numbers_do_not_depend_on_the_number_of_threads() -> None:
+    before = torch.get_num_threads()
+    seen = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            noise.clear_cache()
+            seen.append(
+                [
+                    drawn(KEYS[:2], 3, start, stop, count, dim, SINGLE)
+                    for count, dim in SIZES
+                    for start, stop in ((0, count), (count // 3, count // 2))
+                ]
+            )
+    finally:
+        torch.set_num_threads(before)
+    for other in seen[1:]:
+        assert all((a == b).all() for a, b in zip(seen[0], other, strict=True))
+
+
+@pytest.mark.parametrize("like", KINDS, ids=str)
+def test_pieces_are_there_while_others_are_drawn(like: Like) -> None:
+    whole = [drawn([key], 1, 0, 1500, 1500, 100, like)[0] for key in KEYS[:2]]
+    pairs = zip(*(noise.blocks([key], 1, 0, 1500, 1500, 100, like) for key in KEYS[:2]), strict=True)
+    for one, other in pairs:
+        inner = noise.normal([KEYS[2]], 1, 0, 1500, 1500, 100, like)
+        assert inner.shape == (1, 1500, 100)
+        for (_, rows, _, numbers), expected in ((one, whole[0]), (other, whole[1])):
+            assert (to_numpy(numbers)[0] == expected[rows]).all()
+    # A loop that is left early leaves nothing behind that a later one could read.
+    next(iter(noise.blocks([KEYS[0]], 1, 0, 1500, 1500, 100, like)))
+    assert (drawn([KEYS[0]], 1, 0, 1500, 1500, 100, like)[0] == whole[0]).all()
+
+
+@pytest.mark.parametrize(("count", "dim"), [(100, 20), (1000, 100)])
+def test_steps_swarms_and_groups_have_nothing_to_do_with_each_other(count: int, dim: int) -> None:
+    """Products of numbers, and of their squares, are 0 on average, within five standard errors."""
+    z = np.stack([drawn(KEYS, step, 0, count, count, dim, SINGLE) for step in range(20)]).astype(float)
+    half = count // 2
+    for one, other in (
+        (z[1:], z[:-1]),  # steps
+        (z[16:], z[:-16]),  # those drawn together are sixteen
+        (z[:, 1:], z[:, :-1]),  # swarms
+        (z[:, :, :half], z[:, :, half:]),  # groups, or the two halves of one
+        (z[:, :, 1:], z[:, :, :-1]),
+        (z[..., 1:], z[..., :-1]),
+    ):
+        for a, b in ((one, other), (one**2 - 1, other**2 - 1), (one, other**2 - 1), (one**2 - 1, other)):
+            product = a * b
+            assert abs(product.mean()) < 5 * product.std() / product.size**0.5
+    assert abs((z**4).mean() - 3) < 5 * (96 / z.size) ** 0.5

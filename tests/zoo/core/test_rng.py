@@ -23,13 +23,16 @@ import torch
 
 from zoo.core.device import NUMPY, Like, to_numpy
 from zoo.core.rng import (
+    QUICK,
     Key,
     NoiseTable,
+    _quick,
     _tables,
     _torch_generator,
     _travel_packed,
     clear_cache,
     keyed_generators,
+    whole_stretch,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -834,3 +837,132 @@ def test_coarse_numbers_are_uniform() -> None:
     assert abs(drawn.mean() - 0.5) < 4 * np.sqrt(1 / 12e5)
     counts = np.bincount((drawn * 16).astype(int), minlength=16)
     assert abs(counts - 6250).max() < 4.5 * np.sqrt(6250 * 15 / 16)
+
+
+def quick(key: Key, size: int, start: int = 0, stop: int | None = None, **moments: float) -> np.ndarray:
+    """Return numbers of a stretch, in memory that begins anywhere."""
+    stop = size if stop is None else stop
+    out = torch.full((stop - start + 3,), np.nan)
+    key.fill_quick(out[1 : 1 + stop - start], start, size=size, **moments)
+    assert out[[0, -2, -1]].isnan().all()  # what is beside it is left alone
+    return out[1 : 1 + stop - start].numpy()
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 128, 129, 1000, 8191, 50_000, 65_535, 65_536])
+def test_quick_numbers_are_those_of_any_part(size: int) -> None:
+    whole = torch.empty(whole_stretch(size))
+    Key(3).fill_quick(whole, size=size)
+    assert whole.isfinite().all()
+    assert (whole[:size].numpy() == quick(Key(3), size)).all()
+    assert (whole.numpy() == quick(Key(3), whole_stretch(size))).all()
+    middle = whole_stretch(size) // 2
+    cuts = [
+        (0, 0),
+        (0, 1),
+        (middle - 1, middle + 1),
+        (middle, size),
+        (size // 3, size // 2),
+        (size - 1, size),
+    ]
+    cuts += Key(size).integers(0, 20, 2, high=size + 1).tolist()
+    for one, other in cuts:
+        start, stop = sorted((max(0, min(one, size)), max(0, min(other, size))))
+        assert (quick(Key(3), size, start, stop) == whole[start:stop].numpy()).all()
+
+
+def test_quick_numbers_do_not_depend_on_threads() -> None:
+    """Neither on how many torch cuts an array for, odd numbers among them, nor on other threads of ours."""
+    expected = [quick(Key(4).fold(size), size) for size in (65_536, 50_001, 3000)]
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 5, 7):
+            torch.set_num_threads(threads)
+            for size, numbers in zip((65_536, 50_001, 3000), expected, strict=True):
+                assert (quick(Key(4).fold(size), size) == numbers).all()
+                assert (quick(Key(4).fold(size), size, 777, 2777) == numbers[777:2777]).all()
+    finally:
+        torch.set_num_threads(before)
+    drawn: list[Any] = []
+    threads_ = [
+        threading.Thread(target=lambda: drawn.extend(quick(Key(4).fold(3000), 3000) for _ in range(50)))
+        for _ in range(4)
+    ]
+    for thread in threads_:
+        thread.start()
+    for thread in threads_:
+        thread.join()
+    assert len(drawn) == 200
+    assert all((numbers == expected[2]).all() for numbers in drawn)
+
+
+def test_quick_numbers_are_those_of_their_formula() -> None:
+    key, size = Key(5), 1100
+    bits = np.random.SFC64()
+    words = np.array([*np.frombuffer(key.digest, "<u8"), 0, 1], np.uint64)
+    bits.state = {"bit_generator": "SFC64", "state": {"state": words}, "has_uint32": 0, "uinteger": 0}
+    pairs = 576
+    raw = bits.random_raw(12 + 6 * pairs // 8)[12:].astype("<u8").tobytes()
+    u = (np.frombuffer(raw, "<u4", pairs) + 0.5) / 2**32
+    angle = 2 * np.pi * (np.frombuffer(raw, "<i2", pairs, 4 * pairs) + u) / 2**16
+    radius = np.sqrt(-2 * np.log(u))
+    both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
+    # Angles up to pi, in single precision. The square of a radius is twice the difference of two logarithms,
+    # of -9.25 and, at radii below 3.7, down to -16; with two units of the last digit added it is within 8e-6.
+    allowed = 1e-6 * (1 + np.tile(radius, 2)[:size]) + 8e-6 / np.tile(2 * radius, 2)[:size]
+    assert (abs(quick(key, size) - both) < allowed).all()
+    assert (abs(quick(key, size, mean=0.75, std=0.5) - (0.75 + 0.5 * both)) < allowed).all()
+    assert (quick(key, size, mean=0.75, std=0.0) == 0.75).all()
+
+
+@pytest.mark.parametrize("word", [0, 1, 2**31, 2**32 - 1, 2**32 - 128, 2**32 - 129])
+def test_quick_numbers_are_finite_at_the_ends(word: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least of the 2^32 numbers has no infinite logarithm, and the largest none above that of 1."""
+    pairs = 32_768
+    words = np.full(pairs, word, "<u4") if word < 2**31 else (word - np.arange(pairs)).astype("<u4")
+    raw = np.concatenate([words.view(np.uint8), np.arange(2 * pairs).astype("<u1")])
+    quick(Key(0), 1)
+    monkeypatch.setattr(_quick(), "draw", lambda key, pairs: raw)
+    numbers = quick(Key(0), 2 * pairs)
+    assert np.isfinite(numbers).all()
+    u = (words.astype(float) + 0.5) / 2**32
+    squares = (numbers.reshape(2, -1).astype(float) ** 2).sum(0)
+    # A unit of the last digit of a logarithm above 8 is 10^-6; two of them are added, and doubled.
+    np.testing.assert_allclose(squares, -2 * np.log(u), rtol=1e-6, atol=8e-6)
+    assert abs(numbers).max() < 6.8
+
+
+def test_quick_numbers_beyond_a_stretch_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 65536 numbers; got numbers 0 to 65537 of 65537"):
+        Key(0).fill_quick(torch.empty(QUICK + 1), size=QUICK + 1)
+    with pytest.raises(ValueError, match="got numbers 100 to 200 of 101"):
+        Key(0).fill_quick(torch.empty(100), 100, size=101)
+    with pytest.raises(ValueError, match="got numbers -1 to 99 of 100"):
+        Key(0).fill_quick(torch.empty(100), -1, size=100)
+
+
+def test_quick_numbers_are_normal() -> None:
+    """Moments, tails and distribution of two million, each within five standard errors."""
+    key, size = Key(6), 50_000
+    z = np.stack([quick(key.fold(i), size) for i in range(40)]).astype(np.float64)
+    n = z.size
+    # Means and variances of the powers of a normal number.
+    for power, mean, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (5, 0, 945), (6, 15, 10_170)):
+        assert abs((z**power).mean() - mean) < 5 * (variance / n) ** 0.5
+    for level, share in ((3.0, 2.699796e-3), (4.0, 6.334248e-5), (4.5, 6.795346e-6)):
+        assert abs((abs(z) > level).sum() - n * share) < 5 * (n * share) ** 0.5
+    ordered = torch.from_numpy(np.sort(z.ravel()))
+    expected = torch.special.ndtr(ordered).numpy()
+    # Kolmogorov's distance, which is beyond 2 / sqrt(n) with probability .0007.
+    assert abs(expected - (np.arange(n) + 0.5) / n).max() < 2 / n**0.5
+    half = whole_stretch(size) // 2
+    for one, other in (
+        (z[:, :24_000], z[:, half : half + 24_000]),  # a pair
+        (z[:, :-1], z[:, 1:]),
+        (z[:, :-8], z[:, 8:]),
+        (z[1:], z[:-1]),  # keys
+        (z[:20], z[20:, ::-1]),
+    ):
+        for a, b in ((one, other), (one**2 - 1, other**2 - 1), (one, other**2 - 1), (one**2 - 1, other)):
+            product = a * b
+            assert abs(product.mean()) < 5 * product.std() / product.size**0.5
+    assert abs(z).max() < 6.8
