@@ -94,14 +94,14 @@ class Perturbed(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in ("__get__", "__set__", "__delete__"):
             attribute = getattr(getattr(func, "__self__", None), "__name__", "")
-            if name == "__set__" and attribute == "data":
-                raise self._refusal(args[:1], f".{attribute} = ...")
+            if name == "__set__" and attribute == "data" and id(args[0]) in self._numbers:
+                raise self._refusal(self._numbers[id(args[0])], ".data = ...")
             if name != "__get__" or attribute not in _VALUES:
                 return func(*args, **kwargs)
         elif name in _SHAPES:
             return func(*args, **kwargs)
-        elif self._writes(name, args, kwargs):
-            raise self._refusal(args, name)
+        elif (written := self._written(name, args, kwargs)) is not None:
+            raise self._refusal(written, name)
         return func(
             *(self._replaced(arg) for arg in args), **{k: self._replaced(v) for k, v in kwargs.items()}
         )
@@ -142,19 +142,26 @@ class Perturbed(TorchFunctionMode):
             need = _bytes(self._tensors[number])
             while self._kept and sum(map(_bytes, self._kept.values())) + need > self._room:
                 del self._kept[next(iter(self._kept))]
-            found = self._copy(number)
+            with torch._C._DisableFuncTorch():  # a copy is no part of what torch.func transforms
+                found = self._copy(number)
         self._kept[number] = found  # the one used last comes last
         return found
 
-    def _writes(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        into = name in _IN_PLACE or (name.endswith("_") and not name.endswith("__")) or kwargs.get("inplace")
-        return bool(into and self._holds(args[:1])) or self._holds([kwargs.get("out")])
+    def _written(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+        """Return the number of a tensor that a function would write to."""
+        targets: tuple[Any, ...] = (kwargs.get("out"),)
+        if name in _IN_PLACE or (name.endswith("_") and not name.endswith("__")) or kwargs.get("inplace"):
+            targets += args[:1] or tuple(kwargs.values())[:1]
+        for target in targets:
+            for tensor in target if isinstance(target, (list, tuple)) else [target]:
+                if id(tensor) in self._numbers:
+                    return self._numbers[id(tensor)]
+        return None
 
-    def _refusal(self, args: Iterable[Any], what: str) -> RuntimeError:
-        names = [self._names[self._numbers[id(arg)]] for arg in args if id(arg) in self._numbers]
+    def _refusal(self, number: int, what: str) -> RuntimeError:
         return RuntimeError(
-            f"the closure writes to the parameter {names[0] if names else ''!r} with {what!r}. A closure "
-            "must leave parameters as they are: compute with a changed copy, or do it outside the closure."
+            f"the closure writes to the parameter {self._names[number]!r} with {what!r}. A closure must "
+            "leave parameters as they are: compute with a changed copy, or do it outside the closure."
         )
 
 

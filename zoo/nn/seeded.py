@@ -19,7 +19,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,8 +28,7 @@ from torch import Tensor
 from zoo.core.device import Like
 from zoo.core.errors import ZooWarning
 from zoo.core.rng import Key
-from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
-from zoo.nn.half import HALF, round_stochastically
+from zoo.core.validation import check_choice, check_count, check_positive
 from zoo.nn.isolation import isolated
 from zoo.nn.laws import (
     Gaussian,
@@ -41,10 +40,16 @@ from zoo.nn.laws import (
     in_memory_order,
     pieces,
 )
+from zoo.nn.low_rank import Lozo, SubZero
 from zoo.nn.parameters import Parameters
 from zoo.nn.perturbed import Perturbed, uncompiled
 
-LAWS: dict[str, Callable[[], TensorLaw]] = {"gaussian": Gaussian, "rademacher": Rademacher}
+LAWS: dict[str, Callable[..., TensorLaw]] = {
+    "gaussian": Gaussian,
+    "rademacher": Rademacher,
+    "lozo": Lozo,
+    "subzero": SubZero,
+}
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -76,7 +81,7 @@ class SeededEstimate:
     def direction(self, params: Any, number: int) -> list[Tensor]:
         """Return the direction of a number, a tensor for each parameter, of at least single precision."""
         known = as_parameters(params)
-        _check_layout(self, known)
+        check_layout(self, known)
         return [draw(self.law, place, tensor) for place, tensor in _places(self, known, number)]
 
     def dense(self, params: Any) -> list[Tensor]:
@@ -85,10 +90,10 @@ class SeededEstimate:
         It is for models that have the memory, and for tests: an optimizer of torch can be given these.
         """
         known = as_parameters(params)
-        _check_layout(self, known)
+        check_layout(self, known)
         dense = []
         for number, tensor in enumerate(known.tensors):
-            source = Sum(self.law, _terms(self, number, tensor, self.coefficients), tensor)
+            source = Sum(self.law, terms_of(self, number, tensor, self.coefficients), tensor)
             whole = torch.empty_like(tensor, dtype=source.dtype, requires_grad=False)
             flat = in_memory_order(whole).view(-1)
             for start, stop in pieces(tensor):
@@ -102,8 +107,8 @@ class Seeded:
     """An estimator of gradients that keeps no direction.
 
     Args:
-        law: Of the directions, each tensor by itself: "gaussian", "rademacher", or a law of
-            `zoo.nn.low_rank`.
+        law: Of the directions, each tensor by itself: "gaussian", "rademacher", "lozo", "subzero", or a law
+            of `zoo.nn.laws` and `zoo.nn.low_rank`.
         num_directions: Directions a step, n.
         smoothing: The distance h, in units of the weights.
         stencil: "central" or "forward".
@@ -116,6 +121,7 @@ class Seeded:
         ValueError: An argument is out of range.
 
     Example:
+        >>> from zoo.nn.descent import Descent, apply_
         >>> layer = torch.nn.Linear(2, 1, bias=False)
         >>> x, y = torch.randn(8, 2), torch.randn(8, 1)
         >>> def closure():
@@ -130,7 +136,7 @@ class Seeded:
     References:
         Malladi et al., "Fine-tuning language models with just forward passes", 2023.
         https://arxiv.org/abs/2305.17333
-        Zhao et al., "FZOO: fast zeroth-order optimizer for fine-tuning large language models towards
+        Dang et al., "FZOO: fast zeroth-order optimizer for fine-tuning large language models towards
         Adam-scale speed", 2025. https://arxiv.org/abs/2506.09034
     """
 
@@ -298,202 +304,12 @@ class Seeded:
         del differences, values, epsilon
 
 
-@dataclass(frozen=True)
-class Descent:
-    """The plain step: x <- x - lr (g + decay x), g being the estimate.
+class Source(Protocol):
+    """What a tensor is moved against, a piece at a time."""
 
-    Args:
-        learning_rate: A number, or one for each parameter group; or a function of the step's number that
-            returns either.
-        weight_decay: The share decay of a weight that a step of learning rate 1 takes off, decoupled from the
-            estimate; a number, or one for each group.
-        decayed: Which parameters decay: "matrices", those of two and more dimensions, so neither biases nor
-            the scales of normalization layers; "all"; or a function of name and tensor.
-        sign: Whether each entry of g is replaced by its sign: all move by the learning rate.
-        normalised: Whether g is divided by n times the standard deviation of its coefficients, so that
-            neither the size of the loss nor the smoothing matters: with Rademacher directions and a forward
-            stencil this is FZOO,
-
-                x <- x - lr sum_i (L_i - L_0) / (n sigma) z_i,    sigma the standard deviation of the L_i.
-
-            Directions that all say the same leave x where it is.
-
-    Raises:
-        TypeError: An argument is of the wrong kind.
-        ValueError: An argument is out of range.
-
-    Example:
-        >>> Descent(lambda step: 0.1 / (1 + step)).rates(4, 2)
-        (0.02, 0.02)
-
-    References:
-        Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
-        https://arxiv.org/abs/1711.05101
-        Zhao et al., "FZOO: fast zeroth-order optimizer for fine-tuning large language models towards
-        Adam-scale speed", 2025. https://arxiv.org/abs/2506.09034
-    """
-
-    learning_rate: float | Sequence[float] | Callable[[int], Any] = 1e-3
-    weight_decay: float | Sequence[float] = 0.0
-    decayed: str | Callable[[str, Tensor], bool] = "matrices"
-    sign: bool = False
-    normalised: bool = False
-
-    def __post_init__(self) -> None:
-        if not callable(self.learning_rate):
-            _per_group("learning_rate", self.learning_rate, None)
-        _per_group("weight_decay", self.weight_decay, None)
-        if not callable(self.decayed):
-            check_choice("decayed", self.decayed, ("matrices", "all"))
-        check_flag("sign", self.sign)
-        check_flag("normalised", self.normalised)
-        if self.sign and self.normalised:
-            raise ValueError("`normalised` has no effect on signs; give one of `sign` and `normalised`.")
-
-    def rates(self, step: int, num_groups: int) -> tuple[float, ...]:
-        """Return the learning rate of each parameter group."""
-        rate = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
-        return _per_group("learning_rate", rate, num_groups)
-
-    def decays(self, params: Parameters) -> tuple[float, ...]:
-        """Return the weight decay of each tensor."""
-        each = _per_group("weight_decay", self.weight_decay, num_groups(params))
-        return tuple(
-            each[group] if each[group] and self._decays(name, tensor) else 0.0
-            for name, tensor, group in zip(params.names, params.tensors, params.groups, strict=True)
-        )
-
-    def weights(self, estimate: SeededEstimate) -> tuple[float, ...]:
-        """Return what each direction of an estimate is multiplied by; NaN for those that are dropped.
-
-        Raises:
-            ValueError: An estimate of one direction is to be normalised.
-        """
-        if not self.normalised:
-            return estimate.coefficients
-        if len(estimate.coefficients) < 2:
-            raise ValueError("`normalised` takes estimates of at least 2 directions, got one of 1.")
-        coefficients = np.array(estimate.coefficients, np.float64)
-        valid = np.isfinite(coefficients)
-        spread = float(coefficients[valid].std()) if valid.any() else 0.0
-        if spread == 0:
-            return (math.nan,) * len(coefficients)
-        return tuple((coefficients / (int(valid.sum()) * spread)).tolist())
-
-    def _decays(self, name: str, tensor: Tensor) -> bool:
-        if callable(self.decayed):
-            return bool(self.decayed(name, tensor))
-        return self.decayed == "all" or tensor.ndim > 1
-
-
-class Applied(NamedTuple):
-    """What a step did.
-
-    Attributes:
-        moved: Share of all entries that are another number now. In half precision a step far below the
-            distance between two numbers moves few, each by far more.
-        learning_rates: Of each parameter group.
-    """
-
-    moved: float
-    learning_rates: tuple[float, ...]
-
-
-def apply_(params: Any, estimate: SeededEstimate, update: Descent) -> Applied:
-    """Take a step, drawing the directions of an estimate again, a piece at a time.
-
-    Weights of half precision are rounded stochastically (`zoo.nn.half`), so that steps below the distance
-    between two numbers are right in the mean. With a learning rate of 0, or an estimate none of whose
-    directions is valid, every bit stays as it was.
-
-    Args:
-        params: What the estimate was made of.
-        estimate: From `Seeded.estimate`.
-        update: What kind of step.
-
-    Raises:
-        ValueError: The parameters are not those of the estimate, or a value of `update` is out of range.
-    """
-    known = as_parameters(params)
-    _check_layout(estimate, known)
-    rates = update.rates(estimate.step, num_groups(known))
-    weights, decays = update.weights(estimate), update.decays(known)
-    counts = []
-    for number, tensor in enumerate(known.tensors):
-        rate = rates[known.groups[number]]
-        terms = _terms(estimate, number, tensor, weights)
-        if rate == 0 or not terms:
-            continue
-        source = Sum(estimate.law, terms, tensor)
-        rounding = estimate.key.fold("rounding", estimate.step, number)
-        counts.append(_move_(tensor, source, rate, decays[number], update.sign, rounding))
-    moved = int(torch.stack(counts).sum()) / known.dim if counts else 0.0
-    return Applied(moved, rates)
-
-
-class SeededSGD(torch.optim.Optimizer):
-    """Steps of `apply_` as an optimizer of torch, for its schedulers, parameter groups and `state_dict`.
-
-    Args:
-        params: Tensors, (name, tensor) pairs, or groups of them, which may have an "lr" and a "weight_decay"
-            of their own.
-        lr: Learning rate.
-        weight_decay: See `Descent`, as for `decayed`, `sign` and `normalised`.
-        decayed: Which parameters decay.
-        sign: Whether each entry moves by the learning rate.
-        normalised: Whether the estimate is divided by the spread of its coefficients.
-
-    Attributes:
-        parameters: What estimates are made of.
-
-    Example:
-        >>> layer = torch.nn.Linear(2, 1)
-        >>> estimator, x = Seeded(), torch.ones(2)
-        >>> optimizer = SeededSGD(layer.named_parameters(), lr=0.1)
-        >>> scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
-        >>> for step in range(2):
-        ...     estimate = estimator.estimate(optimizer.parameters, lambda: layer(x).sum(), Key(0), step)
-        ...     applied = optimizer.step(estimate)
-        ...     scheduler.step()
-        >>> applied.learning_rates
-        (0.05,)
-    """
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float = 1e-3,
-        weight_decay: float = 0.0,
-        *,
-        decayed: str | Callable[[str, Tensor], bool] = "matrices",
-        sign: bool = False,
-        normalised: bool = False,
-    ) -> None:
-        Descent(lr, weight_decay, decayed, sign, normalised)
-        self._kind = (decayed, sign, normalised)
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-
-    @property
-    def parameters(self) -> Parameters:
-        """The trainable ones among the parameters of all groups."""
-        groups = []
-        for group in self.param_groups:
-            members = group["params"]
-            names = group.get("param_names")
-            groups.append({"params": list(zip(names, members, strict=True)) if names else members})
-        return Parameters(groups)
-
-    @property
-    def update(self) -> Descent:
-        """The step as its groups have it now."""
-        rates, decays = (
-            [float(group[name]) for group in self.param_groups] for name in ("lr", "weight_decay")
-        )
-        return Descent(rates, decays, *self._kind)
-
-    def step(self, estimate: SeededEstimate) -> Applied:  # type: ignore[override]
-        """Take a step; see `apply_`."""
-        return apply_(self.parameters, estimate, self.update)
+    def fill_(self, out: Tensor, start: int) -> None:
+        """Write the entries from `start` on, one of `zoo.nn.laws.pieces`."""
+        ...
 
 
 class Sum:
@@ -511,7 +327,6 @@ class Sum:
         self._terms = [(place, weight, law.plan(place, self._buffer)) for place, weight in terms]
 
     def fill_(self, out: Tensor, start: int) -> None:
-        """Write a piece of the sum, which is one of `pieces`."""
         if not self._terms:
             out.zero_()
         for number, (place, weight, plan) in enumerate(self._terms):
@@ -537,11 +352,6 @@ def as_parameters(params: Any) -> Parameters:
     return params if isinstance(params, Parameters) else Parameters(params)
 
 
-def num_groups(params: Parameters) -> int:
-    """Return how many parameter groups there are."""
-    return max(params.groups) + 1
-
-
 def layout_of(params: Parameters) -> str:
     """Return a digest of the names, shapes, dtypes and order in memory of parameters."""
     total = hashlib.sha256()
@@ -551,34 +361,16 @@ def layout_of(params: Parameters) -> str:
     return total.hexdigest()[:16]
 
 
-def _move_(tensor: Tensor, source: Sum, rate: float, decay: float, sign: bool, rounding: Key) -> Tensor:
-    """Move a tensor against a sum of directions; return how many entries changed, as a tensor."""
-    flat = in_memory_order(tensor).view(-1)
-    buffer = buffer_for(tensor)
-    changed = torch.zeros((), dtype=torch.int64, device=tensor.device)
-    kept = 1 - rate * decay
-    for start, stop in pieces(tensor):
-        part, here = buffer[: stop - start], flat[start:stop]
-        source.fill_(part, start)
-        if sign:
-            part.sign_()
-        wanted = torch.add(here if kept == 1 else here.to(part.dtype) * kept, part, alpha=-rate)
-        if tensor.dtype in HALF:
-            wanted = round_stochastically(wanted, tensor.dtype, rounding.fold(start))
-        changed += (wanted != here).sum()
-        here.copy_(wanted)
-    return changed
-
-
 def _places(estimate: SeededEstimate, params: Parameters, direction: int) -> Iterator[tuple[Place, Tensor]]:
     for number, tensor in enumerate(params.tensors):
         shape = tuple(in_memory_order(tensor).shape)
         yield Place(estimate.key, estimate.step, direction, number, shape), tensor
 
 
-def _terms(
+def terms_of(
     estimate: SeededEstimate, number: int, tensor: Tensor, weights: Iterable[float]
 ) -> list[tuple[Place, float]]:
+    """Return the directions of a tensor that enter a sum, and their weights; NaN drops one."""
     shape = tuple(in_memory_order(tensor).shape)
     return [
         (Place(estimate.key, estimate.step, direction, number, shape), weight)
@@ -587,25 +379,13 @@ def _terms(
     ]
 
 
-def _check_layout(estimate: SeededEstimate, params: Parameters) -> None:
+def check_layout(estimate: SeededEstimate, params: Parameters) -> None:
+    """Raise ValueError if an estimate was made of other parameters."""
     if layout_of(params) != estimate.layout:
         raise ValueError(
             "`params` must be what the estimate was made of, in the same order and form: they have other "
             "names, shapes or dtypes."
         )
-
-
-def _per_group(name: str, value: Any, num_groups: int | None) -> tuple[float, ...]:
-    """Return a number for each group, or raise."""
-    numbers = list(value) if isinstance(value, (list, tuple)) else [value] * (num_groups or 1)
-    for number in numbers:
-        if not (math.isfinite(check_number(name, number)) and number >= 0):
-            raise ValueError(f"`{name}` must be a finite number of at least 0, got {number!r}.")
-    if num_groups is not None and len(numbers) != num_groups:
-        raise ValueError(
-            f"`{name}` must be one number or one for each of {num_groups} groups, got {value!r}."
-        )
-    return tuple(float(number) for number in numbers)
 
 
 def _buffer(params: Parameters, dtype: torch.dtype) -> Tensor:

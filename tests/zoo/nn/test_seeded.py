@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core.rng import Key, keyed_generators
-from zoo.nn.seeded import Descent, Seeded, apply_
+from zoo.nn.descent import Descent, apply_
+from zoo.nn.seeded import Seeded
 
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Module:
