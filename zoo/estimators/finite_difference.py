@@ -280,17 +280,20 @@ class FiniteDifference:
         """
         differences, centre = _differences(asked, values)
         valid = np.isfinite(differences)
+        relative, factor = self.shares(asked, valid)
+        coefficients = np.where(valid, np.where(valid, differences, 0) * relative, 0)
+        # The sum is formed with coefficients of at most 1: float32 may not hold the slopes' squares.
+        peak = float(np.abs(coefficients).max()) if len(coefficients) else 0.0
+        slope = min(peak / asked.smoothing, largest_slope(asked.draw.like))
+        return Weights(coefficients, peak, slope * centre * factor, differences[valid])
+
+    def shares(self, asked: Displaced, valid: Any) -> tuple[np.ndarray[Any, Any], float]:
+        """Return what each direction counts for if the `valid` ones do, relative to the most, and that."""
         groups, factors = self.law.groups(asked.draw, asked.plan)
         counts = np.bincount(groups[valid], minlength=len(factors))
         shares = np.asarray(factors) / np.maximum(counts, 1)
         largest = int(np.argmax(np.where(counts > 0, shares, 0)))
-        relative = (shares / shares[largest])[groups]
-        coefficients = np.where(valid, np.where(valid, differences, 0) * relative, 0)
-        # The sum is formed with coefficients of at most 1: float32 may not hold the slopes' squares.
-        peak = float(np.abs(coefficients).max()) if len(coefficients) else 0.0
-        slope = min(peak / asked.smoothing, _largest(asked.draw.like))
-        scale = slope * centre * factors[largest] / max(int(counts[largest]), 1)
-        return Weights(coefficients, peak, scale, differences[valid])
+        return (shares / shares[largest])[groups], factors[largest] / max(int(counts[largest]), 1)
 
     def conclude(
         self,
@@ -438,6 +441,7 @@ def _rms(values: Any) -> float:
     return peak * math.sqrt(float(((values / peak) ** 2).mean())) if peak > 0 else 0.0
 
 
-def _largest(like: Like) -> float:
+def largest_slope(like: Like) -> float:
+    """Return the size to which slopes are cut."""
     # Its square is still a number, also summed over all coordinates.
     return 1e150 if like.dtype == "float64" else 1e17

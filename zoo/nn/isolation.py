@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from zoo.core.rng import Key, generator_states, keyed_generators, set_generators
+from zoo.core import rng
+from zoo.core.rng import Key
 
 _SHORT = 2**16  # elements, up to which a buffer is put back whether or not it is known to have changed
+_NUMPY: Any = np.random  # its types leave out that the global generator can be exchanged
+_CUDA: Any = torch.cuda  # untyped in part
+_SPARE: list[np.random.MT19937] = []  # as many as blocks were ever nested
 
 
 class Isolation:
@@ -20,47 +27,95 @@ class Isolation:
 
     Every call begins with the global generators in the same keyed state: dropout masks, augmentation and
     whatever else a closure draws are the same for all of them. Buffers of the modules that a closure calls
-    (running means of normalization layers, counters) are put back after each call, to the last bit.
+    in this thread (running means of normalization layers, counters, tables made when they are first needed)
+    are put back after each call, to the last bit. What a module keeps in plain attributes is not.
     """
 
-    def __init__(self) -> None:
-        self._buffers: dict[int, tuple[Tensor, Tensor, int]] = {}  # by id: the buffer, a copy, its version
-        self._seen: set[int] = set()
+    def __init__(self, generators: _Generators) -> None:
+        self._generators = generators
+        self._seen: dict[int, nn.Module] = {}
+        self._slots: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}  # by id: a buffer and a copy, always put back
+        self._large: dict[int, tuple[Tensor, Tensor, int]] = {}  # put back when its version has changed
         self._thread = threading.get_ident()
-        self._generators = generator_states()
 
     def call(self, closure: Callable[[], Any]) -> Any:
         """Return what a closure returns, without a graph of gradients."""
-        set_generators(self._generators)
+        self._generators.rewind()
         with torch.no_grad():
             result = closure()
-        self._restore()
+        self.restore()
         return result
 
-    def _note(self, module: nn.Module, inputs: Any) -> None:
-        del inputs
-        if id(module) in self._seen or threading.get_ident() != self._thread:
-            return
-        self._seen.add(id(module))
-        for buffer in module._buffers.values():
-            if buffer is not None and id(buffer) not in self._buffers:
-                self._buffers[id(buffer)] = buffer, buffer.detach().clone(), buffer._version
+    def note(self, module: nn.Module) -> None:
+        """Remember the buffers of a module and of all modules in it."""
+        for inner in module.modules():
+            if id(inner) in self._seen:
+                continue
+            self._seen[id(inner)] = inner
+            if not inner._buffers:
+                # One that makes its first buffer when it is called has none to go back to.
+                self._slots.append((inner, {}))
+                continue
+            self._slots.append((inner, dict(inner._buffers)))
+            for name, buffer in inner._buffers.items():
+                if buffer is not None and id(buffer) not in self._kept and id(buffer) not in self._large:
+                    self._keep(inner, name, buffer)
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Put all buffers back as they were."""
+        for module, buffers in self._slots:
+            now = module._buffers
+            if len(now) != len(buffers) or any(now.get(name) is not was for name, was in buffers.items()):
+                module._non_persistent_buffers_set -= now.keys() - buffers.keys()
+                now.clear()
+                now.update(buffers)
+        if not self._kept and not self._large:
+            return
         with torch.no_grad():
-            for name, (buffer, kept, version) in self._buffers.items():
-                # Normalization layers write to their buffers without counting it as a version.
-                if buffer._version != version or buffer.numel() <= _SHORT:
+            if self._kept:
+                pairs = self._kept.values()
+                torch._foreach_copy_([buffer for buffer, _ in pairs], [kept for _, kept in pairs])
+            for name, (buffer, kept, version) in self._large.items():
+                if buffer._version != version:
                     buffer.copy_(kept)
-                    self._buffers[name] = buffer, kept, buffer._version
+                    self._large[name] = buffer, kept, buffer._version
+
+    def _keep(self, module: nn.Module, name: str, buffer: Tensor) -> None:
+        if is_lazy(buffer):
+            raise ValueError(
+                f"the buffer {name!r} of a {type(module).__name__} has no shape yet; call the module once "
+                "before."
+            )
+        if buffer.is_inference():  # nothing can write to it here
+            return
+        # Normalization layers write to their buffers without counting it as a version; those are short.
+        if buffer.numel() <= _SHORT:
+            self._kept[id(buffer)] = buffer, buffer.detach().clone()
+        else:
+            self._large[id(buffer)] = buffer, buffer.detach().clone(), buffer._version
+
+    def _called(self, module: nn.Module, inputs: Any) -> None:
+        del inputs
+        if id(module) not in self._seen and threading.get_ident() == self._thread:
+            self.note(module)
 
 
 @contextlib.contextmanager
-def isolated(key: Key) -> Iterator[Isolation]:
+def isolated(key: Key, modules: Iterable[nn.Module] = ()) -> Iterator[Isolation]:
     """Run a block in which closures can be called in isolation, and put everything back afterwards.
+
+    The global generators are those of numpy, of Python, and of torch on the CPU and, once CUDA is in use, on
+    all its devices. They belong to the process, so threads take turns: one that is inside keeps the others
+    waiting.
 
     Args:
         key: Where random numbers that closures draw come from.
+        modules: Modules whose buffers are put back whether or not they are seen to be called: in another
+            thread, say.
+
+    Raises:
+        ValueError: A module has buffers without a shape, as lazy ones have before their first call.
 
     Example:
         >>> layer = nn.BatchNorm1d(2)
@@ -70,11 +125,64 @@ def isolated(key: Key) -> Iterator[Isolation]:
         >>> torch.equal(first, again), layer.running_mean.tolist(), int(layer.num_batches_tracked)
         (True, [0.0, 0.0], 0)
     """
-    with keyed_generators(key):
-        isolation = Isolation()
-        hook = nn.modules.module.register_module_forward_pre_hook(isolation._note)
+    with rng._generators:
+        generators = _Generators(key)
+        isolation = Isolation(generators)
+        for module in modules:
+            isolation.note(module)
+        hook = nn.modules.module.register_module_forward_pre_hook(isolation._called)
         try:
             yield isolation
         finally:
             hook.remove()
-            isolation._restore()
+            isolation.restore()
+            generators.restore()
+
+
+class _Generators:
+    """The global generators: keyed states to which they can go back, and the states they came from.
+
+    Numpy's is not set to another state but exchanged for another generator, as reading and writing its state
+    takes longer than a small network does.
+    """
+
+    def __init__(self, key: Key) -> None:
+        self.seed = key.fold("numpy").seed(32)
+        self.numpy = _NUMPY.get_bit_generator()
+        self.legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - that of others is kept
+        # One of the kind that the global one is: `numpy.random.seed` asks for it. To make one takes long.
+        self.own = _SPARE.pop() if _SPARE else np.random.MT19937(0)
+        self.python: Any = sys.modules.get("random")
+        self.torch = torch.get_rng_state()
+        # Not on devices that nobody uses: to ask for their state is to set them up.
+        self.cuda = torch.cuda.get_rng_state_all() if _CUDA.is_initialized() else []
+        self.cuda_seed = key.fold("cuda").seed(63)
+        if self.python:
+            self.python_state = self.python.getstate()
+            self.python.seed(key.fold("python").seed(128))
+            self.python_keyed = self.python.getstate()
+        torch.default_generator.manual_seed(key.fold("torch").seed(32))
+        self.torch_keyed = torch.get_rng_state()
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Go to the keyed states."""
+        _NUMPY.set_bit_generator(self.own)
+        np.random.seed(self.seed)  # noqa: NPY002 - it is the global generator that closures draw from
+        if self.python:
+            self.python.setstate(self.python_keyed)
+        torch.set_rng_state(self.torch_keyed)
+        for device in range(len(self.cuda)):
+            torch.cuda.default_generators[device].manual_seed(self.cuda_seed)
+
+    def restore(self) -> None:
+        """Go back to the states before."""
+        _NUMPY.set_bit_generator(self.numpy)
+        if self.legacy["has_gauss"]:  # a number drawn ahead, which an exchange forgets
+            np.random.set_state(self.legacy)  # noqa: NPY002 - as above
+        if self.python:
+            self.python.setstate(self.python_state)
+        torch.set_rng_state(self.torch)
+        for device, state in enumerate(self.cuda):
+            torch.cuda.set_rng_state(state, device)
+        _SPARE.append(self.own)

@@ -7,10 +7,13 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from zoo.core.device import Like
+from zoo.core.validation import check_choice, hint, listed
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -30,13 +33,16 @@ class Parameters:
         names: Of the tensors; their numbers where they have no names.
         tensors: The tensors themselves.
         groups: For each tensor, which parameter group it is of; 0 for all of a module.
+        sizes: How many entries each tensor has.
         offsets: Where each tensor begins in the vector, and its end.
         dim: Length of the vector.
         like: Kind, dtype and device of the vector.
+        module: The module, where `params` was one.
 
     Raises:
         TypeError: `params` is nothing of the kind, or a tensor is not of floating point.
-        ValueError: There are no trainable parameters, they are on several devices, or two share memory.
+        ValueError: There are no trainable parameters, one has no shape or no memory yet or was computed from
+            others, they are on several devices, or two share memory.
 
     Example:
         >>> params = Parameters(nn.Linear(3, 2))
@@ -46,20 +52,29 @@ class Parameters:
 
     def __init__(self, params: nn.Module | Parameters | Iterable[Any]) -> None:
         named = _named(params)
+        self.module = params if isinstance(params, nn.Module) else getattr(params, "module", None)
         self.names = tuple(name for name, _, _ in named)
         self.tensors: tuple[Tensor, ...] = tuple(tensor for _, tensor, _ in named)
         self.groups = tuple(group for _, _, group in named)
         if not self.tensors:
             raise ValueError("`params` must hold a parameter that requires gradients; all are frozen.")
-        _check_memory(self.names, self.tensors)
-        self.offsets = (0, *itertools.accumulate(tensor.numel() for tensor in self.tensors))
-        self.dim = self.offsets[-1]
+        for name, tensor in zip(self.names, self.tensors, strict=True):
+            _check_tensor(name, tensor)
         devices = sorted({str(tensor.device) for tensor in self.tensors})
         if len(devices) > 1:
             raise ValueError(
                 f"`params` must be on one device, got some on each of {', '.join(devices)}; move the module "
                 "with `.to(device)`."
             )
+        if devices == ["meta"]:
+            raise ValueError(
+                "`params` must hold numbers, got parameters on the meta device; give them memory with "
+                "`.to_empty(device=...)` and values."
+            )
+        _check_memory(self.names, self.tensors)
+        self.sizes = tuple(tensor.numel() for tensor in self.tensors)
+        self.offsets = (0, *itertools.accumulate(self.sizes))
+        self.dim = self.offsets[-1]
         dtype = "float64" if any(tensor.dtype == torch.float64 for tensor in self.tensors) else "float32"
         self.like = Like("torch", dtype, devices[0])
 
@@ -92,9 +107,71 @@ class Parameters:
                 tensor.copy_(part)
 
     def write_gradient_(self, vector: Tensor) -> None:
-        """Set `.grad` of all to the parts of a vector."""
+        """Set `.grad` of all to the parts of a vector: views of it, where the dtype is the vector's."""
         for tensor, part in zip(self.tensors, self.split(vector), strict=True):
-            tensor.grad = part.to(tensor.dtype).clone()
+            tensor.grad = part.to(tensor.dtype)
+
+    def blocks(self, by: str = "layer") -> tuple[int, ...]:
+        """Return how many entries in a row belong together, as `Blocks` takes it.
+
+        Args:
+            by: "tensor", every one by itself; "layer", the parameters of one module, such as weight and bias;
+                or "group", a parameter group.
+
+        Raises:
+            ValueError: `by` is none of these.
+
+        Example:
+            >>> Parameters(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))).blocks("layer")
+            (8, 3)
+        """
+        check_choice("by", by, ("tensor", "layer", "group"))
+        owners: Iterable[Any] = range(len(self.tensors))
+        if by == "layer":
+            owners = [name if name.isdigit() else name.rpartition(".")[0] for name in self.names]
+        elif by == "group":
+            owners = self.groups
+        runs = itertools.groupby(zip(owners, self.sizes, strict=True), key=lambda pair: pair[0])
+        return tuple(sum(size for _, size in run) for _, run in runs)
+
+    def mask(self, masks: Mapping[str, Any], *, others: bool = True) -> np.ndarray[Any, Any]:
+        """Return masks of tensors as one of the whole vector, as `Masked` takes it.
+
+        Args:
+            masks: By name of a tensor, which of its entries move: booleans of its shape, or a single one for
+                all.
+            others: Whether tensors that have no mask move.
+
+        Returns:
+            Booleans, shape (dim,).
+
+        Raises:
+            TypeError: A mask is not of booleans.
+            ValueError: A name or a shape is not that of a tensor.
+
+        Example:
+            >>> params = Parameters(nn.Linear(2, 1))
+            >>> params.mask({"weight": torch.tensor([[True, False]])}).tolist()
+            [True, False, True]
+        """
+        out = np.full(self.dim, others, np.bool_)
+        for name, given in masks.items():
+            if name not in self.names:
+                raise ValueError(
+                    f"`masks` must be of trainable parameters, {listed(self.names)}, got {name!r}."
+                    f"{hint(name, self.names)}"
+                )
+            index = self.names.index(name)
+            mask, shape = torch.as_tensor(given), self.tensors[index].shape
+            if mask.dtype != torch.bool:
+                raise TypeError(f"`masks` must hold booleans, got {mask.dtype} for {name!r}.")
+            if mask.ndim and mask.shape != shape:
+                raise ValueError(
+                    f"`masks` must be of a parameter's shape, {tuple(shape)} for {name!r}, got "
+                    f"{tuple(mask.shape)}."
+                )
+            out[self.offsets[index] : self.offsets[index + 1]] = mask.cpu().numpy().reshape(-1)
+        return out
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
@@ -133,14 +210,39 @@ def _named(params: Any) -> list[tuple[str, Tensor, int]]:
     return found
 
 
+def _check_tensor(name: str, tensor: Tensor) -> None:
+    if is_lazy(tensor):
+        raise ValueError(
+            f"`params` must have shapes, and {name!r} has none yet; call the module once before its "
+            "parameters are looked at."
+        )
+    if not tensor.is_floating_point():
+        raise TypeError(f"`params` must be of floating point, got {name!r} of {tensor.dtype}.")
+    if not tensor.is_leaf:
+        raise ValueError(
+            f"`params` must not be computed from other tensors, and {name!r} is; give the parameters "
+            "themselves."
+        )
+
+
 def _check_memory(names: tuple[str, ...], tensors: tuple[Tensor, ...]) -> None:
-    owners: dict[tuple[str, int], str] = {}
+    places = []
     for name, tensor in zip(names, tensors, strict=True):
-        if not tensor.is_floating_point():
-            raise TypeError(f"`params` must be of floating point, got {name!r} of {tensor.dtype}.")
-        place = str(tensor.device), tensor.untyped_storage().data_ptr()
-        if tensor.numel() and owners.setdefault(place, name) != name:
+        extent = 1 + sum(
+            (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+        )
+        if tensor.numel() > extent:
             raise ValueError(
-                f"`params` must not share memory, got {owners[place]!r} and {name!r} of the same; give a "
-                "tensor that two modules share once, as the same parameter."
+                f"`params` must not share memory, and entries of {name!r} do: it was expanded; clone it "
+                "before it becomes a parameter."
+            )
+        if tensor.numel():
+            begin = tensor.data_ptr()
+            places.append((begin, begin + extent * tensor.element_size(), name))
+    places.sort()
+    for (_, end, one), (begin, _, other) in itertools.pairwise(places):
+        if begin < end:
+            raise ValueError(
+                f"`params` must not share memory, got {one!r} and {other!r} of the same; give a tensor that "
+                "two modules share once, as the same parameter."
             )

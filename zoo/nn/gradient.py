@@ -1,0 +1,538 @@
+"""Gradients of a network from forward passes alone, where `loss.backward()` would stand.
+
+The parameters are moved in place, one direction at a time, and put back to the last bit whatever happens.
+Beside them there are never more than a copy of them, one direction, and the sum that becomes the gradient.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import numbers
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from zoo.core.errors import ZooWarning
+from zoo.core.rng import Key
+from zoo.core.state import freeze, thaw
+from zoo.core.types import Evaluations
+from zoo.core.validation import check_count
+from zoo.estimators.displaced import Displaced
+from zoo.estimators.finite_difference import (
+    FiniteDifference,
+    FiniteDifferenceState,
+    GradientEstimate,
+    largest_slope,
+)
+from zoo.nn.isolation import Isolation, isolated
+from zoo.nn.parameters import Parameters
+
+_PIECE = 2**16  # elements, which stay in the processor's cache while they are worked on
+_CHECKED = 1000  # the closure is looked at in the first two steps of so many
+_LOST = 8  # spacings of a parameter, below which its displacement is mostly rounding
+_DROWNED = 16  # spacings of a loss, below which a difference is mostly rounding
+
+
+class Estimator:
+    """An estimator with its memory, for `estimate_gradient_`.
+
+    It remembers what must be known from step to step: what a law of directions has learned, what
+    `smoothing="auto"` has measured, and the number of queries. An estimator that learns nothing does without.
+
+    Args:
+        estimator: Directions, stencil and smoothing.
+
+    Attributes:
+        estimator: The same.
+        queries: Forward passes so far.
+
+    Raises:
+        TypeError: `estimator` is no `FiniteDifference`.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> def loss():
+        ...     return layer.weight.square().sum()
+        >>> estimator = Estimator(FiniteDifference("guided", 4))
+        >>> _ = estimate_gradient_(layer, loss, estimator, Key(0), 2)
+        >>> again = Estimator(FiniteDifference("guided", 4))
+        >>> again.load_state_dict(estimator.state_dict())
+        >>> one = estimate_gradient_(layer, loss, estimator, Key(0), 3).gradient
+        >>> two = estimate_gradient_(layer, loss, again, Key(0), 3).gradient
+        >>> torch.equal(one, two)
+        True
+    """
+
+    def __init__(self, estimator: FiniteDifference) -> None:
+        if not isinstance(estimator, FiniteDifference):
+            raise TypeError(f"`estimator` must be a FiniteDifference, got {estimator!r}.")
+        self.estimator = estimator
+        self.queries = 0
+        self._state: FiniteDifferenceState | None = None
+        self._sizes: tuple[int, ...] = ()
+
+    @property
+    def smoothing(self) -> float | None:
+        """Smoothing of the next step, None before the first one."""
+        return None if self._state is None else self._state.smoothing
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is remembered, as plain types and tensors, which `torch.save` takes."""
+        tree, arrays = freeze(self._state)
+        return {
+            "law": repr(self.estimator.law),
+            "sizes": list(self._sizes),
+            "queries": self.queries,
+            "state": tree,
+            "arrays": {name: torch.from_numpy(array) for name, array in arrays.items()},
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned, on whatever device.
+
+        Raises:
+            ValueError: It is not what an estimator with such a law of directions returned.
+        """
+        keys = {"law", "sizes", "queries", "state", "arrays"}
+        if not isinstance(state_dict, Mapping) or set(state_dict) != keys:
+            raise ValueError("`state_dict` must be what `Estimator.state_dict` returned.")
+        law = repr(self.estimator.law)
+        if state_dict["law"] != law:
+            raise ValueError(
+                f"`state_dict` must be that of an estimator with the law {law}, got {state_dict['law']}."
+            )
+        arrays = {name: tensor.cpu().numpy() for name, tensor in state_dict["arrays"].items()}
+        self._state = thaw(_on_device(state_dict["state"], "cpu"), arrays)
+        self._sizes = tuple(state_dict["sizes"])
+        self.queries = int(state_dict["queries"])
+
+    def _started(self, params: Parameters, x: Tensor) -> FiniteDifferenceState:
+        """Return the state for a step at x."""
+        if self._state is None:
+            self._state, self._sizes = self.estimator.init(x), params.sizes
+            return self._state
+        was, now = self._state.like, params.like
+        if self._sizes != params.sizes or was.dtype != now.dtype:
+            raise ValueError(
+                f"`params` must be the same in every step: there were {len(self._sizes)} tensors with "
+                f"{sum(self._sizes)} entries, computed with in {was.dtype}, and now {len(params)} with "
+                f"{params.dim} in {now.dtype}. Make a new `Estimator` when what is trained changes."
+            )
+        if was != now:
+            tree, arrays = freeze(self._state)
+            self._state = thaw(_on_device(tree, now.device), arrays)
+        return self._state
+
+
+def estimate_gradient_(
+    params: nn.Module | Parameters | Iterable[Any],
+    closure: Callable[[], Any],
+    estimator: FiniteDifference | Estimator,
+    key: Key,
+    step: int,
+) -> GradientEstimate:
+    """Estimate the gradient of a loss and write it to `.grad`, where `loss.backward()` would stand.
+
+    The closure is called once for each of the points that the estimator asks for, with the parameters moved
+    there in place. All calls of a step see the same random numbers, dropout masks among them, and the same
+    buffers; the next step sees others. Afterwards parameters, buffers and global generators are what they
+    were, to the last bit, also when the closure raises. `.grad` of every trainable parameter is replaced;
+    frozen ones are left alone.
+
+    A loss that is NaN or infinite drops its direction; when none is left the gradient is 0 and `num_valid`
+    too. A parameter of half precision is moved to where it can be: what enters the estimate is the
+    displacement after rounding.
+
+    In the first two steps of every thousand the closure is called once more, at a point where it was
+    before, and both its answer and the smoothing are checked.
+
+    Args:
+        params: As for `Parameters`: a module, or what `torch.optim` takes.
+        closure: Takes nothing and returns the loss: a number, or a tensor of one. It is called without a
+            graph of gradients. It should compute the loss in single precision at least.
+        estimator: What to evaluate. One that learns from step to step, by its law of directions or by
+            `smoothing="auto"`, has to come in an `Estimator`, the same in every step.
+        key: Key of the run; the step's own is derived here.
+        step: Number of the step, from 0.
+
+    Returns:
+        The estimate. Its gradient is the flat vector whose parts were written to `.grad`, so what changes one
+        changes the other. `value` is the loss where the stencil needs it, else the mean over what was
+        evaluated, and `queries` counts calls of the closure.
+
+    Raises:
+        TypeError: An argument, or what the closure returns, is of the wrong type.
+        ValueError: `step` is negative, `estimator` needs a memory and has none, or the loss is no scalar;
+            and see `Parameters`.
+
+    Warns:
+        ZooWarning: The closure returned two values for the same point, the smoothing is lost in rounding, or
+            all losses failed.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 32)[:, None]
+        >>> model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)
+        >>> estimator = FiniteDifference("orthonormal", num_directions=8, smoothing=1e-2)
+        >>> for step in range(100):
+        ...     estimate = estimate_gradient_(
+        ...         model, lambda: nn.functional.mse_loss(model(x), x.square()), estimator, Key(0), step
+        ...     )
+        ...     optimizer.step()
+        ...     scheduler.step()
+        >>> estimate.value < 0.05, estimate.queries
+        (True, 16)
+
+    References:
+        Malladi, Gao, Nichani, Damian, Lee, Chen and Arora, "Fine-tuning language models with just forward
+        passes" (MeZO), 2023. https://arxiv.org/abs/2305.17333
+
+        There the parameters go to x + h u, to x - h u and back by adding and subtracting, which leaves
+        rounding errors behind: in half precision about 2 h after 100 steps. Here they are copied back.
+    """
+    _check_arguments(closure, estimator, key)
+    step = check_count("step", step, minimum=0)
+    params = params if isinstance(params, Parameters) else Parameters(params)
+    point = _Point(params)
+    if isinstance(estimator, Estimator):
+        law, state = estimator.estimator, estimator._started(params, point.x)
+    else:
+        law, state = estimator, estimator.init(point.x)
+        if state.memory is not None or state.precision is not None:
+            what = 'smoothing="auto"' if state.precision is not None else f"the law {law.law!r}"
+            raise ValueError(
+                f"`estimator` must come in an `Estimator`, as {what} learns from step to step: make "
+                "`estimator = Estimator(FiniteDifference(...))` once and give that in every step"
+                + (", or give a number as `smoothing`." if state.precision is not None else ".")
+            )
+    asked = law.ask(state, point.x, key.fold("directions"), step)
+    modules = () if params.module is None else (params.module,)
+    with isolated(key.fold("closure", step), modules) as isolation, point:
+        sweep = _Sweep(law, asked, point, _Calls(isolation, closure))
+        values = sweep.run(checked=step % _CHECKED < 2)
+    weights = law.weights(asked, values)
+    gradient = sweep.summed(weights, values)
+    symmetric = np.ones(asked.draw.count, np.bool_)
+    state, estimate = law.conclude(state, asked, values, weights, gradient, symmetric)
+    if not estimate.num_valid:
+        warnings.warn(
+            "every difference of the step failed, as losses were NaN or infinite: the gradient is 0. The "
+            "parameters may have grown out of hand; lower the learning rate.",
+            ZooWarning,
+            stacklevel=2,
+        )
+    if step % _CHECKED < 2:
+        sweep.warn(weights, values)
+    estimate = estimate._replace(queries=sweep.calls.count)
+    if isinstance(estimator, Estimator):
+        estimator._state = state
+        estimator.queries += estimate.queries
+    params.write_gradient_(estimate.gradient)
+    return estimate
+
+
+class _Point:
+    """The parameters in place, moved along a direction or where they belong; leaving it puts them back."""
+
+    def __init__(self, params: Parameters) -> None:
+        self.params = params
+        self.x = params.flat()
+        self._kept = torch.split(self.x, params.sizes)
+        # A tensor whose entries are not in order is moved in a copy, and written from that.
+        self._copied = [
+            (t.detach(), t.detach().contiguous()) for t in params.tensors if not t.is_contiguous()
+        ]
+        copies = iter(self._copied)
+        self._targets = [
+            tensor.detach().view(-1) if tensor.is_contiguous() else next(copies)[1].view(-1)
+            for tensor in params.tensors
+        ]
+        self._at_base = True
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self.restore()
+        except KeyboardInterrupt:
+            self.restore()
+            raise
+
+    def pieces(self, start: int, part: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield targets, their original entries and those of a direction, tensor by tensor."""
+        if len(part) == self.params.dim:
+            yield from zip(self._targets, self._kept, torch.split(part, self.params.sizes), strict=True)
+            return
+        offsets, stop = self.params.offsets, start + len(part)
+        number = bisect.bisect_right(offsets, start) - 1
+        for index in range(number, len(self._targets)):
+            begin, end = max(start, offsets[index]), min(stop, offsets[index + 1])
+            if offsets[index] >= stop:
+                break
+            here = slice(begin - offsets[index], end - offsets[index])
+            yield self._targets[index][here], self._kept[index][here], part[begin - start : end - start]
+
+    def move(self, start: int, part: Tensor, distance: float) -> None:
+        """Go from the original place along a direction; what is beyond its entries stays where it is."""
+        for target, kept, along in self.pieces(start, part):
+            torch.add(kept, along, alpha=distance, out=target)
+        self._write()
+
+    def restore(self, start: int = 0, length: int | None = None) -> None:
+        """Put some entries back, or all."""
+        for target, kept, _ in self.pieces(
+            start, self.x if length is None else self.x[start : start + length]
+        ):
+            target.copy_(kept)
+        self._write()
+
+    def displace(self, start: int, part: Tensor, distance: float, *, central: bool) -> None:
+        """Turn entries of a direction into how far they move from the original place, after rounding.
+
+        The other way for a central stencil: how far apart its two points are.
+        """
+        for target, whole, along in self.pieces(start, part):
+            for first in range(0, len(along), _PIECE):
+                piece = along[first : first + _PIECE]
+                kept = whole[first : first + _PIECE]
+                ahead = torch.add(kept, piece, alpha=distance)
+                back = torch.add(kept, piece, alpha=-distance) if central else kept
+                if target.dtype != piece.dtype:
+                    ahead, back = (rows.to(target.dtype).to(piece.dtype) for rows in (ahead, back))
+                torch.sub(ahead, back, out=piece)
+
+    def _write(self) -> None:
+        for tensor, copy in self._copied:
+            tensor.copy_(copy)
+
+
+class _Calls:
+    """Calls of a closure, counted, with what it returns as a number."""
+
+    def __init__(self, isolation: Isolation, closure: Callable[[], Any]) -> None:
+        self.isolation, self.closure = isolation, closure
+        self.count = 0
+        self.dtype: torch.dtype | None = None
+
+    def __call__(self) -> Any:
+        """Return the loss: a float, or on a device a tensor of no dimensions, for which nothing waits."""
+        self.count += 1
+        try:
+            loss = self.isolation.call(self.closure)
+        except RuntimeError as error:
+            if "does not require grad" in str(error):
+                error.add_note(
+                    "The closure of `estimate_gradient_` is called without a graph of gradients: it has to "
+                    "return the loss, and to leave out `loss.backward()`."
+                )
+            raise
+        if isinstance(loss, Tensor):
+            if not loss.is_floating_point():
+                raise TypeError(
+                    f"`closure` must return a loss of floating point, got a tensor of {loss.dtype}; convert "
+                    "it with `.double()` if it is meant."
+                )
+            if loss.numel() != 1:
+                raise ValueError(
+                    f"`closure` must return a single number, got a tensor of shape {tuple(loss.shape)}; take "
+                    "its mean."
+                )
+            self.dtype = loss.dtype
+            return loss.item() if loss.device.type == "cpu" else loss.detach().double().reshape(())
+        if isinstance(loss, bool) or not isinstance(loss, numbers.Real):
+            instead = "; has it a `return`?" if loss is None else "."
+            raise TypeError(
+                f"`closure` must return the loss, a number or a tensor of one, got {loss!r}{instead}"
+            )
+        return float(loss)
+
+
+class _Sweep:
+    """The evaluations of a step, and the sum over its directions that is formed as they come in."""
+
+    def __init__(self, law: FiniteDifference, asked: Displaced, point: _Point, calls: _Calls) -> None:
+        self.law, self.asked, self.point, self.calls = law, asked, point, calls
+        self.central = asked.stencil == "central"
+        self.total = torch.zeros_like(point.x)
+        self.again: tuple[Any, Any] | None = None  # two losses of the same point
+        self.lost: tuple[float, float] | None = None
+
+    def run(self, *, checked: bool) -> np.ndarray[Any, Any]:
+        """Return the values of all points, shape (n,), NaN where one failed."""
+        asked, point, calls = self.asked, self.point, self.calls
+        count, distance = asked.draw.count, asked.smoothing
+        relative = self.law.shares(asked, np.ones(count, np.bool_))[0].tolist() if count else []
+        values: list[Any] = []
+        if asked.lead:
+            values.append(calls())
+        for index in range(count):
+            start, part = self.direction(index)
+            if checked and index == 0:
+                self.lost = self._lost(start, part, distance)
+            if asked.mirror and index == 0:
+                point.move(start, part, -distance)
+                values.append(calls())
+            point.move(start, part, distance)
+            values.append(calls())
+            if self.central:
+                point.move(start, part, -distance)
+                values.append(calls())
+                difference = (values[-2] - values[-1]) / 2
+            else:
+                difference = values[-1] - values[0]
+            if len(part) < asked.dim:
+                point.restore(start, len(part))
+            if checked and index == 0:
+                self.again = self._repeated(values, start, part)
+            self._add(start, part, difference * relative[index])
+        return Evaluations(_gathered(values)).values
+
+    def direction(self, index: int) -> tuple[int, Tensor]:
+        """Return where a direction begins to differ from 0, and its entries from there on."""
+        asked = self.asked
+        return asked.directions.part(asked.draw, index, asked.memory, asked.plan)
+
+    def summed(self, weights: Any, values: np.ndarray[Any, Any]) -> Tensor:
+        """Return the gradient."""
+        if weights.peak == 0:
+            return self.total.zero_()
+        slope = weights.peak / self.asked.smoothing
+        if np.isfinite(values).all() and slope <= largest_slope(self.asked.draw.like):
+            return self.total.mul_(weights.scale / weights.peak)
+        # What was summed up counts on all values; now it is known which there are.
+        self.total.zero_()
+        for index in np.flatnonzero(weights.coefficients).tolist():
+            self._add(*self.direction(index), float(weights.coefficients[index] / weights.peak))
+        return self.total.mul_(weights.scale)
+
+    def _add(self, start: int, part: Tensor, coefficient: Any) -> None:
+        """Add a coefficient times the displacement actually made, which is lengthened to the direction."""
+        wanted = torch.dot(part, part)
+        self.point.displace(start, part, self.asked.smoothing, central=self.central)
+        went = torch.dot(part, part)
+        unit = self.asked.smoothing * (2 if self.central else 1)
+        target = self.total[start : start + len(part)]
+        if isinstance(coefficient, float) and part.device.type == "cpu":
+            gone = went.item()
+            weight = coefficient * unit * wanted.item() / gone if gone > 0 else 0.0
+            # Beyond these the sum is formed anew.
+            target.add_(part, alpha=min(max(weight, -1e30), 1e30) if math.isfinite(weight) else 0.0)
+        else:
+            weight = coefficient * unit * torch.where(went > 0, wanted / went, 0)
+            target.addcmul_(part, weight.to(part.dtype))
+
+    def _repeated(self, values: list[Any], start: int, part: Tensor) -> tuple[Any, Any]:
+        """Return the first loss, and that of the same point evaluated again."""
+        if self.asked.lead:
+            self.point.restore()
+            return values[0], self.calls()
+        self.point.move(start, part, self.asked.smoothing)
+        again = self.calls()
+        self.point.restore(start, len(part))
+        return values[0], again
+
+    def _lost(self, start: int, part: Tensor, distance: float) -> tuple[float, float] | None:
+        """Return which share of entries hardly moves, and the smoothing with which nine in ten do."""
+        every = max(1, len(part) // _PIECE)
+        needed = []
+        for target, kept, along in self.point.pieces(start, part):
+            moving = along[::every].abs()
+            spacing = torch.finfo(target.dtype).eps * kept[::every].abs()
+            needed.append((_LOST * spacing / moving)[moving > 0])
+        every_needed = torch.cat(needed)
+        if not len(every_needed):
+            return None
+        share = (every_needed > distance).double().mean()
+        return float(share), float(torch.quantile(every_needed.double(), 0.9))
+
+    def warn(self, weights: Any, values: np.ndarray[Any, Any]) -> None:
+        """Say what was found wrong with the closure and the smoothing."""
+        smoothing = self.asked.smoothing
+        if self.lost is not None and self.lost[0] > 0.5:
+            warnings.warn(
+                f"a smoothing of {smoothing:.1e} is lost in the rounding of the parameters: it moves "
+                f"{100 * self.lost[0]:.0f} % of them by less than {_LOST} of their spacings. Use "
+                f"smoothing={self.lost[1]:.1e} or more, or parameters of higher precision.",
+                ZooWarning,
+                stacklevel=3,
+            )
+        finite = values[np.isfinite(values)]
+        differences = weights.differences * (2 if self.central else 1)
+        if not len(finite) or not len(differences):
+            return
+        spacing = self._spacing(finite) * float(np.abs(finite).max())
+        typical = float(np.sqrt(np.mean(differences**2)))
+        if 0 < typical < _DROWNED * spacing:
+            warnings.warn(
+                f"a smoothing of {smoothing:.1e} is lost in the rounding of the loss: two values along a "
+                f"direction differ by {typical:.1e}, at a spacing of {spacing:.1e}. Use "
+                f"smoothing={smoothing * _DROWNED * spacing / typical:.1e} or more, or compute the loss in "
+                "higher precision.",
+                ZooWarning,
+                stacklevel=3,
+            )
+        if self.again is None:
+            return
+        first, second = (float(value) for value in self.again)
+        noise = abs(second - first)
+        if noise > _DROWNED * spacing:
+            warnings.warn(
+                f"the closure returned {first:.9g} and then {second:.9g} for the same parameters, a noise of "
+                f"{noise:.1e}, where values along a direction differ by {typical:.1e}. Global generators and "
+                "buffers are the same at every call, so something else changes: take the batch outside of "
+                "the closure, and draw from generators of your own outside of it too.",
+                ZooWarning,
+                stacklevel=3,
+            )
+
+    def _spacing(self, values: np.ndarray[Any, Any]) -> float:
+        """Return the spacing of losses at 1, judged by what was returned."""
+        dtype = self.calls.dtype
+        if dtype is None or dtype == torch.float64:
+            # A number that was computed in single precision can be told from its digits.
+            single = bool((values.astype(np.float32) == values).all())
+            dtype = torch.float32 if single else torch.float64
+        return torch.finfo(dtype).eps
+
+
+def _gathered(values: list[Any]) -> np.ndarray[Any, Any]:
+    """Return floats and tensors of no dimensions as one array, with one copy off the device."""
+    if all(isinstance(value, float) for value in values):
+        return np.array(values, np.float64)
+    device = next(value.device for value in values if isinstance(value, Tensor))
+    return (
+        torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
+        .cpu()
+        .numpy()
+    )
+
+
+def _check_arguments(closure: object, estimator: object, key: object) -> None:
+    if not callable(closure):
+        raise TypeError(f"`closure` must be a function that returns the loss, got {closure!r}.")
+    if not isinstance(estimator, (FiniteDifference, Estimator)):
+        raise TypeError(
+            "`estimator` must be a FiniteDifference, such as FiniteDifference('gaussian', 1, smoothing=1e-3),"
+            f" or an Estimator of one, got {estimator!r}."
+        )
+    if not isinstance(key, Key):
+        raise TypeError(f"`key` must be a Key, such as Key(0), got {key!r}.")
+
+
+def _on_device(tree: Any, device: str) -> Any:
+    """Return a frozen state as one whose tensors are on a device."""
+    if isinstance(tree, list):
+        return [_on_device(item, device) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        name: {**body, "device": device} if name in ("tensor", "like") else _on_device(body, device)
+        for name, body in tree.items()
+    }
