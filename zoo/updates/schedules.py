@@ -134,7 +134,7 @@ class Warmup:
 
     def value(self, step: int) -> float:
         if step < self.steps:
-            return self.after.value(0) * (step + 1) / self.steps
+            return self.after.value(0) * ((step + 1) / self.steps)
         return self.after.value(step - self.steps)
 
 
