@@ -27,6 +27,11 @@ def numbers(*shape: int) -> Tensor:
 CASES: dict[str, Case] = {
     "mlp": (lambda key: mlp((64, 16, 10), key=key, activation=nn.Tanh), lambda: numbers(3, 1, 8, 8), (3, 10)),
     "cnn": (lambda key: cnn(key=key), lambda: numbers(3, 1, 8, 8), (3, 10)),
+    "cnn, normalised": (
+        lambda key: cnn(key=key, in_channels=2, size=4, channels=(3,), hidden=5, num_classes=4, norm=True),
+        lambda: numbers(3, 2, 4, 4),
+        (3, 4),
+    ),
     "deepzero": (lambda key: deepzero_cnn(3, key=key), lambda: numbers(3, 3, 8, 8), (3, 10)),
     "resnet, padded": (lambda key: resnet20(7, key=key, width=4), lambda: numbers(2, 3, 32, 32), (2, 7)),
     "resnet, convolved": (
@@ -84,6 +89,7 @@ def test_published_numbers_of_parameters() -> None:
     assert count(resnet20(key=key)) == 269_722
     assert count(resnet20(key=key, shortcut="conv")) == 272_474
     assert count(cnn(key=key)) == 4858
+    assert count(cnn(key=key, norm=True)) == 5002
 
 
 def test_resnet_has_twenty_layers() -> None:
