@@ -135,23 +135,20 @@ class Correction(Objective):
         """Return C(v) of each network, for v of shape (k, n, cells), or (n, cells) for all of them."""
         import torch
 
-        count, ring = len(weights), _WIDTH // 2
-        x = v.expand(count, *v.shape[-2:])[:, None]
-        rows, cells = x.shape[-2:]
+        count, (rows, cells), beyond = len(weights), v.shape[-2:], _WIDTH // 2
+        # Cells go before rows, so that a ring turned by some cells is a slice, and no copy.
+        x = v.expand(count, rows, cells).transpose(1, 2).reshape(count, 1, -1)
         begin = 0
         for number, (outs, ins) in enumerate(self._shapes):
             middle, end = begin + outs * ins * _WIDTH, begin + outs * (ins * _WIDTH + 1)
-            kernel = weights[:, begin:middle].view(count, outs, ins, _WIDTH).transpose(2, 3)
-            wide = torch.cat([x[..., -ring:], x, x[..., :ring]], -1)
-            seen = torch.cat([wide[..., place : place + cells] for place in range(_WIDTH)], 1)
-            x = torch.baddbmm(
-                weights[:, middle:end, None],
-                kernel.reshape(count, outs, -1),
-                seen.view(count, -1, rows * cells),
-            ).view(count, outs, rows, cells)
+            kernels = weights[:, begin:middle].view(count, outs, ins, _WIDTH).permute(3, 0, 1, 2).contiguous()
+            wide = torch.cat([x[..., -beyond * rows :], x, x[..., : beyond * rows]], -1)
+            x = weights[:, middle:end, None]
+            for place, kernel in enumerate(kernels):
+                x = torch.baddbmm(x, kernel, wide[..., place * rows : (place + cells) * rows])
             x = x.relu() if number < 2 else x
             begin = end
-        return x[:, 0]
+        return x.view(count, cells, rows).transpose(1, 2)
 
     def run(self, x: Array | None, u: Array, steps: int) -> np.ndarray[Any, Any]:
         """Return a roll-out: shape (steps + 1, n, cells).
@@ -172,24 +169,27 @@ class Correction(Objective):
                 states.append(self.corrected(weights, states[-1]))
         return torch.cat(states).numpy()
 
-    def errors(self, x: Array | None) -> np.ndarray[Any, Any]:
+    def errors(self, x: Array | None, which: str = "test") -> np.ndarray[Any, Any]:
         """Return the mean of |u - reference| after each step of roll-outs held out, shape (test_steps,)."""
-        frames = self.reference("test")
-        return np.asarray(np.abs(self.run(x, frames[0], self.test_steps) - frames).mean((1, 2))[1:])
+        frames = self.reference(which)
+        steps = len(frames) - 1
+        return np.asarray(np.abs(self.run(x, frames[0], steps) - frames).mean((1, 2))[1:])
 
-    def error(self, x: Array | None) -> float:
+    def error(self, x: Array | None, which: str = "test") -> float:
         """Return the mean of `errors`."""
-        return float(self.errors(x).mean())
+        return float(self.errors(x, which).mean())
 
     def reference(self, which: str) -> np.ndarray[Any, Any]:
         """Return the reference on coarse cells, shape (steps + 1, flows, cells).
 
         Args:
-            which: "training" or "test".
+            which: "training", "test", or "validation": flows that are like those of the test, for who has
+                something to choose.
         """
         if which not in self._frames:
             count, steps = {
                 "training": (self.trajectories, self.train_steps),
+                "validation": (self.held_out, self.test_steps),
                 "test": (self.held_out, self.test_steps),
             }[which]
             u = waves(Key(0).fold("correction", which), count, self.fine)
