@@ -520,18 +520,16 @@ class CBO:
             )
         # Infinite where an evaluation failed: of NaN and a number, `fmin` takes the number.
         values: Matrix = np.fmin(evaluations.values, np.inf).reshape(m, count)
-        state = drafted(state)
+        draft: Any = drafted(state)
+        draft.step, draft.nfev = state.step + 1, state.nfev + count
         if state.awaits:
-            state = changed(state, step=state.step + 1, nfev=state.nfev + count)
-            state = self._move(state, values[:, 0] if count else np.full(m, np.inf))
-            return completed(state)
-        members, accepted = self.take(state, state.members, self.energies(state, values))
-        counters = {"step": state.step + 1, "nfev": state.nfev + count}
-        state = changed(state, **counters, members=members, accepted=accepted)
-        state = self.elect(state, [self.best_of(state, members)])
-        state = self.heat(state, self.heights(state, members) if self._looks_at_heights else None)
-        state = self.agree(state, self.weigh(state, members))
-        return completed(state if state.awaits else self._move(state, _NOTHING))
+            return completed(self._move(draft, values[:, 0] if count else np.full(m, np.inf)))
+        members, draft.accepted = self.take(state, state.members, self.energies(state, values))
+        draft.members = members
+        draft = self.elect(draft, [self.best_of(state, members)])
+        draft = self.heat(draft, self.heights(state, members) if self._looks_at_heights else None)
+        draft = self.agree(draft, self.weigh(draft, members))
+        return completed(draft if draft.awaits else self._move(draft, _NOTHING))
 
     def _move(self, state: CBOState, height: Matrix) -> CBOState:
         state, told = self.order(state, height)

@@ -16,7 +16,7 @@ import numpy as np
 
 from zoo.consensus import choices, dynamics, noise
 from zoo.consensus.explorers import explore
-from zoo.consensus.host import cast
+from zoo.consensus.host import cast, empty_like
 from zoo.consensus.members import Members, Move
 from zoo.consensus.swarm import Frame, clip, limits, part
 from zoo.core.device import Array, Like, array_module
@@ -100,7 +100,7 @@ class Motion:
         shift = cast(told.shift, work)[:, None]
         memory = members.memory - shift if self.memory != "none" else members.memory
         walls = limits(frame, told.anchor, REACH)
-        offsets = noise.empty(members.offsets.shape, work)
+        offsets = empty_like(members.offsets)
         drifting = min(max(start, count - self.explorers_of(count)), stop) if self.explorers else stop
         if drifting == stop and self._is_plain and work.dtype == "float32" and not len(told.height):
             self._shrink(frame, members, told, shift, walls, offsets)
