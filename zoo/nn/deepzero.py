@@ -68,7 +68,8 @@ class DeepZero:
     anew every `redraw` steps. A gradient of 0 does not hold a coordinate: momentum and weight decay move all.
 
     A forward step evaluates |S| + 1 networks, a central one 2 |S|. The scores come first, in two steps of
-    `Grasp.num_directions` + 1 evaluations each on mini-batch 0; none with a sparsity of 0, or without `pruning`.
+    `Grasp.num_directions` + 1 evaluations each on mini-batch 0; none with a sparsity of 0, or without
+    `pruning`.
 
     A failed evaluation drops its coordinate for this step, and that of f(x) all of them. A step without any
     difference moves nothing, and after ten of them in a row the run ends. Where an estimate for the scores
@@ -93,8 +94,8 @@ class DeepZero:
         ValueError: An argument is out of range, or `sparsity` leaves no weight.
 
     Note:
-        Departures from the published code. Its two estimates for the scores use different directions, ours the
-        same: see `Grasp`. It keeps a mask for 5 epochs of 50. It counts the warm-up in epochs.
+        The published code takes other directions for the second estimate of the scores, which makes them
+        noise: see `Grasp`. It keeps a mask for 5 epochs of 50, and warms up for 3 of them.
 
     Example:
         >>> method = DeepZero(learning_rate=0.25, momentum=0.0, weight_decay=0.0, sparsity=0.5, pruning=None)

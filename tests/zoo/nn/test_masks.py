@@ -94,9 +94,17 @@ def test_masks_of_periods_are_independent_and_every_weight_is_as_likely():
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
-        (lambda: Masks.uniform(LAYERS, 1.0), ValueError, "`sparsity` must be at least 0 and below 1, got 1.0"),
+        (
+            lambda: Masks.uniform(LAYERS, 1.0),
+            ValueError,
+            "`sparsity` must be at least 0 and below 1, got 1.0",
+        ),
         (lambda: Masks.uniform(LAYERS, -0.1), ValueError, "`sparsity`"),
-        (lambda: Masks.uniform(LAYERS, 1 - 1e-9), ValueError, "this excludes everything.*0.999954 leaves one"),
+        (
+            lambda: Masks.uniform(LAYERS, 1 - 1e-9),
+            ValueError,
+            "this excludes everything.*0.999954 leaves one",
+        ),
         (lambda: Masks.of(LAYERS, [1.0, 1.0, 1.0]), ValueError, "this excludes everything"),
         (lambda: Masks.of(LAYERS, [0.5, 0.5]), ValueError, "one number from 0 to 1 for each of 3 layers"),
         (lambda: Masks.of(LAYERS, [0.5, 0.5, 1.5]), ValueError, "from 0 to 1"),
