@@ -242,7 +242,8 @@ class SeededSGD(torch.optim.Optimizer):
         rates, decays = (
             [float(group[name]) for group in self.param_groups] for name in ("lr", "weight_decay")
         )
-        return Descent(rates, decays, *self._kind)
+        trained = num_groups(self.parameters)  # the last groups may be frozen
+        return Descent(rates[:trained], decays[:trained], *self._kind)
 
     def step(self, estimate: SeededEstimate) -> Applied:  # type: ignore[override]
         """Take a step; see `apply_`."""
@@ -265,11 +266,11 @@ def _move_(tensor: Tensor, source: Source, rate: float, decay: float, sign: bool
         source.fill_(part, start)
         if sign:
             part.sign_()
-        wanted = torch.add(here if kept == 1 else here.to(part.dtype) * kept, part, alpha=-rate)
+        part.mul_(-rate).add_(here if kept == 1 else here.to(part.dtype) * kept)
         if tensor.dtype in HALF:
-            wanted = round_stochastically(wanted, tensor.dtype, rounding.fold(start))
-        changed += (wanted != here).sum()
-        here.copy_(wanted)
+            part = round_stochastically(part, tensor.dtype, rounding.fold(start))
+        changed += torch.count_nonzero(here - part)  # half the time of `!=`
+        here.copy_(part)
     return changed
 
 
