@@ -20,6 +20,7 @@ from zoo.core.rng import Key
 from zoo.core.types import Candidates, Evaluations
 from zoo.nn.changes import Changes
 from zoo.nn.coordinates import Cached, Coordinates
+from zoo.nn.evaluate import evaluating
 from zoo.nn.isolation import isolated
 from zoo.nn.losses import Loss
 from zoo.nn.parameters import Parameters
@@ -274,12 +275,10 @@ class _Network:
         self._cached = None
         self._write(x)
 
-        def run() -> Any:
-            self._whole.check(inputs)
-            return self._loss(self.model(inputs), targets)
-
         with isolated(Key(0)) as isolation:
-            values = isolation.call(run)
+            with evaluating(self.model):  # in which nothing random makes two passes differ
+                isolation.call(lambda: self._whole.check(inputs))
+            values = isolation.call(lambda: self._loss(self.model(inputs), targets))
         if not isinstance(values, Tensor):
             raise TypeError(f"`loss` must return a tensor, got {values!r}.")
         if values.shape != (len(inputs),):

@@ -51,9 +51,9 @@ class Grasp:
         ValueError: An argument is out of range.
 
     Note:
-        The published code draws other directions for the second estimate, and what is divided by h is then the
-        noise of two estimates. Scores from 2000 directions of networks with 181 parameters correlated with the
-        exact ones by .93 to .97 where directions were shared, and by -.14 to .10 where not.
+        The published code draws other directions for the second estimate, and what is divided by h is then
+        the noise of two estimates. Scores of networks with 181 parameters, from 2000 directions, correlated
+        with the exact ones by .93 to .97 where directions were shared, and by -.14 to .10 where not.
 
         Only how many weights each layer loses is made use of, not which.
 

@@ -91,7 +91,7 @@ def test_equal_scores_are_shared_out_at_random():
 
 
 def test_a_network_keeps_the_sparsity_and_its_layers_differ(problem):
-    objective, x, exact = problem
+    objective, _, exact = problem
     layers = Layers.of(objective.network())
     masks = prune(exact, layers, 0.8, "magnitude", Key(0))
     assert sum(masks.kept) == round(0.2 * layers.num_weights)
