@@ -68,10 +68,11 @@ class Motion:
 
     @cached_property
     def _is_plain(self) -> bool:
-        """Whether an offset is only ever multiplied by a factor that is linear in a normal number."""
+        """Whether every offset is only ever multiplied by a factor that is linear in a normal number."""
         return (
             self.memory == "none"
             and self.num_coordinates is None
+            and not self.explorers
             and self.noise == "anisotropic"
             and self.integrator == "euler-maruyama"
             and math.isinf(self.truncation)
@@ -102,7 +103,7 @@ class Motion:
         walls = limits(frame, told.anchor, REACH)
         offsets = empty_like(members.offsets)
         drifting = min(max(start, count - self.explorers_of(count)), stop) if self.explorers else stop
-        if drifting == stop and self._is_plain and work.dtype == "float32" and not len(told.height):
+        if self._is_plain and work.dtype == "float32" and not len(told.height):
             self._shrink(frame, members, told, shift, walls, offsets)
         elif start < drifting:
             self._drift(frame, members, told, shift, memory, walls, offsets[:, : drifting - start])

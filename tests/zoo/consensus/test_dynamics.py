@@ -117,12 +117,13 @@ def test_weights_are_0_where_they_would_be_next_to_0() -> None:
     [
         {"memory": "none", "num_coordinates": None, "explorers": 0.0},
         {"memory": "none", "num_coordinates": None, "explorers": 0.0, "noise": "isotropic", "sigma": 4e-3},
+        {"memory": "none", "num_coordinates": None},
         {},
     ],
-    ids=["plain", "isotropic", "default"],
+    ids=["plain", "isotropic", "with explorers", "default"],
 )
 @pytest.mark.parametrize("like", [Like("numpy", "float64"), Like("torch", "float32")], ids=str)
-@pytest.mark.parametrize(("count", "dim"), [(70, 3), (700, 130), (3, 70_001)])
+@pytest.mark.parametrize(("count", "dim"), [(70, 3), (700, 130), (2500, 130), (3, 70_001)])
 def test_members_move_alike_in_any_company(count: int, dim: int, like: Like, options: Any) -> None:
     """A shard that holds some of the particles does to them what is done where all are."""
     precision = "single" if like.dtype == "float32" else "double"
