@@ -18,17 +18,17 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.core.device import Like
 from zoo.core.errors import ZooWarning
 from zoo.core.rng import Key
 from zoo.core.validation import check_choice, check_count, check_positive
+from zoo.nn.closures import Calls, gathered
 from zoo.nn.isolation import isolated
 from zoo.nn.laws import (
     Gaussian,
@@ -51,6 +51,15 @@ LAWS: dict[str, Callable[..., TensorLaw]] = {
     "subzero": SubZero,
 }
 _LARGEST = float(np.finfo(np.float32).max)
+_CHECKED = 1000  # the closure is looked at in the first two steps of so many
+# Spacings of a parameter to its neighbours in its dtype. On a network of bfloat16 for digits, slopes measured
+# with a smoothing of 2 of them had a correlation of .9 with the exact ones, of 5 one of .99.
+_LOST, _CLEAR = 2, 8
+_DROWNED = 16  # spacings of a loss, below which a difference is mostly rounding
+_UNSEEN = (
+    "the closure computed with none of the parameters where functions of torch can be watched. TorchScript, "
+    "CUDA graphs and other threads cannot be: let closures call the plain module, in this thread."
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,6 @@ class Seeded:
     num_directions: int = 1
     smoothing: float = 1e-3
     stencil: str = "central"
-    _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "law", as_law(self.law))
@@ -161,7 +169,8 @@ class Seeded:
         """Return an estimate of the gradient of what a closure returns; nothing else changes.
 
         The closure is called as in `zoo.nn.isolation`: each time with the same dropout masks, buffers put
-        back, without a graph of gradients.
+        back, without a graph of gradients. In the first two steps of every thousand it is called once more,
+        at a point where it was before, and its answer and the smoothing are checked.
 
         Args:
             params: A module, or what `torch.optim` takes; see `zoo.nn.parameters`.
@@ -170,55 +179,72 @@ class Seeded:
             step: Number of the step.
 
         Raises:
-            TypeError: The closure returned something that is no single real number.
-            RuntimeError: The closure wrote to a parameter, or computed with none where it can be seen.
+            TypeError: An argument, or what the closure returns, is of the wrong type.
+            ValueError: `step` is negative, or the loss is several numbers; and see `Parameters`.
+            RuntimeError: The closure writes to a parameter, or computes with none where it can be seen.
 
         Warns:
-            ZooWarning: Some parameters were never computed with; or the smoothing is lost to rounding.
+            ZooWarning: The closure returned two values for the same point, or did not compute with some of
+                the parameters; the smoothing is lost in rounding; or all losses failed.
         """
-        known = as_parameters(params)
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-            raise ValueError(f"`step` must be an integer of at least 0, got {step!r}.")
-        assert isinstance(self.law, TensorLaw)
-        self._check_weights(known)
+        if not isinstance(key, Key):
+            raise TypeError(f"`key` must be a Key, such as Key(0), got {key!r}.")
+        if not callable(closure):
+            raise TypeError(f"`closure` must be a function that returns the loss, got {closure!r}.")
+        known, step = as_parameters(params), check_count("step", step, minimum=0)
         buffers = {dtype: _buffer(known, dtype) for dtype in {tensor.dtype for tensor in known.tensors}}
         versions = [tensor._version for tensor in known.tensors]
+        modules = () if known.module is None else (known.module,)
         losses: list[Any] = []
-        with isolated(key.fold("closure", step)) as isolation, uncompiled():
-            for direction, sign in self._evaluations():
-                perturbed = self._perturbed(known, key, step, direction, sign * self.smoothing, buffers)
+        seen: set[int] = set()
+        checked = step % _CHECKED < 2
+        with isolated(key.fold("closure", step), modules) as isolation, uncompiled():
+            perturbed: Perturbed
 
-                def call(perturbed: Perturbed = perturbed) -> Any:
-                    with perturbed:
-                        return closure()
+            def watched() -> Any:
+                with perturbed:
+                    return closure()
 
-                losses.append(_loss(isolation.call(call)))
-                perturbed.forget()
-                if len(losses) == 1:
-                    self._check_seen(known, perturbed.seen)
-        for name, tensor, version in zip(known.names, known.tensors, versions, strict=True):
-            if tensor._version != version:
-                raise RuntimeError(
-                    f"the closure wrote to the parameter {name!r}. A closure must leave parameters as they "
-                    "are: compute with a changed copy, or do it outside the closure."
+            calls = Calls(isolation, watched)
+            evaluations = list(self._evaluations())
+            for direction, sign in evaluations[:1] * checked + evaluations:
+                distance = sign * self.smoothing
+                perturbed = Perturbed(
+                    known.tensors, known.names, self._copying(known, key, step, direction, distance, buffers)
                 )
-        values, epsilon = _numbers(losses)
+                losses.append(calls())
+                perturbed.forget()
+                seen |= perturbed.seen
+                if not seen:
+                    raise RuntimeError(_UNSEEN)
+        _check_versions(known, versions)
+        values = gathered(losses)
+        values, again = values[checked:], values[:checked]
         differences = self._differences(values)
         valid = np.isfinite(differences)
         num_valid = int(valid.sum())
-        self._check_differences(differences[valid], values, epsilon)
+        if checked:
+            self._warn(known, seen, differences[valid], values, again, calls)
+        if not num_valid:
+            warnings.warn(
+                "every difference of the step failed, as losses were NaN or infinite: the step will change "
+                "nothing. The parameters may have grown out of hand; lower the learning rate.",
+                ZooWarning,
+                stacklevel=2,
+            )
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = np.clip(differences / (self.smoothing * max(1, num_valid)), -_LARGEST, _LARGEST)
         finite = values[np.isfinite(values)]
         value = values[0] if self.stencil == "forward" else finite.mean() if len(finite) else math.nan
+        assert isinstance(self.law, TensorLaw)
         return SeededEstimate(
             key,
             step,
             self.law,
-            tuple(scaled.astype(np.float32).tolist()),
+            tuple(np.where(valid, scaled, np.nan).astype(np.float32).tolist()),
             float(value),
             num_valid,
-            len(values),
+            calls.count,
             layout_of(known),
         )
 
@@ -241,7 +267,7 @@ class Seeded:
             if self.stencil == "central":
                 yield direction, -1
 
-    def _perturbed(
+    def _copying(
         self,
         known: Parameters,
         key: Key,
@@ -249,7 +275,8 @@ class Seeded:
         direction: int,
         distance: float,
         buffers: dict[torch.dtype, Tensor],
-    ) -> Perturbed:
+    ) -> Callable[[int], Tensor]:
+        """Return what makes the copy of a tensor at a distance along a direction."""
         law: Any = self.law
 
         def copy(number: int) -> Tensor:
@@ -269,7 +296,7 @@ class Seeded:
                     flat[start:stop] = part.mul_(distance).add_(source[start:stop])
             return made
 
-        return Perturbed(known.tensors, known.names, copy)
+        return copy
 
     def _differences(self, values: Any) -> Any:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -277,31 +304,52 @@ class Seeded:
                 return values[1:] - values[0]
             return values[::2] / 2 - values[1::2] / 2
 
-    def _check_seen(self, known: Parameters, seen: set[int]) -> None:
+    def _warn(
+        self, known: Parameters, seen: set[int], differences: Any, values: Any, again: Any, calls: Calls
+    ) -> None:
+        """Say what is wrong with the closure and the smoothing."""
         missed = [name for number, name in enumerate(known.names) if number not in seen]
-        if not seen:
-            raise RuntimeError(
-                "the closure computed with none of the parameters where torch functions can be watched. "
-                "TorchScript, CUDA graphs and other threads cannot be: let closures call the plain module, "
-                "in this thread."
-            )
-        if missed and "seen" not in self._warned:
-            self._warned.add("seen")
+        if missed:
             warnings.warn(
                 f"the closure did not compute with {len(missed)} of {len(known)} parameters, {missed[0]!r} "
-                "among them, or did so in TorchScript, where perturbations are not seen. Steps move them at "
-                "random: set `requires_grad` to False for what is not to be trained.",
+                "among them, or did so where it is not seen, as in TorchScript. Steps move them at random: "
+                "set `requires_grad` to False for what is not to be trained.",
                 ZooWarning,
                 stacklevel=3,
             )
-
-    def _check_weights(self, known: Parameters) -> None:
-        if not known.is_half or "weights" in self._warned:
+        share, needed = _lost(known, self.smoothing)
+        if share > 0.5:
+            warnings.warn(
+                f"a smoothing of {self.smoothing:.1e} is lost in the rounding of the parameters: it moves "
+                f"{100 * share:.0f} % of them by less than {_LOST} of their spacings in their dtype. Use "
+                f"smoothing={needed:.1e} or more, or parameters of higher precision.",
+                ZooWarning,
+                stacklevel=3,
+            )
+        finite = values[np.isfinite(values)]
+        if not len(differences) or not len(finite):
             return
-        self._warned.add("weights")
-
-    def _check_differences(self, differences: Any, values: Any, epsilon: float) -> None:
-        del differences, values, epsilon
+        spacing = calls.spacing(finite)
+        typical = float(np.sqrt(np.mean(differences**2))) * (2 if self.stencil == "central" else 1)
+        if typical < _DROWNED * spacing:
+            wider = f"{self.smoothing * _DROWNED * spacing / typical:.1e}" if typical else "more"
+            warnings.warn(
+                f"a smoothing of {self.smoothing:.1e} is lost in the rounding of the loss: two values along "
+                f"a direction differ by {typical:.1e}, at a spacing of {spacing:.1e}. Use "
+                f"smoothing={wider}, or compute the loss in higher precision.",
+                ZooWarning,
+                stacklevel=3,
+            )
+        noise = float(abs(values[0] - again[0]))
+        if noise > _DROWNED * spacing:
+            warnings.warn(
+                f"the closure returned {again[0]:.9g} and then {values[0]:.9g} for the same parameters, a "
+                f"noise of {noise:.1e}, where values along a direction differ by {typical:.1e}. Global "
+                "generators and buffers are the same at every call, so something else changes: take the "
+                "batch outside of the closure, and draw from generators of your own outside of it too.",
+                ZooWarning,
+                stacklevel=3,
+            )
 
 
 class Source(Protocol):
@@ -395,23 +443,22 @@ def _buffer(params: Parameters, dtype: torch.dtype) -> Tensor:
     )
 
 
-def _loss(value: Any) -> Any:
-    """Return what a closure returned, off the memory of whatever it was computed with."""
-    if isinstance(value, Tensor):
-        if value.numel() != 1 or value.is_complex():
-            raise TypeError(
-                "the closure must return a single real number, got a tensor of shape "
-                f"{tuple(value.shape)} and {value.dtype}; take its mean in double precision."
+def _check_versions(params: Parameters, versions: list[int]) -> None:
+    for name, tensor, version in zip(params.names, params.tensors, versions, strict=True):
+        if tensor._version != version:
+            raise RuntimeError(
+                f"the closure wrote to the parameter {name!r}. A closure must leave parameters as they are: "
+                "compute with a changed copy, or do it outside the closure."
             )
-        return value.detach().reshape(())
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
-        raise TypeError(f"the closure must return a single real number, got {type(value).__name__}.")
-    return float(value)
 
 
-def _numbers(losses: list[Any]) -> tuple[Any, float]:
-    """Return losses as float64, with one copy off a device, and the rounding of their dtype."""
-    if not all(isinstance(loss, Tensor) for loss in losses):
-        return np.array([float(loss) for loss in losses]), 2.0**-52
-    coarsest = max((Like.of(loss).epsilon for loss in losses if loss.is_floating_point()), default=2.0**-52)
-    return torch.stack([loss.double() for loss in losses]).cpu().numpy(), coarsest
+def _lost(params: Parameters, smoothing: float) -> tuple[float, float]:
+    """Return which share of entries a smoothing hardly moves, and the one with which half move far enough."""
+    every = max(1, params.dim // 2**16)
+    spacings = torch.cat(
+        [
+            torch.finfo(tensor.dtype).eps * in_memory_order(tensor).view(-1)[::every].abs().double()
+            for tensor in params.tensors
+        ]
+    )
+    return float((_LOST * spacings > smoothing).double().mean()), _CLEAR * float(spacings.median())
