@@ -54,8 +54,9 @@ _IN_PLACE = frozenset(
 class Perturbed(TorchFunctionMode):
     """A mode under which functions of torch see perturbed copies of some tensors.
 
-    Copies are kept for the next function as long as all of them together are no larger than the largest of
-    the tensors. A function that is given several of them at once, as an LSTM is, has them all at once.
+    Copies are kept for the next function as long as all of them together take no more than a quarter more
+    memory than the largest of the tensors. A function that is given several of them at once, as an LSTM is,
+    has them all at once.
 
     Args:
         tensors: What is watched.
@@ -82,7 +83,7 @@ class Perturbed(TorchFunctionMode):
         self.seen: set[int] = set()
         self._tensors, self._names, self._copy = tensors, names, copy
         self._numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
-        self._room = max((_bytes(tensor) for tensor in tensors), default=0)
+        self._room = max((_bytes(tensor) for tensor in tensors), default=0) * 5 // 4  # a weight and its bias
         self._kept: dict[int, Tensor] = {}
 
     def __torch_function__(
