@@ -90,6 +90,7 @@ CASES = (
     Case("pycma", _RANKS, ROSENBROCK),
     Case("zo-sgd", _DESCENT, SPHERE),
     Case("zo-adam", _DESCENT, SPHERE),
+    Case("zo-adamm", _DESCENT, SPHERE),
     Case("zo-sign", _DESCENT, SPHERE),
     Case("spsa", _DESCENT, SPHERE),
     Case("coordinate-descent", _DESCENT, SPHERE),

@@ -18,6 +18,7 @@ from zoo.estimators.directions import Axes
 from zoo.estimators.finite_difference import FiniteDifference
 from zoo.methods.descent import Descent
 from zoo.updates.adam import Adam
+from zoo.updates.adamm import AdaMM
 from zoo.updates.chain import Chain, Update
 from zoo.updates.clip import Clip
 from zoo.updates.momentum import Momentum
@@ -89,8 +90,8 @@ def ZOAdam(  # noqa: N802 - as above
         ValueError: An option has a value that it cannot have.
 
     Note:
-        The paper keeps the largest second moment so far and projects in the metric it defines; here the
-        moments are Adam's and bounds are clipped to. Under "auto" gradients enter made to length 1.
+        The paper keeps the largest second moment so far, which is `zo-adamm`; here the moments are Adam's.
+        Under "auto" gradients enter made to length 1.
 
     Example:
         >>> import zoo
@@ -102,6 +103,49 @@ def ZOAdam(  # noqa: N802 - as above
         https://arxiv.org/abs/1910.06513
     """
     update = Adam(beta1, beta2, epsilon)
+    return _descent(directions, num_directions, smoothing, learning_rate, stencil, update)
+
+
+def ZOAdaMM(  # noqa: N802 - as above
+    *,
+    num_directions: int | None = 8,
+    smoothing: float | str = "auto",
+    learning_rate: float | str = "auto",
+    stencil: str = "central",
+    directions: str = "sphere",
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+) -> Descent:
+    """Adam whose second moments never fall, on gradients estimated from random vectors.
+
+    Args:
+        num_directions: Directions a step.
+        smoothing: Distance of the difference, or "auto".
+        learning_rate: Step per unit of the update's direction, or "auto".
+        stencil: "forward" or "central".
+        directions: Law of the directions.
+        beta1: Share of the past in the mean of gradients.
+        beta2: Share of the past in the mean of their squares.
+        epsilon: Keeps the quotient finite, in units of the gradient (of 1 with "auto").
+
+    Raises:
+        ValueError: An option has a value that it cannot have.
+
+    Note:
+        The paper's projection onto bounds, in a norm weighted coordinate by coordinate, is clipping where
+        they are a box, as here. Under "auto" gradients enter made to length 1.
+
+    Example:
+        >>> import zoo
+        >>> zoo.minimize(lambda x: (x**2).sum(), [1.0, -2.0], method="zo-adamm", budget=400, rng=0).fun < 1e-6
+        True
+
+    References:
+        Chen et al., "ZO-AdaMM: zeroth-order adaptive momentum method for black-box optimization", 2019.
+        https://arxiv.org/abs/1910.06513
+    """
+    update = AdaMM(beta1, beta2, epsilon)
     return _descent(directions, num_directions, smoothing, learning_rate, stencil, update)
 
 

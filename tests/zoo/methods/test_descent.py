@@ -24,7 +24,7 @@ from zoo.updates.chain import Chain
 from zoo.updates.clip import Clip
 from zoo.updates.momentum import Momentum
 
-NAMES = ("zo-sgd", "zo-adam", "zo-sign", "spsa", "coordinate-descent", "random-descent")
+NAMES = ("zo-sgd", "zo-adam", "zo-adamm", "zo-sign", "spsa", "coordinate-descent", "random-descent")
 ALIASES = (ZOSGD, ZOAdam, ZOSign, SPSA, CoordinateDescent, RandomDescent)
 START = np.array([1.0, -2.0, 0.5])
 WEIGHTS = np.array([1.0, 3.0, 0.5])

@@ -10,6 +10,7 @@ import pytest
 from zoo.core.device import Like, to_numpy
 from zoo.core.state import digest, freeze, thaw
 from zoo.updates.adam import Adam
+from zoo.updates.adamm import AdaMM
 from zoo.updates.chain import Chain
 from zoo.updates.clip import Clip
 from zoo.updates.clip_up import ClipUp
@@ -21,6 +22,7 @@ UPDATES = [
     Chain(),
     Momentum(0.9),
     Adam(),
+    AdaMM(),
     Sign(),
     Clip(1.0),
     ClipUp(),
@@ -74,6 +76,30 @@ def test_adam_is_torchs() -> None:
     np.testing.assert_allclose(x, parameter.detach().numpy(), rtol=1e-12)
 
 
+def test_adamm_is_amsgrad_without_its_corrections() -> None:
+    torch = pytest.importorskip("torch")
+    parameter = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    reference = torch.optim.Adam([parameter], lr=1.0, betas=(0.8, 0.95), eps=1e-12, amsgrad=True)
+    fading = GRADIENTS * 0.5 ** np.arange(12)[:, None]
+    for step, (gradient, direction) in enumerate(
+        zip(fading, directions(AdaMM(0.8, 0.95, 1e-12), fading), strict=True), 1
+    ):
+        before = parameter.detach().clone()
+        parameter.grad = torch.from_numpy(gradient)
+        reference.step()
+        corrected = direction / (1 - 0.8**step) * np.sqrt(1 - 0.95**step)
+        np.testing.assert_allclose(corrected, (before - parameter.detach()).numpy(), rtol=1e-8)
+
+
+def test_adamm_never_forgets_a_large_gradient() -> None:
+    memory, _ = AdaMM(beta2=0.5).update(AdaMM(beta2=0.5).init(np.zeros(2)), np.array([8.0, 0.1]))
+    for _ in range(20):
+        memory, _ = AdaMM(beta2=0.5).update(memory, np.array([1e-3, 0.1]))
+    assert memory.largest[0] == 32.0
+    assert memory.second[0] < 1e-4
+    assert memory.largest[1] == memory.second[1]
+
+
 def test_momentum_is_a_sum() -> None:
     weights = 0.9 ** np.arange(12)[::-1]
     np.testing.assert_allclose(directions(Momentum(0.9))[-1], weights @ GRADIENTS)
@@ -123,6 +149,9 @@ def test_chain_is_one_after_another() -> None:
         (lambda: Adam(beta1=-0.1), "`beta1` must be at least 0 and below 1"),
         (lambda: Adam(beta2=1.5), "`beta2` must be at least 0 and below 1"),
         (lambda: Adam(epsilon=0.0), "`epsilon` must be a finite number above 0"),
+        (lambda: AdaMM(beta1=1.0), "`beta1` must be at least 0 and below 1"),
+        (lambda: AdaMM(beta2=-0.5), "`beta2` must be at least 0 and below 1"),
+        (lambda: AdaMM(epsilon=0.0), "`epsilon` must be a finite number above 0"),
         (lambda: Clip(-1.0), "`max_norm` must be a finite number above 0"),
         (lambda: ClipUp(beta=1.0), "`beta` must be at least 0 and below 1"),
         (lambda: ClipUp(step=0.0), "`step` must be a finite number above 0"),
