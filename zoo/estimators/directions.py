@@ -104,7 +104,7 @@ class Directions(abc.ABC):
 
         Beyond those entries, shape (k,), it is 0 again. The caller may write to them.
         """
-        return 0, self.draw(draw, index, index + 1, memory, plan)[0]
+        return 0, self.draw(draw, index, index + 1, memory, plan)[0] + 0
 
     def project(self, gradient: Array, memory: Any) -> Array:
         """Return the estimate with what the memory knows to be noise taken out."""
@@ -117,8 +117,15 @@ class Directions(abc.ABC):
         return memory
 
 
+class _Drawn(Directions):
+    """A law whose every draw is new memory."""
+
+    def part(self, draw: Draw, index: int, memory: Any, plan: Any) -> tuple[int, Array]:
+        return 0, self.draw(draw, index, index + 1, memory, plan)[0]
+
+
 @dataclass(frozen=True)
-class Gaussian(Directions):
+class Gaussian(_Drawn):
     """Independent standard normal entries.
 
     The estimate has second moment E|g|^2 = (n + d + 1) / n |grad f|^2 over n directions.
@@ -129,7 +136,7 @@ class Gaussian(Directions):
 
 
 @dataclass(frozen=True)
-class Sphere(Directions):
+class Sphere(_Drawn):
     """Uniform on the sphere of radius sqrt(d); second moment (n + d - 1) / n |grad f|^2."""
 
     def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
@@ -142,7 +149,7 @@ class Sphere(Directions):
 
 
 @dataclass(frozen=True)
-class Rademacher(Directions):
+class Rademacher(_Drawn):
     """Fair signs; second moment (n + d - 1) / n |grad f|^2. The directions of SPSA."""
 
     def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
@@ -207,7 +214,7 @@ class Orthonormal(Directions):
         q, r = array_module(gaussian).linalg.qr(gaussian.T)
         # The sign fix makes the law the uniform one, whatever signs the factorization picks.
         signs = 1 - 2 * (r.diagonal() < 0)
-        return _plain((q * (signs * math.sqrt(draw.dim))).T)
+        return _plain((q * signs * math.sqrt(draw.dim)).T)
 
     def draw(self, draw: Draw, start: int, stop: int, memory: Any, plan: Any) -> Array:
         return draw.like.asarray(plan[start:stop])
@@ -526,7 +533,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class Guided(Directions):
+class Guided(_Drawn):
     """Gaussian directions stretched towards the span of the last gradient estimates.
 
     u = sqrt(alpha) e + sqrt((1 - alpha) d / k) U e', with e and e' standard normal and U an orthonormal

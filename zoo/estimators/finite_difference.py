@@ -164,7 +164,9 @@ class FiniteDifference:
         check_choice("stencil", self.stencil, STENCILS)
         check_fraction("smoothing_decay", self.smoothing_decay)
 
-    def init(self, x: Array, *, bounds: Bounds | None = None, scale: Any = 1.0) -> FiniteDifferenceState:
+    def init(
+        self, x: Array, *, bounds: Bounds | None = None, scale: Any = 1.0, coarsest: str | None = None
+    ) -> FiniteDifferenceState:
         """Return the first state.
 
         Args:
@@ -174,18 +176,24 @@ class FiniteDifference:
                 it differs between coordinates, directions are stretched in proportion to it, and the
                 estimate is the gradient with respect to the coordinates so stretched. An entry of 0, as
                 a fixed coordinate may have, counts as the largest.
+            coarsest: The dtype that some coordinates are rounded to where they are evaluated, if that is
+                coarser than the one of x: what `smoothing="auto"` starts from.
         """
         like = Like.of(x)
         x = Like(like.kind, like.working_dtype, like.device).asarray(x)
-        scales = np.asarray(to_numpy(scale), np.float64)
-        largest = float(scales.max()) or 1.0
-        scales = np.where(scales > 0, scales, largest)
-        stretch = Like.of(x).asarray(scales / largest) if scales.ndim and (scales != largest).any() else None
+        stretch, largest = None, 1.0
+        if not isinstance(scale, float) or scale != 1:
+            scales = np.asarray(to_numpy(scale), np.float64)
+            largest = float(scales.max()) or 1.0
+            scales = np.where(scales > 0, scales, largest)
+            stretched = scales.ndim and (scales != largest).any()
+            stretch = Like.of(x).asarray(scales / largest) if stretched else None
         precision = None
         if self.smoothing == "auto":
             size = float(abs(x).max())
             norm = self.law.norm(len(x))
-            precision = start_smoothing(like, self.stencil, norm=norm, scale=largest, size=size)
+            rounded = like if coarsest is None else Like(like.kind, coarsest, like.device)
+            precision = start_smoothing(rounded, self.stencil, norm=norm, scale=largest, size=size)
         smoothing = precision.start if precision is not None else float(self.smoothing)
         return FiniteDifferenceState(smoothing, precision, self.law.init(x), bounds, stretch, like, False)
 
@@ -290,6 +298,8 @@ class FiniteDifference:
     def shares(self, asked: Displaced, valid: Any) -> tuple[np.ndarray[Any, Any], float]:
         """Return what each direction counts for if the `valid` ones do, relative to the most, and that."""
         groups, factors = self.law.groups(asked.draw, asked.plan)
+        if len(factors) == 1:
+            return np.ones(len(valid)), factors[0] / max(int(np.count_nonzero(valid)), 1)
         counts = np.bincount(groups[valid], minlength=len(factors))
         shares = np.asarray(factors) / np.maximum(counts, 1)
         largest = int(np.argmax(np.where(counts > 0, shares, 0)))

@@ -10,8 +10,8 @@ import bisect
 import math
 import numbers
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from zoo.nn.isolation import Isolation, isolated
 from zoo.nn.parameters import Parameters
 
 _PIECE = 2**16  # elements, which stay in the processor's cache while they are worked on
+_DEVICE_PIECE = 2**22  # the same on a device, which wants more to do at a time
 _CHECKED = 1000  # the closure is looked at in the first two steps of so many
 _LOST = 8  # spacings of a parameter, below which its displacement is mostly rounding
 _DROWNED = 16  # spacings of a loss, below which a difference is mostly rounding
@@ -114,7 +115,7 @@ class Estimator:
     def _started(self, params: Parameters, x: Tensor) -> FiniteDifferenceState:
         """Return the state for a step at x."""
         if self._state is None:
-            self._state, self._sizes = self.estimator.init(x), params.sizes
+            self._state, self._sizes = self.estimator.init(x, coarsest=params.coarsest), params.sizes
             return self._state
         was, now = self._state.like, params.like
         if self._sizes != params.sizes or was.dtype != now.dtype:
@@ -237,13 +238,15 @@ def estimate_gradient_(
     return estimate
 
 
+_Pieces: TypeAlias = list[tuple[Tensor, Tensor, Tensor]]
+
+
 class _Point:
     """The parameters in place, moved along a direction or where they belong; leaving it puts them back."""
 
     def __init__(self, params: Parameters) -> None:
-        self.params = params
         self.x = params.flat()
-        self._kept = torch.split(self.x, params.sizes)
+        self._sizes, self._offsets = list(params.sizes), params.offsets
         # A tensor whose entries are not in order is moved in a copy, and written from that.
         self._copied = [
             (t.detach(), t.detach().contiguous()) for t in params.tensors if not t.is_contiguous()
@@ -253,7 +256,7 @@ class _Point:
             tensor.detach().view(-1) if tensor.is_contiguous() else next(copies)[1].view(-1)
             for tensor in params.tensors
         ]
-        self._at_base = True
+        self._is_uniform = all(target.dtype == self.x.dtype for target in self._targets)
 
     def __enter__(self) -> None:
         pass
@@ -265,48 +268,57 @@ class _Point:
             self.restore()
             raise
 
-    def pieces(self, start: int, part: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield targets, their original entries and those of a direction, tensor by tensor."""
-        if len(part) == self.params.dim:
-            yield from zip(self._targets, self._kept, torch.split(part, self.params.sizes), strict=True)
-            return
-        offsets, stop = self.params.offsets, start + len(part)
-        number = bisect.bisect_right(offsets, start) - 1
-        for index in range(number, len(self._targets)):
-            begin, end = max(start, offsets[index]), min(stop, offsets[index + 1])
-            if offsets[index] >= stop:
-                break
-            here = slice(begin - offsets[index], end - offsets[index])
-            yield self._targets[index][here], self._kept[index][here], part[begin - start : end - start]
+    def pieces(self, start: int, part: Tensor) -> _Pieces:
+        """Return targets, their original entries and those of a direction, tensor by tensor."""
+        length = part.shape[0]
+        if length == self._offsets[-1]:
+            kept, along = (torch.split(whole, self._sizes) for whole in (self.x, part))
+            return list(zip(self._targets, kept, along, strict=True))
+        found, begin, stop = [], start, start + length
+        index = bisect.bisect_right(self._offsets, start) - 1
+        while begin < stop:
+            end = min(stop, self._offsets[index + 1])
+            if begin < end:
+                target = self._targets[index][begin - self._offsets[index] : end - self._offsets[index]]
+                found.append((target, self.x[begin:end], part[begin - start : end - start]))
+            begin, index = end, index + 1
+        return found
 
-    def move(self, start: int, part: Tensor, distance: float) -> None:
+    def move(self, pieces: _Pieces, distance: float) -> None:
         """Go from the original place along a direction; what is beyond its entries stays where it is."""
-        for target, kept, along in self.pieces(start, part):
+        for target, kept, along in pieces:
             torch.add(kept, along, alpha=distance, out=target)
         self._write()
 
-    def restore(self, start: int = 0, length: int | None = None) -> None:
+    def restore(self, pieces: _Pieces | None = None) -> None:
         """Put some entries back, or all."""
-        for target, kept, _ in self.pieces(
-            start, self.x if length is None else self.x[start : start + length]
-        ):
+        for target, kept, _ in self.pieces(0, self.x) if pieces is None else pieces:
             target.copy_(kept)
         self._write()
 
-    def displace(self, start: int, part: Tensor, distance: float, *, central: bool) -> None:
+    def displace(self, start: int, part: Tensor, distance: float, *, central: bool) -> tuple[Tensor, Tensor]:
         """Turn entries of a direction into how far they move from the original place, after rounding.
 
         The other way for a central stencil: how far apart its two points are.
+
+        Returns:
+            The squares of the lengths before and after.
         """
-        for target, whole, along in self.pieces(start, part):
-            for first in range(0, len(along), _PIECE):
-                piece = along[first : first + _PIECE]
-                kept = whole[first : first + _PIECE]
-                ahead = torch.add(kept, piece, alpha=distance)
-                back = torch.add(kept, piece, alpha=-distance) if central else kept
+        squares = torch.zeros(2, dtype=part.dtype, device=part.device)
+        kept = self.x[start : start + part.shape[0]]
+        pieces = [(kept, kept, part)] if self._is_uniform else self.pieces(start, part)
+        step = _PIECE if part.device.type == "cpu" else _DEVICE_PIECE
+        for target, kept, along in pieces:
+            for first in range(0, along.shape[0], step):
+                piece, base = along[first : first + step], kept[first : first + step]
+                before = torch.dot(piece, piece)
+                ahead = torch.add(base, piece, alpha=distance)
+                back = torch.add(base, piece, alpha=-distance) if central else base
                 if target.dtype != piece.dtype:
                     ahead, back = (rows.to(target.dtype).to(piece.dtype) for rows in (ahead, back))
                 torch.sub(ahead, back, out=piece)
+                squares += torch.stack([before, torch.dot(piece, piece)])
+        return squares[0], squares[1]
 
     def _write(self) -> None:
         for tensor, copy in self._copied:
@@ -360,7 +372,7 @@ class _Sweep:
     def __init__(self, law: FiniteDifference, asked: Displaced, point: _Point, calls: _Calls) -> None:
         self.law, self.asked, self.point, self.calls = law, asked, point, calls
         self.central = asked.stencil == "central"
-        self.total = torch.zeros_like(point.x)
+        self.total: Tensor | None = None  # the first direction, where it moves all, becomes the sum
         self.again: tuple[Any, Any] | None = None  # two losses of the same point
         self.lost: tuple[float, float] | None = None
 
@@ -368,30 +380,33 @@ class _Sweep:
         """Return the values of all points, shape (n,), NaN where one failed."""
         asked, point, calls = self.asked, self.point, self.calls
         count, distance = asked.draw.count, asked.smoothing
-        relative = self.law.shares(asked, np.ones(count, np.bool_))[0].tolist() if count else []
+        relative, factor = self.law.shares(asked, np.ones(count, np.bool_))
+        shares = (relative * (factor / distance)).tolist()
         values: list[Any] = []
         if asked.lead:
             values.append(calls())
         for index in range(count):
             start, part = self.direction(index)
+            pieces = point.pieces(start, part)
             if checked and index == 0:
-                self.lost = self._lost(start, part, distance)
+                self.lost = _lost(pieces, distance)
             if asked.mirror and index == 0:
-                point.move(start, part, -distance)
+                point.move(pieces, -distance)
                 values.append(calls())
-            point.move(start, part, distance)
+            point.move(pieces, distance)
             values.append(calls())
             if self.central:
-                point.move(start, part, -distance)
+                point.move(pieces, -distance)
                 values.append(calls())
                 difference = (values[-2] - values[-1]) / 2
             else:
                 difference = values[-1] - values[0]
-            if len(part) < asked.dim:
-                point.restore(start, len(part))
             if checked and index == 0:
-                self.again = self._repeated(values, start, part)
-            self._add(start, part, difference * relative[index])
+                self.again = self._repeated(values, pieces)
+            if part.shape[0] < asked.dim:
+                point.restore(pieces)
+            self._add(start, part, difference * shares[index])
+            del part, pieces  # before the next one is drawn
         return Evaluations(_gathered(values)).values
 
     def direction(self, index: int) -> tuple[int, Tensor]:
@@ -401,56 +416,45 @@ class _Sweep:
 
     def summed(self, weights: Any, values: np.ndarray[Any, Any]) -> Tensor:
         """Return the gradient."""
-        if weights.peak == 0:
-            return self.total.zero_()
         slope = weights.peak / self.asked.smoothing
-        if np.isfinite(values).all() and slope <= largest_slope(self.asked.draw.like):
-            return self.total.mul_(weights.scale / weights.peak)
-        # What was summed up counts on all values; now it is known which there are.
-        self.total.zero_()
+        is_usual = np.isfinite(values).all() and 0 < slope <= largest_slope(self.asked.draw.like)
+        if is_usual and self.total is not None:
+            return self.total
+        # What was summed up took all values for granted; now it is known which there are.
+        self.total = torch.zeros_like(self.point.x) if self.total is None else self.total.zero_()
         for index in np.flatnonzero(weights.coefficients).tolist():
             self._add(*self.direction(index), float(weights.coefficients[index] / weights.peak))
         return self.total.mul_(weights.scale)
 
     def _add(self, start: int, part: Tensor, coefficient: Any) -> None:
         """Add a coefficient times the displacement actually made, which is lengthened to the direction."""
-        wanted = torch.dot(part, part)
-        self.point.displace(start, part, self.asked.smoothing, central=self.central)
-        went = torch.dot(part, part)
         unit = self.asked.smoothing * (2 if self.central else 1)
-        target = self.total[start : start + len(part)]
+        wanted, went = self.point.displace(start, part, self.asked.smoothing, central=self.central)
         if isinstance(coefficient, float) and part.device.type == "cpu":
             gone = went.item()
             weight = coefficient * unit * wanted.item() / gone if gone > 0 else 0.0
-            # Beyond these the sum is formed anew.
-            target.add_(part, alpha=min(max(weight, -1e30), 1e30) if math.isfinite(weight) else 0.0)
+            # Where this makes a difference the sum is formed anew.
+            weight = min(max(weight, -1e30), 1e30) if math.isfinite(weight) else 0.0
         else:
-            weight = coefficient * unit * torch.where(went > 0, wanted / went, 0)
-            target.addcmul_(part, weight.to(part.dtype))
+            weight = (coefficient * unit * torch.where(went > 0, wanted / went, 0)).to(part.dtype)
+        if self.total is None and part.shape[0] == self.asked.dim:
+            self.total = part.mul_(weight)
+            return
+        if self.total is None:
+            self.total = torch.zeros_like(self.point.x)
+        target = self.total[start : start + part.shape[0]]
+        if isinstance(weight, float):
+            target.add_(part, alpha=weight)
+        else:
+            target.addcmul_(part, weight)
 
-    def _repeated(self, values: list[Any], start: int, part: Tensor) -> tuple[Any, Any]:
+    def _repeated(self, values: list[Any], pieces: _Pieces) -> tuple[Any, Any]:
         """Return the first loss, and that of the same point evaluated again."""
         if self.asked.lead:
-            self.point.restore()
-            return values[0], self.calls()
-        self.point.move(start, part, self.asked.smoothing)
-        again = self.calls()
-        self.point.restore(start, len(part))
-        return values[0], again
-
-    def _lost(self, start: int, part: Tensor, distance: float) -> tuple[float, float] | None:
-        """Return which share of entries hardly moves, and the smoothing with which nine in ten do."""
-        every = max(1, len(part) // _PIECE)
-        needed = []
-        for target, kept, along in self.point.pieces(start, part):
-            moving = along[::every].abs()
-            spacing = torch.finfo(target.dtype).eps * kept[::every].abs()
-            needed.append((_LOST * spacing / moving)[moving > 0])
-        every_needed = torch.cat(needed)
-        if not len(every_needed):
-            return None
-        share = (every_needed > distance).double().mean()
-        return float(share), float(torch.quantile(every_needed.double(), 0.9))
+            self.point.restore(pieces)
+        else:
+            self.point.move(pieces, self.asked.smoothing)
+        return values[0], self.calls()
 
     def warn(self, weights: Any, values: np.ndarray[Any, Any]) -> None:
         """Say what was found wrong with the closure and the smoothing."""
@@ -500,6 +504,20 @@ class _Sweep:
             single = bool((values.astype(np.float32) == values).all())
             dtype = torch.float32 if single else torch.float64
         return torch.finfo(dtype).eps
+
+
+def _lost(pieces: _Pieces, distance: float) -> tuple[float, float] | None:
+    """Return which share of entries hardly moves, and the smoothing with which nine in ten do."""
+    every = max(1, sum(along.shape[0] for _, _, along in pieces) // _PIECE)
+    needed = []
+    for target, kept, along in pieces:
+        moving = along[::every].abs()
+        spacing = torch.finfo(target.dtype).eps * kept[::every].abs()
+        needed.append((_LOST * spacing / moving)[moving > 0].double())
+    smoothing = torch.cat(needed)
+    if not smoothing.shape[0]:
+        return None
+    return float((smoothing > distance).double().mean()), float(torch.quantile(smoothing, 0.9))
 
 
 def _gathered(values: list[Any]) -> np.ndarray[Any, Any]:

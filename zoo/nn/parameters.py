@@ -86,6 +86,12 @@ class Parameters:
         """Whether any of them is of half precision."""
         return any(tensor.dtype in _HALF for tensor in self.tensors)
 
+    @property
+    def coarsest(self) -> str:
+        """Name of the dtype that rounds most among those of the tensors."""
+        coarsest = max({tensor.dtype for tensor in self.tensors}, key=lambda dtype: torch.finfo(dtype).eps)
+        return str(coarsest).removeprefix("torch.")
+
     def flat(self) -> Tensor:
         """Return a copy of all, shape (dim,)."""
         with torch.no_grad():
