@@ -28,7 +28,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -46,9 +46,14 @@ _KEPT = 2**27  # bytes kept, over all swarms of a thread
 _MOST = 2**26  # bytes of swarms that go together; where they need more, fewer steps are kept
 
 
+_Place: TypeAlias = tuple[int, int, tuple[Key, ...]]
+
+
 class _Local(threading.local):
     def __init__(self) -> None:
-        self.drawn: OrderedDict[Any, tuple[tuple[int, int, tuple[Key, ...]], Array]] = OrderedDict()
+        self.drawn: OrderedDict[Any, tuple[tuple[int, int, tuple[Key, ...]], Array, list[Array]]] = (
+            OrderedDict()
+        )
         self.size = 0
         self.spare: dict[tuple[int, int], tuple[Array, Array]] = {}  # memory of a group used last, if any
 
@@ -131,11 +136,11 @@ def blocks(
     size = count * dim
     source = _source(like, size)
     if size <= _SMALL:
-        whole = _of_small(tuple(keys), step, size, source, moments)
-        if like.kind == "numpy" and source.kind == "torch":
-            whole = whole.numpy()
-        whole = whole.reshape(len(keys), count, dim)
+        whole = _of_small(tuple(keys), step, count, dim, like, source, moments)
         height = max(1, _PIECE // size)
+        if stop - start == count and height >= len(keys):
+            yield slice(0, len(keys)), slice(0, count), slice(0, dim), whole
+            return
         for first in range(0, len(keys), height):
             swarms = slice(first, min(first + height, len(keys)))
             yield swarms, slice(0, stop - start), slice(0, dim), whole[swarms, start:stop]
@@ -246,15 +251,24 @@ def _long_rows(
         yield slice(row - start, row - start + 1), slice(0, dim), numbers[None]
 
 
-def _of_small(keys: tuple[Key, ...], step: int, size: int, like: Like, moments: tuple[float, float]) -> Array:
-    """Return the numbers of a step of small swarms, shape (m, size), not to be written to."""
+def _of_small(
+    keys: tuple[Key, ...],
+    step: int,
+    count: int,
+    dim: int,
+    like: Like,
+    source: Like,
+    moments: tuple[float, float],
+) -> Array:
+    """Return the numbers of a step of small swarms, shape (m, count, dim), not to be written to."""
+    size = count * dim
     steps = _TOGETHER // size
     number, within = divmod(step, steps)
-    parts = -(-steps * len(keys) * size * (4 if like.dtype == "float32" else 8) // _MOST)
+    parts = -(-steps * len(keys) * size * (4 if source.dtype == "float32" else 8) // _MOST)
     height = -(-steps // min(parts, steps))
     place = number, within // height, keys
     # Not by all keys: it takes time to hash them.
-    name = keys[0], keys[-1], len(keys), size, like, moments
+    name = keys[0], keys[-1], len(keys), count, dim, like, moments
     known = _local.drawn.get(name)
     if known is None or known[0] != place:
         memory = None
@@ -262,13 +276,15 @@ def _of_small(keys: tuple[Key, ...], step: int, size: int, like: Like, moments: 
             memory = _local.drawn.pop(name)[1]
             _local.size -= memory.nbytes
         first = place[1] * height
-        drawn = _draw(keys, number, first, min(first + height, steps), size, like, memory, moments)
-        known = _local.drawn[name] = place, drawn
+        last = min(first + height, steps)
+        drawn = _draw(keys, number, first, last, size, source, memory, moments)
+        numbers = drawn.numpy() if like.kind == "numpy" and source.kind == "torch" else drawn
+        numbers = numbers[:, : (last - first) * size].reshape(len(keys), last - first, count, dim)
+        known = _local.drawn[name] = place, drawn, [numbers[:, index] for index in range(last - first)]
         _local.size += drawn.nbytes
         while _local.size > _KEPT:
             _local.size -= _local.drawn.popitem(last=False)[1][1].nbytes
-    begin = within % height * size
-    return known[1][:, begin : begin + size]
+    return known[2][within % height]
 
 
 def _draw(
