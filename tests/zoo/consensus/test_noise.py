@@ -95,7 +95,9 @@ def test_what_is_kept_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(20):
         for step in (0, 50):
             drawn((Key(100 + seed),), step, 0, 40, 40, 20, like)
-            assert noise._local.size == sum(block.nbytes for _, block, _ in noise._local.drawn.values()) <= 10**6
+            assert (
+                noise._local.size == sum(block.nbytes for _, block, _ in noise._local.drawn.values()) <= 10**6
+            )
     assert (drawn(KEYS[:1], 0, 0, 40, 40, 20, like) == first).all()
 
 
