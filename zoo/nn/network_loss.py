@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -170,6 +171,8 @@ class NetworkLoss(Objective):
         """Return what tells this loss from another one: network, loss and data, whose bytes are looked at."""
         data = [getattr(self.batches, name, None) for name in ("inputs", "targets")]
         data += [describe(self.batches), str(getattr(self.batches, "key", ""))]
+        augment = getattr(self.batches, "augment", None)
+        data += [repr(augment) if is_dataclass(augment) else None if augment is None else describe(augment)]
         network = self._network(placed=False).model
         about = describe(self.loss)
         return {

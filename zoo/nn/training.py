@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from zoo.arguments import as_executor, as_key
 from zoo.core.device import Array, Like, to_numpy
 from zoo.core.errors import RunDirectoryError, ZooWarning
+from zoo.core.fingerprint import describe, digest
 from zoo.core.rng import Key
 from zoo.core.types import Optimizer
 from zoo.core.validation import check_choice, check_count, check_positive
 from zoo.execution.executor import Executor
-from zoo.experiment import check_objective, compare_objective, differences
+from zoo.experiment import differences
 from zoo.facade import Interrupted
 from zoo.nn.batches import Augment, Batches
 from zoo.nn.deepzero import DeepZero
@@ -196,7 +197,7 @@ def train(
     objective.check(x0)
     _check_smoothing(objective.parameters, optimizer)
     config, arrays = _written(
-        optimizer, objective, x0, key, planned, budget, every, on_error, executor.threads
+        optimizer, objective, x0, key, planned, budget, test, every, on_error, executor.threads
     )
     directory = None if out is None else _directory(Path(out), config, arrays, executor)
     with contextlib.ExitStack() as stack:
@@ -282,6 +283,7 @@ def _written(
     key: Key,
     steps: int | None,
     budget: int | None,
+    test: Any,
     test_every: int,
     on_error: str,
     threads: int,
@@ -299,6 +301,7 @@ def _written(
         "steps": steps,
         "budget": budget,
         "target": None,
+        "test": digest(describe(test) if callable(test) else test),
         "test_every": test_every,
         "noise": False,
         "on_error": on_error,
@@ -327,16 +330,43 @@ def _directory(
         there = directory.config
         if there.get("kind") != "training":
             raise RunDirectoryError(f"{path} holds a run that is no training; choose another directory.")
-        check_objective(path, there["objective"], config["objective"])
+        _compare(path, there["objective"], config["objective"])
         differ = differences((config, arrays), (there, directory.start))
         if differ:
             raise RunDirectoryError(
                 f"{path} holds another training: {', '.join(differ)}. Choose another directory; an existing "
                 "run is resumed or refused, never overwritten."
             )
-        compare_objective(path, there["objective"], config["objective"])
         stack.pop_all()
     return directory
+
+
+def _compare(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse to go on with another network or other data, and warn of another loss.
+
+    Raises:
+        RunDirectoryError: They are others.
+    """
+    before, now = there["attributes"], here["attributes"]
+    names = {
+        "model": "another network",
+        "data": "other data",
+        "stages": "other stages",
+        "device": "another device",
+    }
+    other = [words for name, words in names.items() if before.get(name) != now[name]]
+    if other or there["name"] != here["name"]:
+        raise RunDirectoryError(
+            f"{path} holds the training of a {there['name']!r} with {' and '.join(other) or 'another loss'}. "
+            "Choose another directory; an existing run is resumed or refused, never overwritten."
+        )
+    if before.get("loss") != now["loss"]:
+        warnings.warn(
+            f"the code of {there['name']!r} changed since {path} was started: if it computes something else "
+            "now, choose another directory.",
+            ZooWarning,
+            stacklevel=4,
+        )
 
 
 def _as_key(rng: Any, out: Any) -> Key:
