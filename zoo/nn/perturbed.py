@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -51,24 +51,30 @@ _IN_PLACE = frozenset(
 ) | {"__ilshift__", "__irshift__", "__setitem__"}
 
 
+Copy: TypeAlias = Callable[[int, Tensor], object]
+
+
 class Perturbed(TorchFunctionMode):
     """A mode under which functions of torch see perturbed copies of some tensors.
 
-    Copies are kept for the next function as long as all of them together take no more than a quarter more
-    memory than the largest of the tensors. A function that is given several of them at once, as an LSTM is,
-    has them all at once.
+    One memory of the length of the largest tensor serves one large copy after the other; of small ones, as
+    many are kept as take a quarter of that. A function that is given several tensors at once, as an LSTM is,
+    has copies of them all at once, and a copy that the closure holds on to, or a view of it, lives as long as
+    that.
 
     Args:
         tensors: What is watched.
         names: What they are called in messages.
-        copy: Returns the perturbed copy of the tensor of a number.
+        copy: Given the number of a tensor and memory of its shape and dtype, writes the perturbed copy there.
+            None leaves all as they are, and watches.
 
     Attributes:
         seen: Numbers of the tensors that anything was computed with.
 
     Example:
         >>> layer = torch.nn.Linear(2, 1)
-        >>> moved = Perturbed([layer.bias], ["bias"], lambda number: layer.bias.detach() + 1)
+        >>> moved = Perturbed([layer.bias], ["bias"])
+        >>> moved.use(lambda number, made: torch.add(layer.bias.detach(), 1, out=made))
         >>> before = layer(torch.zeros(1, 2))
         >>> with moved:
         ...     after = layer(torch.zeros(1, 2))
@@ -76,15 +82,21 @@ class Perturbed(TorchFunctionMode):
         ([[1.0]], [0])
     """
 
-    def __init__(
-        self, tensors: Sequence[Tensor], names: Sequence[str], copy: Callable[[int], Tensor]
-    ) -> None:
+    def __init__(self, tensors: Sequence[Tensor], names: Sequence[str]) -> None:
         super().__init__()
         self.seen: set[int] = set()
-        self._tensors, self._names, self._copy = tensors, names, copy
+        self._tensors, self._names = tensors, names
+        self._copy: Copy | None = None
         self._numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
-        self._room = max((_bytes(tensor) for tensor in tensors), default=0) * 5 // 4  # a weight and its bias
+        self._room = max((_bytes(tensor) for tensor in tensors), default=0)
         self._kept: dict[int, Tensor] = {}
+        self._memory: Tensor | None = None
+        self._free = 0  # how often that is referred to when nobody uses it
+
+    def use(self, copy: Copy | None) -> None:
+        """Show other copies from now on."""
+        self.forget()
+        self._copy = copy
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -138,15 +150,34 @@ class Perturbed(TorchFunctionMode):
 
     def _perturbed(self, number: int) -> Tensor:
         self.seen.add(number)
+        if self._copy is None:
+            return self._tensors[number].detach()
         found = self._kept.pop(number, None)
         if found is None:
-            need = _bytes(self._tensors[number])
-            while self._kept and sum(map(_bytes, self._kept.values())) + need > self._room:
-                del self._kept[next(iter(self._kept))]
             with torch._C._DisableFuncTorch():  # a copy is no part of what torch.func transforms
-                found = self._copy(number)
+                found = self._empty(self._tensors[number])
+                self._copy(number, found)
         self._kept[number] = found  # the one used last comes last
         return found
+
+    def _empty(self, like: Tensor) -> Tensor:
+        """Return memory for a copy, after dropping copies for which there is no room beside it."""
+        like, need = like.detach(), _bytes(like)
+        is_large = need > self._room // 4
+        kept = [number for number, copy in self._kept.items() if (_bytes(copy) > self._room // 4) == is_large]
+        taken = 0 if is_large else sum(_bytes(self._kept[number]) for number in kept) + need
+        for number in kept:
+            if is_large or taken > self._room // 4:
+                taken -= _bytes(self._kept.pop(number))
+        if not is_large:
+            return torch.empty_like(like)
+        if self._memory is None:
+            self._memory = torch.empty(self._room, dtype=torch.uint8, device=like.device)
+            self._free = _references(self._memory)
+        if _references(self._memory) != self._free:
+            return torch.empty_like(like)
+        flat = self._memory[:need].view(like.dtype)
+        return flat.as_strided(like.shape, like.stride())
 
     def _written(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
         """Return the number of a tensor that a function would write to."""
@@ -177,6 +208,12 @@ def uncompiled() -> Iterator[None]:
         return
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+def _references(tensor: Tensor) -> int:
+    """Return how many tensors, arrays and views refer to the memory of a tensor."""
+    count: int = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    return count
 
 
 def _bytes(tensor: Tensor) -> int:

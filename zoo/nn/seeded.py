@@ -42,7 +42,7 @@ from zoo.nn.laws import (
 )
 from zoo.nn.low_rank import Lozo, SubZero
 from zoo.nn.parameters import Parameters
-from zoo.nn.perturbed import Perturbed, uncompiled
+from zoo.nn.perturbed import Copy, Perturbed, uncompiled
 
 LAWS: dict[str, Callable[..., TensorLaw]] = {
     "gaussian": Gaussian,
@@ -192,14 +192,14 @@ class Seeded:
         if not callable(closure):
             raise TypeError(f"`closure` must be a function that returns the loss, got {closure!r}.")
         known, step = as_parameters(params), check_count("step", step, minimum=0)
+        layout = layout_of(known)
         buffers = {dtype: _buffer(known, dtype) for dtype in {tensor.dtype for tensor in known.tensors}}
         versions = [tensor._version for tensor in known.tensors]
         modules = () if known.module is None else (known.module,)
         losses: list[Any] = []
-        seen: set[int] = set()
         checked = step % _CHECKED < 2
         with isolated(key.fold("closure", step), modules) as isolation, uncompiled():
-            perturbed: Perturbed
+            perturbed = Perturbed(known.tensors, known.names)
 
             def watched() -> Any:
                 with perturbed:
@@ -209,13 +209,9 @@ class Seeded:
             evaluations = list(self._evaluations())
             for direction, sign in evaluations[:1] * checked + evaluations:
                 distance = sign * self.smoothing
-                perturbed = Perturbed(
-                    known.tensors, known.names, self._copying(known, key, step, direction, distance, buffers)
-                )
+                perturbed.use(self._copying(known, key, step, direction, distance, buffers))
                 losses.append(calls())
-                perturbed.forget()
-                seen |= perturbed.seen
-                if not seen:
+                if not perturbed.seen:
                     raise RuntimeError(_UNSEEN)
         _check_versions(known, versions)
         values = gathered(losses)
@@ -224,7 +220,7 @@ class Seeded:
         valid = np.isfinite(differences)
         num_valid = int(valid.sum())
         if checked:
-            self._warn(known, seen, differences[valid], values, again, calls)
+            self._warn(known, perturbed.seen, differences[valid], values, again, calls)
         if not num_valid:
             warnings.warn(
                 "every difference of the step failed, as losses were NaN or infinite: the step will change "
@@ -245,7 +241,7 @@ class Seeded:
             float(value),
             num_valid,
             calls.count,
-            layout_of(known),
+            layout,
         )
 
     def described(self) -> dict[str, Any]:
@@ -275,15 +271,15 @@ class Seeded:
         direction: int,
         distance: float,
         buffers: dict[torch.dtype, Tensor],
-    ) -> Callable[[int], Tensor]:
-        """Return what makes the copy of a tensor at a distance along a direction."""
+    ) -> Copy | None:
+        """Return what writes the copy of a tensor at a distance along a direction; None at the base."""
         law: Any = self.law
+        if distance == 0:
+            return None
 
-        def copy(number: int) -> Tensor:
+        def copy(number: int, made: Tensor) -> None:
             tensor = known.tensors[number].detach()
-            if distance == 0:
-                return tensor
-            made, buffer = torch.empty_like(tensor), buffers[tensor.dtype]
+            buffer = buffers[tensor.dtype]
             source, flat = in_memory_order(tensor), in_memory_order(made).view(-1)
             place = Place(key, step, direction, number, tuple(source.shape))
             plan, source = law.plan(place, buffer), source.view(-1)
@@ -294,7 +290,6 @@ class Seeded:
                     torch.add(source[start:stop], part, alpha=distance, out=flat[start:stop])
                 else:
                     flat[start:stop] = part.mul_(distance).add_(source[start:stop])
-            return made
 
         return copy
 
