@@ -275,7 +275,7 @@ class FiniteDifference:
         if weights.peak == 0:
             gradient, symmetric = array_module(asked.base).zeros_like(asked.base), None
         else:
-            total, symmetric = _weighted_sum(asked, weights.coefficients / weights.peak)
+            total, symmetric = weighted_sum(asked, weights.coefficients / weights.peak)
             gradient = total * weights.scale
         return self.conclude(state, asked, evaluations.values, weights, gradient, symmetric)
 
@@ -390,7 +390,7 @@ def _differences(asked: Displaced, values: Any) -> tuple[Any, float]:
         return _finite(ahead - _mean(ahead)), count / (count - 1)
 
 
-def _weighted_sum(asked: Displaced, coefficients: Any) -> tuple[Array, Any]:
+def weighted_sum(asked: Displaced, coefficients: Any) -> tuple[Array, Any]:
     """Return sum_i coefficients_i w_i, and which pairs lie evenly about the base.
 
     w_i is the displacement actually made, in units of the smoothing, lengthened to |u_i|.
@@ -399,7 +399,7 @@ def _weighted_sum(asked: Displaced, coefficients: Any) -> tuple[Array, Any]:
     xp = array_module(asked.base)
     total = xp.zeros_like(asked.base)
     symmetric = np.ones(len(coefficients), bool)
-    for start, stop in _chunks(len(coefficients), asked.dim):
+    for start, stop in chunks(len(coefficients), asked.dim):
         wanted = asked.along(start, stop)
         if asked.stencil == "central":
             ahead, back = (asked.rounded(rows) for rows in asked.pairs(wanted))
@@ -431,7 +431,8 @@ def _second_differences(asked: Displaced, values: Any, symmetric: Any) -> Any:
     return second[np.isfinite(second)]
 
 
-def _chunks(count: int, dim: int) -> Iterator[tuple[int, int]]:
+def chunks(count: int, dim: int) -> Iterator[tuple[int, int]]:
+    """Yield where chunks of `count` rows begin and end."""
     height = max(1, _CHUNK // dim)
     for start in range(0, count, height):
         yield start, min(start + height, count)
