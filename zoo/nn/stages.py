@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from zoo.core.rng import Key
+from zoo.nn.isolation import isolated
 
 
 class Residual(nn.Module):
@@ -44,6 +48,7 @@ class Stages:
     Attributes:
         model: The network.
         modules: Its stages.
+        is_sequential: Whether they are all that the network does because it is an `nn.Sequential`.
 
     Raises:
         TypeError: `model` is no `nn.Sequential`, and no stages are given.
@@ -56,28 +61,32 @@ class Stages:
     """
 
     def __init__(self, model: nn.Module, modules: Sequence[nn.Module] | None = None) -> None:
+        self.is_sequential = modules is None
         if modules is None:
-            if not isinstance(model, nn.Sequential):
+            if not isinstance(model, nn.Sequential) or not is_plain(model, nn.Sequential):
                 raise TypeError(
-                    "`model` must be an nn.Sequential, or come with its `modules`, "
+                    "`model` must be an nn.Sequential without hooks, or come with its `modules`, "
                     f"got {type(model).__name__}."
                 )
             modules = list(model)
-        self.model, self.modules = model, tuple(_flattened(modules))
+        self.model, self.modules = model, tuple(flattened(modules))
         self._check_parameters()
 
     def __len__(self) -> int:
         return len(self.modules)
 
-    def check(self, inputs: Tensor) -> None:
+    def check(self, inputs: Tensor, key: Key | None = None) -> None:
         """Raise ValueError if the stages in a row do not return what the model returns, bit for bit.
 
-        Both are called as they are, in training or evaluation mode; call it under `isolated`.
+        Both are called as they are, in training or evaluation mode, and leave everything as it was.
+
+        Args:
+            inputs: Of some examples.
+            key: Of dropout masks, the same for both; any by default.
         """
-        with torch.no_grad():
-            whole, through = self.model(inputs), inputs
-            for module in self.modules:
-                through = module(through)
+        with isolated(key or Key(0)) as isolation:
+            whole = isolation.call(lambda: self.model(inputs))
+            through = isolation.call(lambda: functools.reduce(_called, self.modules, inputs))
         if whole.shape != through.shape or not torch.equal(whole, through):
             raise ValueError(
                 "`modules` must be the model's stages in their order, all of what its `forward` does: one "
@@ -99,12 +108,27 @@ class Stages:
                 raise ValueError(f"`modules` must hold all parameters of the model, and none holds {name!r}.")
 
 
-def _flattened(modules: Sequence[nn.Module]) -> Iterator[nn.Module]:
+def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return whether a module does what the modules of a type do and nothing else, by hooks or otherwise."""
+    return (
+        type(module).forward is kind.forward
+        and "forward" not in module.__dict__
+        and not (module._forward_hooks or module._forward_pre_hooks)
+    )
+
+
+def flattened(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    """Yield modules in their order, with those within an `nn.Sequential` one by one."""
     for module in modules:
-        if isinstance(module, nn.Sequential):
-            yield from _flattened(list(module))
+        if is_plain(module, nn.Sequential) and isinstance(module, nn.Sequential):
+            yield from flattened(module)
         else:
             yield module
+
+
+def _called(x: Tensor, module: nn.Module) -> Tensor:
+    y: Tensor = module(x)
+    return y
 
 
 def _described(outputs: Tensor) -> str:

@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo.core.rng import Key
+from zoo.core.rng import Key, keyed_generators
+from zoo.nn.coordinates.losses import Judge, judge_of
+from zoo.nn.coordinates.network import Layer, Memory, Network, Step
+from zoo.nn.coordinates.rules.base import Places
 from zoo.nn.isolation import isolated
 from zoo.nn.losses import Loss
 from zoo.nn.parameters import Parameters
 from zoo.nn.stages import Stages
 
-_UNIT = 64  # coordinates
+# Sizes that decide what is evaluated together, and with that the last bits of a loss.
+_UNIT, _SMALL_UNIT = 512, 64  # coordinates; the second where whole images or sequences are to be recomputed
+_WHOLE = {"cpu": 2**18, "cuda": 2**28}  # elements of whole copies that go through a layer at a time
+_COLUMNS = {"cpu": 2**20, "cuda": 2**28}  # elements of changed columns at a time
+_MORE_ON_DEVICE = 16  # times as many coordinates in a unit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cached:
     """One mini-batch as the unchanged network saw it.
 
     Attributes:
+        inputs: Of the mini-batch.
+        targets: The same.
+        key: Of dropout masks.
+        outputs: What the network returns.
         loss: Mean of the losses of its examples.
+        memory: What each layer was given and returned.
+        judge: The losses of changed copies.
+        versions: How often each parameter had been written to.
     """
 
     inputs: Tensor
     targets: Tensor
     key: Key
+    outputs: Tensor
     loss: float
+    memory: Memory
+    judge: Judge
+    versions: tuple[int, ...]
 
 
 class Coordinates:
@@ -36,12 +57,16 @@ class Coordinates:
     Args:
         stages: The network.
         loss: Of each example; see `zoo.nn.losses`.
+        plain: Whether to call every stage that follows on a change, on one copy after the other, and nothing
+            beyond.
 
     Attributes:
         parameters: Of the network, in the order in which coordinates are counted.
 
+    Raises:
+        ValueError: A parameter is of half precision.
+
     Example:
-        >>> from torch import nn
         >>> from zoo.nn.losses import squared_error
         >>> model = nn.Sequential(nn.Linear(2, 1, bias=False))
         >>> _ = model[0].weight.data.zero_()
@@ -51,42 +76,224 @@ class Coordinates:
         [2.0, 2.0]
     """
 
-    def __init__(self, stages: Stages, loss: Loss) -> None:
-        self.stages, self.loss = stages, loss
+    def __init__(self, stages: Stages, loss: Loss, *, plain: bool = False) -> None:
+        self.stages, self.loss, self.plain = stages, loss, plain
         self.parameters = Parameters(stages.model)
+        _check_precision(self.parameters)
+        self._network = Network(stages, plain)
+        self._owners = [self._network.owners[id(tensor)] for tensor in self.parameters.tensors]
+        device = torch.device(self.parameters.like.device).type
+        self._whole = _WHOLE.get(device, _WHOLE["cuda"])
+        self._columns = _COLUMNS.get(device, _COLUMNS["cuda"])
+        times = 1 if device == "cpu" else _MORE_ON_DEVICE
+        self._units = np.array([times * _unit(layer, self._network) for layer, _ in self._owners])
+        self._checked = stages.is_sequential
 
     def prepare(self, inputs: Tensor, targets: Tensor, key: Key) -> Cached:
-        """Evaluate the network as it is on a mini-batch; `key` is of dropout masks."""
+        """Evaluate the network as it is on a mini-batch, and remember what each layer was given.
+
+        Args:
+            inputs: Examples, b of them.
+            targets: Of each.
+            key: Of dropout masks, which are the same for all that is evaluated.
+
+        Raises:
+            ValueError: The stages do not return what the network does, the outputs are not one for each
+                example, or the losses are not.
+        """
+        if not self._checked:
+            self.stages.check(inputs, key)
+            self._checked = True
         with isolated(key) as isolation:
-            loss = isolation.call(lambda: self._mean(inputs, targets))
-        return Cached(inputs, targets, key, float(loss))
+            orders = _Orders()
+            if any(layer.rule.draws(layer.module) for layer in self._network.layers.values()):
+                isolation.call(lambda: orders.record(self.stages.modules, self._network, inputs))
+            memory, outputs = isolation.call(lambda: self._network.see(inputs, orders.pop))
+        if outputs.ndim == 0 or len(outputs) != len(inputs):
+            raise ValueError(
+                "the network must return one output for each example, in their order, got shape "
+                f"{tuple(outputs.shape)} for {len(inputs)} examples."
+            )
+        with torch.no_grad():
+            each = self.loss(outputs, targets)
+            if not isinstance(each, Tensor) or each.shape != (len(inputs),):
+                raise ValueError(
+                    f"`loss` must return one number for each of {len(inputs)} examples, got "
+                    f"{f'shape {tuple(each.shape)}' if isinstance(each, Tensor) else repr(each)}; take no "
+                    "mean in it."
+                )
+            judge = judge_of(self.loss, outputs, targets)
+            loss = float(judge.of_whole(outputs.clone(), 1))
+        versions = tuple(tensor._version for tensor in self.parameters.tensors)
+        return Cached(inputs, targets, key, outputs, loss, memory, judge, versions)
 
     def losses(self, cached: Cached, indices: Tensor, smoothing: float | Tensor) -> Tensor:
-        """Return the mean loss with coordinate indices[k] changed by smoothing[k], in float64, shape (n,)."""
-        indices = torch.as_tensor(indices)
-        steps = torch.as_tensor(smoothing, dtype=torch.float64).expand(len(indices))
-        found = torch.empty(len(indices), dtype=torch.float64)
-        with isolated(cached.key) as isolation:
-            for number, (index, step) in enumerate(zip(indices.tolist(), steps.tolist(), strict=True)):
-                owner = int(torch.searchsorted(torch.tensor(self.parameters.offsets), index, right=True)) - 1
-                tensor = self.parameters.tensors[owner].detach().reshape(-1)
-                place = index - self.parameters.offsets[owner]
-                before = tensor[place].clone()
-                tensor[place] += step
-                found[number] = isolation.call(lambda: self._mean(cached.inputs, cached.targets))
-                tensor[place] = before
-        return found.to(cached.inputs.device)
+        """Return the mean losses with one coordinate changed.
+
+        Args:
+            cached: The mini-batch, from `prepare`.
+            indices: Coordinates, shape (n,), best in ascending order.
+            smoothing: What is added to each: a number, or one for each, shape (n,).
+
+        Returns:
+            Shape (n,), float64: the loss with coordinate indices[k] changed by smoothing[k], all else as it
+            is.
+
+        Raises:
+            TypeError: `indices` are no integers.
+            ValueError: An index is out of range, or the network was changed since `prepare`.
+        """
+        numbers = self._checked_indices(indices)
+        if cached.versions != tuple(tensor._version for tensor in self.parameters.tensors):
+            raise ValueError("`cached` is of other weights than the network has now; `prepare` again.")
+        owners = self._owners_of(numbers)
+        local = numbers - np.array(self.parameters.offsets)[owners]
+        device, dtype = cached.outputs.device, self.parameters.tensors[0].dtype
+        index = torch.from_numpy(local).to(device)
+        steps = torch.as_tensor(smoothing, dtype=torch.float64).to(device, dtype).expand(len(numbers))
+        found = torch.empty(len(numbers), dtype=torch.float64, device=device)
+        cuts = self._cuts(owners)
+        with torch.no_grad(), self._generators(cached):
+            for start, stop in itertools.pairwise(cuts):
+                layer, name = self._owners[owners[start]]
+                part = slice(start, stop)
+                places = Places(name, tuple(local[part].tolist()), index[part], steps[part])
+                self._evaluate(cached, layer, places, found[part])
+        return found
 
     def boundaries(self, indices: Tensor) -> list[int]:
-        """Return where units of sorted indices begin, and their end: they depend on the indices alone."""
-        return [*range(0, len(indices), _UNIT), len(indices)]
+        """Return where units of sorted indices begin, and the end of the last.
 
-    def costs(self, indices: Tensor, cached: Cached | None = None) -> Tensor:
-        """Return what the loss of each coordinate takes, relative to the others, shape (n,)."""
-        return torch.ones(len(indices), dtype=torch.float64)
+        What is evaluated together is within a unit. Units are runs of coordinates of one parameter, of a
+        length that follows from the network alone, so that a unit's losses depend on its indices and on
+        nothing else, to the last bit.
+        """
+        return self._cuts(self._owners_of(self._checked_indices(indices)))
 
-    def _mean(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        through = inputs
-        for module in self.stages.modules:
-            through = module(through)
-        return self.loss(through, targets).double().mean()
+    def costs(self, indices: Tensor, cached: Cached) -> Tensor:
+        """Return about how many operations the loss of each coordinate takes, shape (n,), float64."""
+        each = [self._cost(cached, layer, name) for layer, name in self._owners]
+        return torch.tensor(each, dtype=torch.float64)[self._owners_of(self._checked_indices(indices))]
+
+    def _evaluate(self, cached: Cached, layer: Layer, places: Places, found: Tensor) -> None:
+        """Write the losses of a unit."""
+        seen, tail = cached.memory[layer.number], self._network.tails[layer.number]
+        if not layer.rule.moves_columns(seen, places.name):
+            for part in _parts(len(places), self._at_once(cached, (layer, *tail))):
+                whole = layer.rule.changed(seen, places[part])
+                found[part] = self._finished(cached, tail, whole, len(places.numbers[part]))
+            return
+        height = max(1, self._columns // layer.rule.column_size(seen))
+        for part in _parts(len(places), height):
+            columns, left = layer.rule.changed_columns(seen, places[part]), tail
+            while left:
+                after = left[0].columns(cached.memory, columns)
+                if after is None:
+                    break
+                columns, left = after, left[1:]
+            if not left:
+                found[part] = cached.judge.of_columns(columns)
+                continue
+            for piece in _parts(len(columns), self._at_once(cached, left)):
+                change = left[0].mixed(cached.memory, columns[piece])
+                count = len(columns.numbers[piece])
+                found[part][piece] = self._finished(cached, left[1:], change, count)
+
+    def _finished(self, cached: Cached, tail: tuple[Step, ...], change: Tensor, count: int) -> Tensor:
+        for step in tail:
+            change = step.stacked(cached.memory, change, count)
+        return cached.judge.of_whole(change, count)
+
+    def _at_once(self, cached: Cached, steps: tuple[Step, ...]) -> int:
+        """Return how many whole copies go through some steps together."""
+        sizes = [cached.memory[layer.number].size for step in steps for layer in step.layers()]
+        return max(1, self._whole // max([*sizes, 1]))
+
+    def _cost(self, cached: Cached, layer: Layer, name: str) -> float:
+        seen, left = cached.memory[layer.number], self._network.tails[layer.number]
+        work = float(layer.rule.work(seen))
+        if layer.rule.moves_columns(seen, name):
+            work = 16.0 * layer.rule.column_size(seen)
+            left = left[1:]
+        return work + sum(
+            passed.rule.work(cached.memory[passed.number]) for step in left for passed in step.layers()
+        )
+
+    def _checked_indices(self, indices: Tensor) -> np.ndarray:
+        numbers = torch.as_tensor(indices).detach().cpu().numpy()
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+            raise TypeError(
+                f"`indices` must be integers of shape (n,), got {numbers.dtype} of shape {numbers.shape}."
+            )
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < self.parameters.dim:
+            raise ValueError(
+                f"`indices` must be from 0 to {self.parameters.dim - 1}, got {numbers.min()} to "
+                f"{numbers.max()}."
+            )
+        return numbers.astype(np.int64)
+
+    def _owners_of(self, numbers: np.ndarray) -> np.ndarray:
+        """Return which parameter each coordinate is of."""
+        return np.searchsorted(np.array(self.parameters.offsets), numbers, side="right") - 1
+
+    def _cuts(self, owners: np.ndarray) -> list[int]:
+        runs = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist(), len(owners)]
+        cuts = [0]
+        for start, stop in itertools.pairwise(runs):
+            cuts += [*range(start, stop, int(self._units[owners[start]]))][1:] if stop > start else []
+            cuts += [stop] if stop > start else []
+        return cuts
+
+    def _generators(self, cached: Cached) -> contextlib.AbstractContextManager[None]:
+        """Return what protects the global generators from modules that draw from them."""
+        drawing = any(seen.kept.get("generators") is not None for seen in cached.memory.values())
+        return keyed_generators(cached.key) if drawing else contextlib.nullcontext()
+
+
+class _Orders:
+    """In which order of memory the network itself has what its layers are given."""
+
+    def __init__(self) -> None:
+        self._by_module: dict[int, list[bool]] = {}
+
+    def record(self, modules: tuple[nn.Module, ...], network: Network, inputs: Tensor) -> None:
+        """Call the stages and remember."""
+        hooks = [
+            layer.module.register_forward_pre_hook(self._note)
+            for layer in {id(layer.module): layer for layer in network.layers.values()}.values()
+        ]
+        try:
+            for module in modules:
+                inputs = module(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def pop(self, module: nn.Module) -> bool:
+        """Return whether images lie pixel by pixel, at each call for the next time the module is called."""
+        noted = self._by_module.get(id(module))
+        return noted.pop(0) if noted else False
+
+    def _note(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        by_pixel = x.ndim == 4 and not x.is_contiguous()
+        by_pixel = by_pixel and x.is_contiguous(memory_format=torch.channels_last)
+        self._by_module.setdefault(id(module), []).append(by_pixel)
+
+
+def _parts(count: int, height: int) -> list[slice]:
+    return [slice(start, min(start + height, count)) for start in range(0, count, height)]
+
+
+def _unit(layer: Layer, network: Network) -> int:
+    passed = [layer, *(after for step in network.tails[layer.number] for after in step.layers())]
+    return min(layer.rule.unit for layer in passed)
+
+
+def _check_precision(parameters: Parameters) -> None:
+    for name, tensor in zip(parameters.names, parameters.tensors, strict=True):
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                "`stages` must be of a network of single or double precision, got a parameter "
+                f"{name!r} of {tensor.dtype}; evaluate `copy.deepcopy(model).float()`."
+            )
