@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -19,6 +21,7 @@ from zoo.core.rng import Key
 _SHORT = 2**16  # elements, up to which a buffer is put back whether or not it is known to have changed
 _NUMPY: Any = np.random  # its types leave out that the global generator can be exchanged
 _CUDA: Any = torch.cuda  # untyped in part
+_OPEN: list[Isolation] = []  # those of blocks that are open, the innermost one last
 _SPARE: list[np.random.MT19937] = []  # as many as blocks were ever nested
 
 
@@ -95,10 +98,35 @@ class Isolation:
         else:
             self._large[id(buffer)] = buffer, buffer.detach().clone(), buffer._version
 
-    def _called(self, module: nn.Module, inputs: Any) -> None:
-        del inputs
-        if id(module) not in self._seen and threading.get_ident() == self._thread:
-            self.note(module)
+
+def _called(module: nn.Module, inputs: Any) -> None:
+    """Note the modules that are called in a block. One function for all blocks: compiled code looks at it."""
+    del inputs
+    if torch.compiler.is_compiling():
+        return
+    for isolation in _OPEN:
+        if id(module) not in isolation._seen and threading.get_ident() == isolation._thread:
+            isolation.note(module)
+
+
+def _place() -> int:
+    """Return a number of a hook that nobody else gets."""
+    handle = nn.modules.module.register_module_forward_pre_hook(_called)
+    handle.remove()
+    return handle.id
+
+
+# A hook under another number in every block would have code compiled anew in every block.
+_PLACE = _place()
+# What is said then about hooks of modules is no matter: they look at a module once.
+_FIRES_TWICE = (
+    "ignore",
+    re.compile("Using `torch.compile.module.` when there are global hooks", re.IGNORECASE),
+    Warning,
+    None,
+    0,
+)
+_HOOKS: dict[int, Any] = nn.modules.module._global_forward_pre_hooks
 
 
 @contextlib.contextmanager
@@ -111,8 +139,8 @@ def isolated(key: Key, modules: Iterable[nn.Module] = ()) -> Iterator[Isolation]
 
     Args:
         key: Where random numbers that closures draw come from.
-        modules: Modules whose buffers are put back whether or not they are seen to be called: in another
-            thread, say.
+        modules: Modules whose buffers are put back whether or not they are seen to be called: those called in
+            another thread, by a compiled function, or compiled in place.
 
     Raises:
         ValueError: A module has buffers without a shape, as lazy ones have before their first call.
@@ -130,11 +158,16 @@ def isolated(key: Key, modules: Iterable[nn.Module] = ()) -> Iterator[Isolation]
         isolation = Isolation(generators)
         for module in modules:
             isolation.note(module)
-        hook = nn.modules.module.register_module_forward_pre_hook(isolation._called)
+        _OPEN.append(isolation)
+        _HOOKS[_PLACE] = _called
+        if "torch._dynamo" in sys.modules and _FIRES_TWICE not in warnings.filters:
+            warnings.filterwarnings("ignore", _FIRES_TWICE[1].pattern)
         try:
             yield isolation
         finally:
-            hook.remove()
+            _OPEN.pop()
+            if not _OPEN:
+                del _HOOKS[_PLACE]
             isolation.restore()
             generators.restore()
 

@@ -40,7 +40,8 @@ class Parameters:
         module: The module, where `params` was one.
 
     Raises:
-        TypeError: `params` is nothing of the kind, or a tensor is not of floating point.
+        TypeError: `params` is nothing of the kind, or a tensor is of another dtype than float16, bfloat16,
+            float32 and float64.
         ValueError: There are no trainable parameters, one has no shape or no memory yet or was computed from
             others, they are on several devices, or two share memory.
 
@@ -222,8 +223,10 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
             f"`params` must have shapes, and {name!r} has none yet; call the module once before its "
             "parameters are looked at."
         )
-    if not tensor.is_floating_point():
-        raise TypeError(f"`params` must be of floating point, got {name!r} of {tensor.dtype}.")
+    if tensor.dtype not in (*_HALF, torch.float32, torch.float64):
+        raise TypeError(
+            f"`params` must be of float16, bfloat16, float32 or float64, got {name!r} of {tensor.dtype}."
+        )
     if not tensor.is_leaf:
         raise ValueError(
             f"`params` must not be computed from other tensors, and {name!r} is; give the parameters "

@@ -31,7 +31,7 @@ from zoo.estimators.directions import (
     Subspace,
 )
 from zoo.estimators.finite_difference import FiniteDifference, GradientEstimate
-from zoo.nn.gradient import Estimator, estimate_gradient_
+from zoo.nn.gradient import Estimator, _Calls, estimate_gradient_
 from zoo.nn.parameters import Parameters
 
 KEY = Key(7)
@@ -580,6 +580,29 @@ def test_mixed_dtypes_have_the_gradient_of_all() -> None:
         assert parameter.grad is not None
         assert parameter.grad.dtype == parameter.dtype
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("stencil", ["forward", "central"])
+@pytest.mark.parametrize("failed", [None, 0, 2])
+def test_losses_that_are_not_waited_for(
+    stencil: str, failed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device losses stay tensors until the end of a step; the estimate is that of numbers."""
+    problem, call = Quadratic(), _Calls.__call__
+
+    def gradient() -> Tensor:
+        calls = itertools.count()
+
+        def closure() -> Any:
+            return problem() * (math.nan if next(calls) == failed else 1)
+
+        return estimate_gradient_(
+            problem.module, closure, FiniteDifference("gaussian", 5, 0.1, stencil), KEY, STEP
+        ).gradient
+
+    expected = gradient()
+    monkeypatch.setattr(_Calls, "__call__", lambda self: torch.tensor(call(self), dtype=torch.float64))
+    torch.testing.assert_close(gradient(), expected, rtol=1e-12, atol=1e-12)
 
 
 # Failures and bad input.
