@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from zoo.core.device import Array, to_numpy
 from zoo.core.fingerprint import describe, digest
-from zoo.core.objective import Objective
+from zoo.core.objective import Objective, failure_of
 from zoo.core.rng import Key
-from zoo.core.types import Candidates, Evaluations
+from zoo.core.types import Candidates, Evaluations, Failure
 from zoo.nn.changes import Changes
 from zoo.nn.coordinates import Cached, Coordinates
 from zoo.nn.evaluate import evaluating
@@ -127,7 +128,7 @@ class NetworkLoss(Objective):
     def __call__(self, x: Array, *, key: Key) -> np.ndarray[Any, Any]:
         """Return the losses of some rows on the first mini-batch."""
         with self._lock:
-            return self._network().of_rows(x, 0, key.fold(0))
+            return self._network().of_rows(x, 0, key.fold(0), 0).values
 
     def units(self, candidates: Candidates) -> Sequence[int]:
         count = len(candidates)
@@ -148,8 +149,8 @@ class NetworkLoss(Objective):
         with self._lock:
             network = self._network()
             if inner is None:
-                return Evaluations(network.of_rows(candidates.rows(start, stop), number, key))
-            return Evaluations(network.of_changes(inner, start, stop, number, key))
+                return network.of_rows(candidates.rows(start, stop), number, key, start)
+            return network.of_changes(inner, start, stop, number, key)
 
     def check(self, x: Array) -> None:
         """Try the loss on two examples of the first mini-batch.
@@ -247,31 +248,50 @@ class _Network:
             self._batch = number, inputs.to(device), targets.to(device)
         return self._batch[1:]
 
-    def of_rows(self, rows: Array, number: int, key: Key) -> np.ndarray[Any, Any]:
-        """Return the loss of every row."""
+    def of_rows(self, rows: Array, number: int, key: Key, first: int) -> Evaluations:
+        """Return the loss of every row, `first` being the number of the first one."""
         inputs, targets = self.batch(number)
-        found: list[Tensor] = []
+        found: list[Tensor | float] = []
+        failures: list[Failure] = []
         self._cached = None  # it is of other weights than those that are written now
         with isolated(key) as isolation:
             for row in rows:
                 self._write(row)
-                found.append(isolation.call(lambda: self._mean(inputs, targets)))
-        return to_numpy(torch.stack(found)) if found else np.empty(0)
+                try:
+                    found.append(isolation.call(lambda: self._mean(inputs, targets)))
+                except Exception as error:
+                    failures.append(failure_of(error, first + len(found)))
+                    found.append(math.nan)
+        return Evaluations(np.array([float(value) for value in found], np.float64), tuple(failures))
 
-    def of_changes(
-        self, changes: Changes, start: int, stop: int, number: int, key: Key
-    ) -> np.ndarray[Any, Any]:
+    def of_changes(self, changes: Changes, start: int, stop: int, number: int, key: Key) -> Evaluations:
         """Return the losses of rows `start` to `stop`."""
         cached = self._prepared(changes.base, number, key)
         values = np.full(stop - start, cached.loss)
+        failures: list[Failure] = []
         first = max(start, changes.lead)
-        if first < stop:
-            indices = torch.from_numpy(changes.coordinates(first, stop))
-            signs = changes.signs(first, stop)
-            steps = changes.smoothing * signs
-            smoothing = torch.from_numpy(steps) if (signs != signs[0]).any() else float(steps[0])
-            values[first - start :] = to_numpy(self.engine.losses(cached, indices, smoothing))
-        return values
+        try:
+            if first < stop:
+                values[first - start :] = self._changed(cached, changes, first, stop)
+        except Exception:
+            # One of them raises: each is tried by itself, so that the others have their losses.
+            for row in range(first, stop):
+                self._cached = None
+                cached = self._prepared(changes.base, number, key)
+                try:
+                    values[row - start] = self._changed(cached, changes, row, row + 1)[0]
+                except Exception as error:
+                    failures.append(failure_of(error, row))
+                    values[row - start] = math.nan
+            self._cached = None
+        return Evaluations(values, tuple(failures))
+
+    def _changed(self, cached: Cached, changes: Changes, start: int, stop: int) -> np.ndarray[Any, Any]:
+        indices = torch.from_numpy(changes.coordinates(start, stop))
+        signs = changes.signs(start, stop)
+        steps = changes.smoothing * signs
+        smoothing = torch.from_numpy(steps) if (signs != signs[0]).any() else float(steps[0])
+        return to_numpy(self.engine.losses(cached, indices, smoothing))
 
     def check(self, x: Array, inputs: Tensor, targets: Tensor) -> None:
         """Raise unless stages compose to the network and the loss of examples is one number for each."""

@@ -248,3 +248,32 @@ def test_losses_that_are_none(loss, error, says):
 def test_bad_input(make, error, says):
     with pytest.raises(error, match=says):
         make(Batches(*examples(), 8, key=Key(3)))
+
+
+class Refuses(nn.Module):
+    """Raises where its weight is above its limit."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+
+    def forward(self, x):
+        if float(self.weight.detach().max()) > 0.5:
+            raise RuntimeError("too large")
+        return x + self.weight.sum()
+
+
+def test_one_that_raises_fails_by_itself():
+    inputs = torch.from_numpy(Key(0).normal(0, 6, 3))
+    model = initialized(lambda: nn.Sequential(nn.Linear(3, 3)), Key(0)).double().append(Refuses())
+    loss = NetworkLoss(model, squared_error, Batches(inputs, inputs, 6, key=Key(0)))
+    x = loss.parameters.flat()
+    changes = Changes(x, None, 1.0, "forward", 0)
+    for candidates in (changes, OnBatch(Rows(changes.rows(0, len(changes))), 0)):
+        reply = loss.evaluate_units(candidates, loss.units(candidates), key=Key(0), step=0)
+        assert [failure.row for failure in reply.failures] == [13, 14, 15]
+        assert {failure[1:3] for failure in reply.failures} == {("raised", "RuntimeError: too large")}
+        assert np.isfinite(reply.values[:13]).all()
+        assert len(set(reply.values[:13].tolist())) == 13
+    with pytest.raises(RuntimeError, match="too large"):
+        loss.evaluate(Changes(x + 1, None, 1.0, "forward", 0), 1, 3, key=Key(0), step=0)

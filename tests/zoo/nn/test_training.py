@@ -1,0 +1,325 @@
+"""Training as a run: how good it becomes, what it counts, says and refuses."""
+
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import zoo
+from zoo.core.errors import EvaluationError, ZooWarning
+from zoo.core.rng import Key
+from zoo.estimators.finite_difference import FiniteDifference
+from zoo.methods.descent import Descent
+from zoo.nn.batches import Batches
+from zoo.nn.deepzero import DeepZero
+from zoo.nn.evaluate import accuracy
+from zoo.nn.initialize import initialized
+from zoo.nn.losses import cross_entropy, squared_error
+from zoo.nn.models.mlp import mlp
+from zoo.nn.pruning import Grasp
+from zoo.nn.training import train
+from zoo.report.single import write_report
+from zoo.run.digest import digest_of_run
+from zoo.updates.momentum import Momentum
+
+
+def generated(noise=1.2):
+    """Return ten classes about centres in 64 dimensions, half of them folded by a sine, 2000 to train on."""
+    key = Key(0)
+    centres = key.fold("centres").normal(0, 10, 64)
+
+    def part(name):
+        labels = key.fold(name, "labels").integers(0, 1, 2000, high=10)[0]
+        inputs = centres[labels] + noise * key.fold(name, "noise").normal(0, 2000, 64)
+        inputs[:, 32:] = np.sin(2 * inputs[:, 32:])
+        return torch.from_numpy(inputs).float(), torch.from_numpy(labels)
+
+    return part("train"), part("test")
+
+
+def network():
+    return mlp((64, 5, 10), key=Key(0), activation=nn.Tanh)
+
+
+def first_order(data, test, steps, learning_rate):
+    """Return the accuracy after training by backpropagation, all else being the same."""
+    model = network()
+    schedule = DeepZero(steps=steps, learning_rate=learning_rate).schedule
+    batches = Batches(*data, 128, key=Key(0).fold("batches"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=0.9, weight_decay=5e-4)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = schedule.value(step)
+        inputs, targets = batches.at(step)
+        optimizer.zero_grad()
+        cross_entropy(model(inputs), targets).mean().backward()
+        optimizer.step()
+    return accuracy(model, *test)
+
+
+def test_coordinate_wise_it_does_as_well_as_backpropagation():
+    data, test = generated()
+    steps = 25
+    method = DeepZero(sparsity=0.0, learning_rate=0.2)
+    done = train(network(), cross_entropy, data, batch_size=128, steps=steps, test=test, method=method, rng=0)
+    exact = first_order(data, test, steps, 0.2)
+    assert abs(done.test - exact) <= 0.02
+    assert exact > 0.5
+    assert done.queries == steps * (385 + 1)
+
+
+def test_a_tenth_of_the_coordinates_learns():
+    data, test = generated()
+    options = {"sparsity": 0.9, "learning_rate": 0.3, "pruning": Grasp(64)}
+    done = train(network(), cross_entropy, data, batch_size=128, steps=150, test=test, options=options, rng=0)
+    assert done.test >= 0.1 + 0.2
+    active = round(0.1 * (64 * 5 + 5 * 10)) + 15
+    assert done.queries == 2 * 65 + 150 * (active + 1)
+    assert done.history["queries"][-1] == done.queries
+
+
+def examples(n=40):
+    inputs = torch.from_numpy(Key(1).normal(0, n, 6)).float()
+    return inputs, inputs[:, :3].argmax(1)
+
+
+def small(norm=False):
+    def build():
+        normalised = [nn.BatchNorm1d(8)] if norm else []
+        return nn.Sequential(nn.Linear(6, 8), *normalised, nn.Tanh(), nn.Linear(8, 3))
+
+    return initialized(build, Key(0))
+
+
+SMALL = DeepZero(sparsity=0.5, learning_rate=0.3, pruning=Grasp(8))
+
+
+def test_what_comes_of_it_is_in_the_model_and_the_history():
+    model, told = small(), []
+    done = train(
+        model,
+        cross_entropy,
+        examples(),
+        batch_size=10,
+        epochs=2,
+        method=SMALL,
+        test=examples(),
+        callback=told.append,
+        rng=0,
+    )
+    assert done.model is model
+    assert torch.equal(torch.cat([p.detach().reshape(-1) for p in model.parameters()]), done.x)
+    assert done.steps == 8
+    assert done.test == accuracy(model, *examples())
+    assert done.history["step"].tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert done.history["queries"].tolist()[:3] == [9, 18, 18 + 36 + 11 + 1]  # half of 72 weights, 11 biases
+    assert np.isfinite(done.history["test"]).tolist() == [*[False] * 5, True, *[False] * 3, True]
+    assert done.history["test"][-1] == done.test
+    assert [one.step for one in told] == done.history["step"].tolist()
+    assert told[-1].loss == done.loss == done.history["loss"][-1]
+    assert torch.equal(told[-1].x, done.x)
+    assert (done.message, done.success) == ("all 8 steps are done", True)
+
+
+def test_the_same_seed_has_the_same_bytes_and_another_has_others():
+    runs = [
+        train(small(), cross_entropy, examples(), steps=3, method=SMALL, rng=rng).x.numpy().tobytes()
+        for rng in (0, 0, 1)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_running_statistics_are_those_of_the_trained_network():
+    model = small(norm=True)
+    done = train(
+        model, cross_entropy, examples(), batch_size=20, steps=4, method=SMALL, test=examples(), rng=0
+    )
+    inputs = examples()[0]
+    hidden = model[0](inputs)  # two batches hold all examples
+    assert torch.allclose(model[1].running_mean, hidden.mean(0), atol=1e-5)
+    assert torch.allclose(model[1].running_var, hidden.var(0), rtol=0.05)
+    assert done.test == accuracy(model, *examples())
+    assert model.training
+
+
+def test_random_vectors_and_any_method_train_it_too():
+    estimator = FiniteDifference("rademacher", 10, smoothing=1e-3, stencil="central")
+    method = Descent(estimator, update=Momentum(0.5), learning_rate=0.05)
+    done = train(small(), cross_entropy, examples(), steps=30, method=method, rng=0)
+    assert done.queries == 30 * 20
+    assert done.history["loss"][-5:].mean() < done.history["loss"][:5].mean() - 0.1
+    named = train(
+        small(), cross_entropy, examples(), method="sep-cma", options={"sigma": 0.1}, budget=300, rng=0
+    )
+    assert named.queries <= 300
+    assert "budget" in named.message
+
+
+def test_any_measure_of_the_network_is_a_test():
+    seen = []
+
+    def largest(model):
+        seen.append(model.training)
+        return max(float(parameter.abs().max()) for parameter in model.parameters())
+
+    done = train(small(), cross_entropy, examples(), steps=6, method=SMALL, test=largest, test_every=2, rng=0)
+    assert done.test == float(done.x.abs().max()) == done.history["test"][-1]
+    assert seen == [False] * 4
+    assert np.isfinite(done.history["test"]).sum() == 3
+
+
+def test_a_run_is_kept_reported_and_has_a_digest(tmp_path):
+    out = tmp_path / "run"
+    done = train(
+        small(),
+        cross_entropy,
+        examples(),
+        batch_size=10,
+        steps=6,
+        method=SMALL,
+        test=examples(),
+        rng=0,
+        out=out,
+    )
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["nfev"] for line in lines] == done.history["queries"].tolist()
+    assert [line["value"] for line in lines] == done.history["loss"].tolist()
+    assert lines[-1]["test"] == done.test
+    assert lines[-1]["learning_rate"] == pytest.approx(SMALL.learning_rate * 0.0955, rel=1e-2)
+    assert len(lines[-1]["density"]) == 2
+    found = digest_of_run(out)
+    assert found.counters == {"nit": 8, "nfev": done.queries, "num_failed": 0}
+    page, *pictures = write_report(out)
+    text = page.read_text()
+    assert "cross_entropy of Sequential" in text
+    assert "deepzero" in text
+    assert {"value_evaluations.png", "diagnostic_test.png"} <= {picture.name for picture in pictures}
+
+
+def test_progress_can_be_watched():
+    class Steps(zoo.Watcher):
+        def __init__(self):
+            self.seen = []
+
+        def begin(self, run):
+            self.seen.append(run.config["method"])
+
+        def step(self, state, metrics):
+            self.seen.append(metrics["nfev"])
+
+    watcher = Steps()
+    done = train(small(), cross_entropy, examples(), steps=2, method=SMALL, callback=[watcher], rng=0)
+    assert watcher.seen == ["deepzero", *done.history["queries"].tolist()]
+
+
+class Fails(nn.Module):
+    """Raises, or returns what is no number, once a weight is above a limit."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.weight = how, nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        if float(self.weight.detach()) <= 0:
+            return x + self.weight
+        if self.how == "raise":
+            raise RuntimeError("a weight is positive")
+        return x * math.nan
+
+
+@pytest.mark.parametrize("how", ["raise", "nan"])
+def test_failed_evaluations_drop_their_coordinate(how):
+    model = initialized(lambda: nn.Sequential(nn.Linear(6, 3)), Key(0)).append(Fails(how))
+    method = DeepZero(sparsity=0.0, weight_decay=0.0)
+    done = train(model, cross_entropy, examples(), steps=3, method=method, on_error="nan", rng=0)
+    assert done.success
+    assert done.num_failed >= 3
+    assert float(model[1].weight.detach()) == 0.0  # its difference is never known
+    assert done.history["loss"][-1] < done.history["loss"][0]
+
+
+def test_an_exception_ends_the_run_and_says_what_there_is():
+    model = initialized(lambda: nn.Sequential(nn.Linear(6, 3)), Key(0)).append(Fails("raise"))
+    with pytest.raises(EvaluationError, match="a weight is positive") as caught:
+        train(model, cross_entropy, examples(), steps=3, method=DeepZero(sparsity=0.0), rng=0)
+    assert caught.value.result.steps == 0
+    assert not caught.value.result.success
+
+
+def test_a_loss_that_stays_no_number_ends_it():
+    def loss(outputs, targets):
+        return cross_entropy(outputs, targets) + torch.where(
+            targets.shape[0] > torch.tensor(2), math.nan, 0.0
+        )
+
+    done = train(small(), loss, examples(), steps=50, method=SMALL, rng=0)
+    assert (done.steps, done.success) == (10, False)
+    assert done.message == "the loss was no number in 10 steps in a row"
+    assert math.isnan(done.loss)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "smoothing", "advice"),
+    [
+        (torch.float32, 1e-5, "take about 0.005"),
+        (torch.float64, 1e-14, "take about 2e-07"),
+        (torch.bfloat16, 1e-3, "take about 0.0"),
+    ],
+)
+def test_smoothing_lost_to_rounding_is_warned_of(dtype, smoothing, advice):
+    model, (inputs, targets) = small().to(dtype), examples()
+    method = DeepZero(sparsity=0.0, smoothing=smoothing)
+    with pytest.warns(ZooWarning, match=f"`smoothing` is {smoothing:.3g}.* lost to the rounding.*{advice}"):
+        train(model, cross_entropy, (inputs.to(dtype), targets), steps=1, method=method, rng=0)
+
+
+@pytest.mark.parametrize(("dtype", "smoothing"), [(torch.float32, 5e-3), (torch.float64, 1e-6)])
+def test_smoothing_that_is_right_is_not(dtype, smoothing):
+    model, (inputs, targets) = small().to(dtype), examples()
+    with warnings.catch_warnings(action="error"):
+        method = DeepZero(sparsity=0.0, smoothing=smoothing)
+        train(model, cross_entropy, (inputs.to(dtype), targets), steps=1, method=method, rng=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"steps": None}, ValueError, "`steps`, `epochs` or `budget` must be given"),
+        ({"epochs": 3}, ValueError, "`epochs` and `steps` must not both be given, got 3 and 2"),
+        ({"steps": 0}, ValueError, "`steps` must be at least 1"),
+        ({"data": examples()[0]}, TypeError, r"`data` must be \(inputs, targets\) or have a method"),
+        (
+            {"data": Batches(*examples(), 10, key=Key(0)), "batch_size": 10},
+            ValueError,
+            "`batch_size` and `augment` must be left out",
+        ),
+        ({"batch_size": 100}, ValueError, "`batch_size` must be at most 40"),
+        ({"method": "deepzer"}, ValueError, "deepzer"),
+        ({"method": DeepZero}, TypeError, "is a class: call it"),
+        ({"method": 3}, TypeError, "`method` must be a name or a method"),
+        (
+            {"method": SMALL, "options": {}},
+            ValueError,
+            "`options` must be left out where `method` is no name",
+        ),
+        ({"options": {"sparsity": 1.5}}, ValueError, "`sparsity` must be at least 0 and below 1, got 1.5"),
+        ({"options": {"sparsity": 0.999}}, ValueError, "this excludes everything"),
+        ({"test": 3}, TypeError, r"`test` must be \(inputs, labels\) or a function"),
+        ({"test_every": 0}, ValueError, "`test_every` must be at least 1"),
+        ({"callback": 3}, TypeError, "`callback` must be a function"),
+        ({"on_error": "ignore"}, ValueError, "`on_error` must be one of 'raise', 'nan'"),
+        ({"seconds": -1}, ValueError, "`seconds` must be a finite number above 0"),
+        ({"loss": nn.functional.cross_entropy}, ValueError, "one number for each example"),
+        ({"loss": squared_error}, (ValueError, RuntimeError), "must match|per example|each example"),
+        ({"workers": 0}, ValueError, "`workers` must be at least 1"),
+        ({"rng": -1}, ValueError, "`rng` must be at least 0"),
+    ],
+)
+def test_bad_input(change, error, says):
+    given = {"data": examples(), "loss": cross_entropy, "steps": 2, **change}
+    loss, data = given.pop("loss"), given.pop("data")
+    with pytest.raises(error, match=says):
+        train(small(), loss, data, **given)
