@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from zoo.core.device import Array, array_module, to_numpy
+from zoo.core.device import Array, Like, array_module, to_numpy
 from zoo.core.validation import check_choice, check_probability
 from zoo.estimators.directions import Directions
 from zoo.estimators.displaced import Displaced
@@ -23,7 +23,7 @@ from zoo.estimators.finite_difference import (
 from zoo.estimators.wrapped import Wrapped
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ControlVariate(FiniteDifference):
     """Finite differences of what a linear model h leaves of the objective; h is added back.
 
@@ -39,14 +39,15 @@ class ControlVariate(FiniteDifference):
     directions and keeps the rest, and g is SEGA's estimate.
 
     Args:
+        model: What h is at first, shape (dim,): the gradient of a surrogate, say; None for zeros.
         share: By which share of the difference h follows an estimate, from 0 to 1; None for the best one
-            under a steady gradient. With 0 it stays as `with_model` gave it.
+            under a steady gradient, 0 for a model that is given and stays.
         returns: "corrected" for g; or "memory" for the new h, with which g's variance is gone, and which is
             behind where the gradient changes. Under axes this is JAGUAR's gradient: each step replaces some
             coordinates of a stored one.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, or `model` is no row of finite numbers, one per coordinate.
 
     Example:
         A linear function whose gradient is known, by one random direction:
@@ -54,10 +55,10 @@ class ControlVariate(FiniteDifference):
         >>> from zoo.core.rng import Key
         >>> from zoo.core.types import Evaluations
         >>> slopes, x = np.array([3.0, -1.0, 2.0]), np.zeros(3)
-        >>> estimator = ControlVariate("gaussian", 1, smoothing=0.1)
-        >>> known = estimator.with_model(estimator.init(x), slopes)
-        >>> values = Evaluations(estimator.ask(known, x, Key(0), 0).rows(0, 2) @ slopes)
-        >>> estimator.estimate(known, x, values, Key(0), 0)[1].gradient.round(9).tolist()
+        >>> estimator = ControlVariate("gaussian", 1, smoothing=0.1, model=slopes)
+        >>> state = estimator.init(x)
+        >>> values = Evaluations(estimator.ask(state, x, Key(0), 0).rows(0, 2) @ slopes)
+        >>> estimator.estimate(state, x, values, Key(0), 0)[1].gradient.round(9).tolist()
         [3.0, -1.0, 2.0]
 
     References:
@@ -67,6 +68,7 @@ class ControlVariate(FiniteDifference):
         (JAGUAR), 2025. https://arxiv.org/abs/2506.04430
     """
 
+    model: Array | None = field(default=None, repr=False)
     share: float | None = None
     returns: str = "corrected"
 
@@ -75,25 +77,16 @@ class ControlVariate(FiniteDifference):
         if self.share is not None:
             check_probability("share", self.share)
         check_choice("returns", self.returns, ("corrected", "memory"))
-        object.__setattr__(self, "law", Modelled(self.law))
+        if self.model is not None:
+            model = to_numpy(self.model)
+            if model.ndim != 1 or not np.isfinite(model.astype(np.float64)).all():
+                raise ValueError(f"`model` must be a row of finite numbers, got {self.model!r}.")
+        object.__setattr__(self, "law", Modelled(self.law, self.model))
 
-    def model(self, state: FiniteDifferenceState) -> Array:
+    def known(self, state: FiniteDifferenceState) -> Array:
         """Return h, shape (dim,)."""
-        known: Array = state.memory[0]
-        return known
-
-    def with_model(self, state: FiniteDifferenceState, model: Any) -> FiniteDifferenceState:
-        """Return a state that knows another h, shape (dim,): the gradient of a surrogate, say.
-
-        Raises:
-            ValueError: `model` is of another shape, or not finite.
-        """
-        known = state.work.asarray(model)
-        if known.shape != state.memory[0].shape or not np.isfinite(to_numpy(known)).all():
-            raise ValueError(
-                f"`model` must be {len(state.memory[0])} finite numbers, one per coordinate, got {model!r}."
-            )
-        return dataclasses.replace(state, memory=(known, state.memory[1]))
+        model: Array = state.memory[0]
+        return model
 
     def conclude(
         self,
@@ -106,7 +99,7 @@ class ControlVariate(FiniteDifference):
     ) -> tuple[FiniteDifferenceState, GradientEstimate]:
         if not len(weights.differences):
             return super().conclude(state, asked, values, weights, gradient, symmetric)
-        model = self.model(state)
+        model = self.known(state)
         difference = gradient - self._explained(asked, values, model)
         learned = model + self._share(asked) * difference
         gradient = learned if self.returns == "memory" else model + difference
@@ -134,11 +127,16 @@ class ControlVariate(FiniteDifference):
         return min(1.0, count / size if perpendicular else count / (count + size + 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Modelled(Wrapped):
     """A law of directions beside which a linear model is remembered."""
 
     law: Directions
+    model: Array | None = field(default=None, repr=False)
 
     def begin(self, x: Array) -> Array:
-        return array_module(x).zeros_like(x)
+        if self.model is None:
+            return array_module(x).zeros_like(x)
+        if len(self.model) != len(x):
+            raise ValueError(f"`model` must have one entry per coordinate, {len(x)}, got {len(self.model)}.")
+        return Like.of(x).asarray(self.model)
