@@ -508,14 +508,12 @@ class Blocks(Directions):
 def _shared(most: list[int], count: int) -> list[int]:
     """Return how many of `count` things each gets if they are dealt out in turn, up to the most it takes."""
     given = [0] * len(most)
-    while count and any(taken < limit for taken, limit in zip(given, most, strict=True)):
-        waiting = [index for index, limit in enumerate(most) if given[index] < limit]
-        for index in waiting:
-            more = min(max(count // len(waiting), 1), most[index] - given[index])
+    while count and (waiting := [index for index, limit in enumerate(most) if given[index] < limit]):
+        share = max(count // len(waiting), 1)
+        for index in waiting[:count]:
+            more = min(share, most[index] - given[index])
             given[index] += more
             count -= more
-            if not count:
-                break
     return given
 
 
