@@ -16,7 +16,9 @@ ORDER = (
     "gradient_is_all_you_need",
     "methods_compared",
     "light_and_stiff",
+    "train_a_network",
     "mixed_variables",
+    "solver_in_the_loop",
     "honest_values",
 )
 STYLE = Path(__file__).with_name("gallery.mplstyle")

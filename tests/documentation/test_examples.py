@@ -95,6 +95,20 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
             and (shown["squares"][4:] > 80).all()  # from 10 percent on
         ),
     ),
+    "solver_in_the_loop": (
+        {},
+        lambda shown: (
+            list(errors := [e.mean() for e in shown["errors"].values()]) == sorted(errors, reverse=True)
+        ),
+    ),
+    "train_a_network": (
+        {"steps": 60},
+        lambda shown: (
+            shown["curves"]["a tenth of the coordinates"]["right"][-1] > 0.9
+            and shown["curves"]["10 random vectors"]["right"][-1] > 0.7
+            and shown["curves"]["backward passes"]["right"][-1] > 0.9
+        ),
+    ),
     "tune_svm": (
         {"budget": 60, "use_ray": False},
         lambda shown: shown["equal"] and shown["lost"] == 0 and shown["fun"] < shown["before"],
