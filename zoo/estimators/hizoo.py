@@ -115,7 +115,10 @@ class HiZOO(FiniteDifference):
             rows = asked.along(start, stop)
             total = total + state.work.asarray(coefficients[start:stop]) @ (rows * rows)
         # With u = z / sqrt(H), H z^2 is H^2 u^2.
-        return (1 - self.rate) * hessian + self.rate * hessian * hessian * total
+        with np.errstate(over="ignore", invalid="ignore"):
+            followed = (1 - self.rate) * hessian + self.rate * hessian * hessian * total
+        xp = array_module(hessian)
+        return xp.where(xp.isfinite(followed) & (followed > 0), followed, hessian)
 
     def _extra(self, num_directions: int, base: bool) -> tuple[bool, bool]:
         return True, False
