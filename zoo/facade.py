@@ -246,6 +246,11 @@ def resume(
     with contextlib.ExitStack() as stack:
         stack.callback(directory.close)
         path, config = directory.path, directory.config
+        if config.get("kind") == "training":
+            raise RunDirectoryError(
+                f"{path} holds the training of a network: call zoo.nn.train again, with the network, the "
+                f"data and the arguments it was called with, and out={str(path)!r}."
+            )
         fun = named_objective(path, config["objective"]) if fun is None else fun
         space = None if config.get("space") is None else Space.read(config["space"])
         limits = _as_limits(seconds, callback, space)

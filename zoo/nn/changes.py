@@ -111,7 +111,8 @@ class Changes(Candidates):
 
     def coordinates(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """Return which coordinate is changed in each row; for the base, any."""
-        return self.indices[(np.arange(start, stop) - self.lead) % self.count]
+        places = (np.arange(start, stop) - self.lead) % self.count
+        return places if self.choice is None else self.choice.indices[places]
 
     def rows(self, start: int, stop: int) -> Array:
         like = Like.of(self.base)

@@ -117,7 +117,7 @@ class DeepZero:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     sparsity: float = 0.9
-    redraw: int = 1
+    redraw: int = 20
     smoothing: float = 5e-3
     stencil: str = "forward"
     pruning: Grasp | None = field(default_factory=Grasp)

@@ -303,6 +303,8 @@ def _commands(recording: Recording) -> list[Row]:
     path = str(recording.path)
     is_named = (":" in named and not set(objective) - {"name", "constraints"}) or named.startswith("command ")
     go_on = f"zoo resume {shlex.quote(path)}" if is_named else f"zoo.resume({path!r}, fun)"
+    if recording.config.get("kind") == "training":
+        go_on = f"zoo.nn.train(..., out={path!r})"
     if recording.result is None or recording.result.get("status") not in (0, 1):
         rows.append(("It goes on where it is with", go_on))
     rows.append(

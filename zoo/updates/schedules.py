@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from zoo.core.device import Array
 from zoo.core.validation import check_count, check_number, check_positive
 
 
@@ -136,6 +137,40 @@ class Warmup:
         if step < self.steps:
             return self.after.value(0) * ((step + 1) / self.steps)
         return self.after.value(step - self.steps)
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """An update: gradient k, counted from 0, times the schedule's value at k.
+
+    As the last part of a `zoo.updates.chain.Chain`, with a learning rate of 1, it gives a descent a learning
+    rate that is a schedule.
+
+    Args:
+        schedule: A schedule, or a number for a constant one.
+
+    Example:
+        >>> import numpy as np
+        >>> update = Scheduled(StepDecay(0.5, every=1, factor=0.1))
+        >>> memory, first = update.update(update.init(np.zeros(1)), np.ones(1))
+        >>> first.tolist(), update.update(memory, np.ones(1))[1].tolist()
+        ([0.5], [0.05])
+    """
+
+    schedule: Any
+    made: Schedule = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "made", as_schedule("schedule", self.schedule))
+
+    def init(self, x: Array) -> int:
+        """Return the number of gradients so far, 0."""
+        del x
+        return 0
+
+    def update(self, memory: int, gradient: Array) -> tuple[int, Array]:
+        """Return the number of gradients so far, and the gradient as long as it is to be."""
+        return memory + 1, gradient * self.made.value(memory)
 
 
 def as_schedule(name: str, value: object) -> Schedule:

@@ -208,7 +208,7 @@ def test_warm_up_and_cosine_follow_from_the_steps():
 
 
 def test_it_converges():
-    method = DeepZero(LAYERS, sparsity=0.8, learning_rate=0.1, weight_decay=0.0, smoothing=1e-6, steps=300)
+    method = DeepZero(LAYERS, sparsity=0.8, redraw=1, weight_decay=0.0, smoothing=1e-6, steps=300)
     state = method.init(START, key=Key(0))
     while method.finished(state) is None:
         state = told(method, state)

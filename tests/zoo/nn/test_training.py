@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import zoo
-from zoo.core.errors import EvaluationError, ZooWarning
+from zoo.core.errors import EvaluationError, RunDirectoryError, ZooWarning
 from zoo.core.rng import Key
 from zoo.estimators.finite_difference import FiniteDifference
 from zoo.methods.descent import Descent
@@ -197,6 +197,10 @@ def test_a_run_is_kept_reported_and_has_a_digest(tmp_path):
     assert "cross_entropy of Sequential" in text
     assert "deepzero" in text
     assert {"value_evaluations.png", "diagnostic_test.png"} <= {picture.name for picture in pictures}
+    with pytest.raises(
+        RunDirectoryError, match=r"holds the training of a network: call zoo\.nn\.train again"
+    ):
+        zoo.resume(out)
 
 
 def test_progress_can_be_watched():

@@ -2,9 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from zoo.updates.schedules import Constant, Cosine, StepDecay, Warmup, as_schedule
+from zoo.core.rng import Key
+from zoo.core.state import freeze, thaw
+from zoo.core.types import Evaluations
+from zoo.estimators.finite_difference import FiniteDifference
+from zoo.methods.descent import Descent
+from zoo.updates.chain import Chain
+from zoo.updates.momentum import Momentum
+from zoo.updates.schedules import Constant, Cosine, Scheduled, StepDecay, Warmup, as_schedule
 
 
 def test_warm_up_and_cosine_are_those_of_the_formula():
@@ -39,6 +47,20 @@ def test_numbers_are_constant_schedules():
     assert as_schedule("x", 2) == Constant(2.0)
     given = StepDecay(1.0, 2)
     assert as_schedule("x", given) is given
+
+
+def test_a_descent_may_follow_a_schedule():
+    schedule = Warmup(3, Cosine(0.2, 7))
+    estimator = FiniteDifference("axes", smoothing=0.5, stencil="central")
+    method = Descent(estimator, update=Chain((Momentum(0.5), Scheduled(schedule))), learning_rate=1.0)
+    state = method.init(np.array([1.0, -2.0]), key=Key(0))
+    x, velocity = np.array([1.0, -2.0]), 0.0
+    for step in range(10):
+        rows = method.ask(state).rows(0, 4)
+        state = thaw(*freeze(method.tell(state, Evaluations((rows**2).sum(1)))))
+        velocity = 0.5 * velocity + 2 * x
+        x = x - schedule.value(step) * velocity
+        assert np.allclose(state.x, x, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
