@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
+import zoo
 from zoo.core.rng import Key
 from zoo.problems.correction import Correction
 
@@ -137,6 +139,20 @@ def test_pairs_are_one_step_from_frames_computed_before(task: Correction) -> Non
     # Fine steps from the same frames, but for what lies within their cells.
     first = np.abs(wanted[0] - reference[1]).mean()
     assert first < np.abs(frames[1] - reference[1]).mean() / 2
+
+
+def test_workers_find_the_same_networks(task: Correction) -> None:
+    start = task.start(Key(0)).astype(np.float32)
+
+    def found(workers: int) -> Any:
+        options = {"learning_rate": 3e-3, "num_directions": 40, "directions": "rademacher", "smoothing": 1e-2}
+        return zoo.minimize(
+            task, start, method="zo-adam", options=options, budget=801, noise=True, workers=workers, rng=0
+        )
+
+    alone, together = found(1), found(2)
+    assert np.array_equal(alone.x, together.x)
+    assert task.error(alone.x) < task.error(None)
 
 
 def test_starts_keep_sizes_and_follow_from_the_key(task: Correction) -> None:
