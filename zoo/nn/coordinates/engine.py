@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core.rng import Key, keyed_generators
+from zoo.nn.coordinates.changes import is_channels_last
 from zoo.nn.coordinates.losses import Judge, judge_of
 from zoo.nn.coordinates.network import Layer, Memory, Network, Step
 from zoo.nn.coordinates.rules.base import Places
@@ -38,7 +39,8 @@ class Cached:
         loss: Mean of the losses of its examples.
         memory: What each layer was given and returned.
         judge: The losses of changed copies.
-        versions: How often each parameter had been written to.
+        weights: The parameters, shape (dim,).
+        versions: How often each had been written to when they were last known to be these.
     """
 
     inputs: Tensor
@@ -48,7 +50,8 @@ class Cached:
     loss: float
     memory: Memory
     judge: Judge
-    versions: tuple[int, ...]
+    weights: Tensor
+    versions: list[int]
 
 
 class Coordinates:
@@ -106,7 +109,9 @@ class Coordinates:
             self._checked = True
         with isolated(key) as isolation:
             orders = _Orders()
-            if any(layer.rule.draws(layer.module) for layer in self._network.layers.values()):
+            if not self.plain and any(
+                layer.rule.draws(layer.module) for layer in self._network.layers.values()
+            ):
                 isolation.call(lambda: orders.record(self.stages.modules, self._network, inputs))
             memory, outputs = isolation.call(lambda: self._network.see(inputs, orders.pop))
         if outputs.ndim == 0 or len(outputs) != len(inputs):
@@ -124,8 +129,8 @@ class Coordinates:
                 )
             judge = judge_of(self.loss, outputs, targets)
             loss = float(judge.of_whole(outputs.clone(), 1))
-        versions = tuple(tensor._version for tensor in self.parameters.tensors)
-        return Cached(inputs, targets, key, outputs, loss, memory, judge, versions)
+        weights, versions = self.parameters.flat(), self._versions()
+        return Cached(inputs, targets, key, outputs, loss, memory, judge, weights, versions)
 
     def losses(self, cached: Cached, indices: Tensor, smoothing: float | Tensor) -> Tensor:
         """Return the mean losses with one coordinate changed.
@@ -144,8 +149,7 @@ class Coordinates:
             ValueError: An index is out of range, or the network was changed since `prepare`.
         """
         numbers = self._checked_indices(indices)
-        if cached.versions != tuple(tensor._version for tensor in self.parameters.tensors):
-            raise ValueError("`cached` is of other weights than the network has now; `prepare` again.")
+        self._check_weights(cached)
         owners = self._owners_of(numbers)
         local = numbers - np.array(self.parameters.offsets)[owners]
         device, dtype = cached.outputs.device, self.parameters.tensors[0].dtype
@@ -219,6 +223,17 @@ class Coordinates:
             passed.rule.work(cached.memory[passed.number]) for step in left for passed in step.layers()
         )
 
+    def _versions(self) -> list[int]:
+        return [tensor._version for tensor in self.parameters.tensors]
+
+    def _check_weights(self, cached: Cached) -> None:
+        versions = self._versions()
+        if cached.versions == versions:
+            return
+        if not torch.equal(cached.weights, self.parameters.flat()):
+            raise ValueError("`cached` is of other weights than the network has now; `prepare` again.")
+        cached.versions[:] = versions
+
     def _checked_indices(self, indices: Tensor) -> np.ndarray:
         numbers = torch.as_tensor(indices).detach().cpu().numpy()
         if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
@@ -269,16 +284,20 @@ class _Orders:
             for hook in hooks:
                 hook.remove()
 
-    def pop(self, module: nn.Module) -> bool:
-        """Return whether images lie pixel by pixel, at each call for the next time the module is called."""
+    def pop(self, module: nn.Module, x: Tensor) -> bool:
+        """Return whether images lie pixel by pixel, each time for the next call of the module.
+
+        Where nothing was recorded, it is how they lie in `x`.
+        """
         noted = self._by_module.get(id(module))
-        return noted.pop(0) if noted else False
+        return noted.pop(0) if noted else _by_pixel(x)
 
     def _note(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0]
-        by_pixel = x.ndim == 4 and not x.is_contiguous()
-        by_pixel = by_pixel and x.is_contiguous(memory_format=torch.channels_last)
-        self._by_module.setdefault(id(module), []).append(by_pixel)
+        self._by_module.setdefault(id(module), []).append(_by_pixel(inputs[0]))
+
+
+def _by_pixel(x: Tensor) -> bool:
+    return not x.is_contiguous() and is_channels_last(x)
 
 
 def _parts(count: int, height: int) -> list[slice]:

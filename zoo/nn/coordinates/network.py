@@ -18,7 +18,7 @@ Change: TypeAlias = Columns | Tensor
 """Changed copies: the columns that differ, or whole, (count * b, ...)."""
 Memory: TypeAlias = dict[int, Seen]
 """What every layer and every block was given and returned, by its number."""
-ByPixel: TypeAlias = Callable[[nn.Module], bool]
+ByPixel: TypeAlias = Callable[[nn.Module, Tensor], bool]
 """Whether the network itself has the inputs of a module pixel by pixel in memory."""
 
 
@@ -52,7 +52,7 @@ class Layer(Step):
 
     def see(self, memory: Memory, x: Tensor, by_pixel: ByPixel) -> Tensor:
         """Evaluate the unchanged network, and remember."""
-        memory[self.number] = seen = self.rule.see(self.module, x, by_pixel(self.module))
+        memory[self.number] = seen = self.rule.see(self.module, x, by_pixel(self.module, x))
         return seen.y
 
     def columns(self, memory: Memory, columns: Columns) -> Columns | None:

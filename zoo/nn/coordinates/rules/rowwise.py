@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from zoo.core.rng import generator_states, set_generators
 from zoo.nn.coordinates.changes import by_copy, is_channels_last, ordered
@@ -35,13 +35,13 @@ class Unknown(Rule):
         return Seen(module, x, y, {"buffers": buffers, "generators": drawn})
 
     def changed(self, seen: Seen, places: Places) -> Tensor:
-        def call(change: dict[str, Tensor]) -> Tensor:
+        def call() -> Tensor:
             _rewind(seen)
-            y: Tensor = functional_call(seen.module, change, (seen.x.clone(),))
+            y: Tensor = seen.module(seen.x.clone())
             _put_back(seen.kept["buffers"])
             return y
 
-        return _each_changed(seen, places, call)
+        return _each_changed(seen.module, places, call)
 
     def stacked(self, seen: Seen, x: Tensor, count: int) -> Tensor:
         results = []
@@ -61,26 +61,47 @@ class RowWise(Rule):
         return Seen(module, x, module(x.clone()))
 
     def changed(self, seen: Seen, places: Places) -> Tensor:
-        return _each_changed(
-            seen, places, lambda change: functional_call(seen.module, change, (seen.x.clone(),))
-        )
+        return _each_changed(seen.module, places, lambda: seen.module(seen.x.clone()))
 
     def stacked(self, seen: Seen, x: Tensor, count: int) -> Tensor:
         result: Tensor = seen.module(x)
         return result
 
 
-def _each_changed(seen: Seen, places: Places, call: Callable[[dict[str, Tensor]], Tensor]) -> Tensor:
+def _each_changed(module: nn.Module, places: Places, call: Callable[[], Tensor]) -> Tensor:
     """Return what a module returns with one entry of a parameter changed after the other, (K * b, ...)."""
-    parameter = seen.module.get_parameter(places.name).detach()
-    value = parameter.clone(memory_format=torch.contiguous_format)
+    parameter = module.get_parameter(places.name)
+    value = parameter.detach().clone(memory_format=torch.contiguous_format)
     entries, results = value.view(-1), []
-    for copy, number in enumerate(places.numbers):
-        before = entries[number].clone()
-        entries[number] += places.steps[copy]
-        results.append(call({places.name: value}))
-        entries[number] = before
+    with _replaced(module, parameter, value):
+        for copy, number in enumerate(places.numbers):
+            before = entries[number].clone()
+            entries[number] += places.steps[copy]
+            results.append(call())
+            entries[number] = before
     return torch.cat(results) if len(results) > 1 else results[0]
+
+
+@contextlib.contextmanager
+def _replaced(module: nn.Module, parameter: nn.Parameter, value: Tensor) -> Iterator[None]:
+    """Let a tensor stand for a parameter wherever a module has it.
+
+    `torch.func.functional_call` loses the parameter for good where a module is registered twice.
+    """
+    found = [
+        (owner, name)
+        for owner in module.modules()
+        for name, own in owner._parameters.items()
+        if own is parameter
+    ]
+    stand_in = nn.Parameter(value, requires_grad=False)
+    try:
+        for owner, name in found:
+            owner._parameters[name] = stand_in
+        yield
+    finally:
+        for owner, name in found:
+            owner._parameters[name] = parameter
 
 
 def _rewind(seen: Seen) -> None:

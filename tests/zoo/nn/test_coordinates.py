@@ -1,0 +1,387 @@
+"""Losses of networks with one parameter changed are those of whole forward passes."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zoo.core.rng import Key, keyed_generators
+from zoo.nn.coordinates import Coordinates
+from zoo.nn.isolation import isolated
+from zoo.nn.losses import Loss, absolute_error, cross_entropy, errors, squared_error
+from zoo.nn.models.cnn import cnn, deepzero_cnn
+from zoo.nn.models.mlp import mlp
+from zoo.nn.models.resnet import resnet20
+from zoo.nn.models.transformer import transformer
+from zoo.nn.parameters import Parameters
+from zoo.nn.stages import Residual, Stages
+
+KEY = Key(3)
+
+
+@pytest.fixture(autouse=True)
+def _keyed() -> Iterator[None]:
+    """Let layers draw the weights that they begin with from a key."""
+    with keyed_generators(Key(0)):
+        yield
+
+
+def whole_passes(
+    model: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], indices: Tensor, step: float
+) -> tuple[float, Tensor]:
+    """Return the loss, and that of one full forward pass for each coordinate."""
+    params, found = Parameters(model), []
+    with isolated(KEY) as isolation:
+
+        def mean() -> float:
+            return float(loss(model(batch[0]), batch[1]).double().mean())
+
+        base = isolation.call(mean)
+        for index in indices.tolist():
+            owner = next(k for k, end in enumerate(params.offsets[1:]) if index < end)
+            tensor = params.tensors[owner].detach()
+            kept = tensor.clone()
+            tensor.view(-1)[index - params.offsets[owner]] += step
+            found.append(isolation.call(mean))
+            tensor.copy_(kept)
+    return base, torch.tensor(found, dtype=torch.float64)
+
+
+def some(params: Parameters, each: int) -> Tensor:
+    """Return some coordinates of each parameter, the first and the last among them."""
+    found: list[int] = []
+    for start, stop in itertools.pairwise(params.offsets):
+        drawn = Key(start).integers(0, 1, each, high=stop - start)[0].tolist()
+        found += sorted({start, stop - 1, *(start + place for place in drawn)})
+    return torch.tensor(found)
+
+
+def batch_of(n: int, *shape: int, words: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels of ten classes."""
+    size = 1
+    for length in shape:
+        size *= length
+    if words:
+        inputs = torch.from_numpy(Key(1).integers(0, n, size, high=words)).view(n, *shape)
+    else:
+        inputs = Key(1).normal(0, n, size, like=torch.zeros(0, dtype=torch.float64)).view(n, *shape)
+    return inputs, torch.from_numpy(Key(2).integers(0, 1, n, high=10)[0])
+
+
+def assert_same(
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    loss: Loss = cross_entropy,
+    *,
+    dtype: torch.dtype = torch.float64,
+    each: int = 4,
+    modules: Sequence[nn.Module] | None = None,
+) -> None:
+    """Compare losses with those of whole passes, and see that the network is left as it is."""
+    model = model.to(dtype)
+    inputs, targets = (part.to(dtype) if part.is_floating_point() else part for part in batch)
+    engine = Coordinates(Stages(model, modules), loss)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    cached = engine.prepare(inputs, targets, KEY)
+    indices = some(engine.parameters, each)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    for step in (0.01, -0.3):
+        found = engine.losses(cached, indices, step)
+        assert found.dtype == torch.float64
+        assert torch.equal(torch.get_rng_state(), generator)
+        base, expected = whole_passes(model, loss, (inputs, targets), indices, step)
+        assert cached.loss == pytest.approx(base, rel=tolerance)
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=0)
+        assert (expected != base).float().mean() > 0.2  # most changes do change something
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "deepzero_cnn"])
+def test_losses_are_those_of_whole_passes(name: str, training: bool, dtype: torch.dtype) -> None:
+    if name == "mlp":
+        model, batch = mlp([64, 24, 12, 10], key=Key(0)), batch_of(32, 64)
+    elif name == "cnn":
+        model, batch = cnn(key=Key(0)), batch_of(32, 1, 8, 8)
+    else:
+        model, batch = deepzero_cnn(4, key=Key(0), halve_after=(2,)), batch_of(16, 3, 8, 8)
+    assert_same(model.train(training), batch, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shortcut", ["pad", "conv"])
+def test_residual_networks_with_strides_and_shortcuts(
+    shortcut: str, training: bool, dtype: torch.dtype
+) -> None:
+    model = resnet20(key=Key(0), width=4, blocks=(1, 2), shortcut=shortcut)
+    assert_same(model.train(training), batch_of(32, 3, 8, 8), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("pooled", [True, False])
+def test_transformers_with_dropout(pooled: bool, training: bool, dtype: torch.dtype) -> None:
+    if pooled:
+        model = transformer(key=Key(0), length=6, features=5, num_outputs=10, width=8, dropout=0.2)
+        batch = batch_of(16, 6, 5)
+    else:
+        model = transformer(
+            key=Key(0), length=6, vocabulary=10, num_outputs=10, width=8, pooled=False, causal=True
+        )
+        batch = batch_of(16, 6, words=10)
+        batch = batch[0], batch[0].flip(1)
+    assert_same(model.train(training), batch, dtype=dtype)
+
+
+class Centred(nn.Module):
+    """Mixes the examples of a batch, draws numbers, writes to a buffer and has a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6))
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return (x - x.mean(0)) * self.weight + 0.1 * torch.rand_like(x)
+
+
+class Scaled(nn.Module):
+    """Treats examples one by one, and says so."""
+
+    row_wise = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((6,), 0.7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+ODD = {
+    "mixed": lambda: [
+        nn.Conv2d(3, 6, 3, padding="same", dilation=2),
+        nn.Dropout2d(0.3),
+        nn.BatchNorm2d(6),
+        nn.Conv2d(6, 6, 3, groups=6),
+        nn.GELU(),
+        nn.Dropout(0.2),
+        nn.Conv2d(6, 8, (3, 2), groups=2, stride=2, padding=1, padding_mode="reflect"),
+        nn.AvgPool2d(2, padding=1),
+        nn.Flatten(),
+        nn.Linear(48, 12),
+        nn.BatchNorm1d(12),
+        nn.LeakyReLU(0.1, inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(12, 10),
+    ],
+    "signals": lambda: [
+        nn.Flatten(2),
+        nn.Conv1d(3, 6, 3, stride=2, padding=2, dilation=2),
+        nn.BatchNorm1d(6, affine=False),
+        nn.ReLU(),
+        nn.Conv1d(6, 4, 2, padding_mode="circular", padding=1, bias=False),
+        nn.GroupNorm(2, 4),
+        nn.MaxPool1d(2),
+        nn.Flatten(),
+        nn.LayerNorm(64),
+        nn.Linear(64, 10, bias=False),
+    ],
+    "last dimension": lambda: [
+        nn.Linear(8, 5),
+        nn.BatchNorm2d(3, track_running_stats=False),
+        nn.Tanh(),
+        nn.Conv2d(3, 4, 2, bias=False),
+        nn.PReLU(4),
+        nn.Linear(4, 3),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(84, 10),
+    ],
+    "unknown": lambda: [
+        nn.Flatten(),
+        nn.Linear(192, 6),
+        Centred(),
+        nn.ReLU(),
+        Scaled(),
+        nn.Dropout(0.3),
+        Residual([nn.ReLU(inplace=True), nn.Linear(6, 6), Residual([nn.Tanh(), nn.Linear(6, 6)])]),
+        nn.Linear(6, 10),
+    ],
+    "residual": lambda: [
+        Residual([nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1)], nn.Dropout(0.4)),
+        Residual([nn.Identity()], nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())),
+        Residual([nn.AdaptiveMaxPool2d(1)], nn.BatchNorm2d(3)),
+        Residual([nn.Conv2d(3, 4, 1)], nn.Conv2d(3, 4, 1)),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    ],
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ODD)
+def test_layers_of_all_kinds(name: str, training: bool) -> None:
+    assert_same(nn.Sequential(*ODD[name]()).train(training), batch_of(12, 3, 8, 8), each=6)
+
+
+def test_images_pixel_by_pixel_have_the_masks_of_the_network() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(216, 10))
+    inputs, labels = batch_of(8, 3, 8, 8)
+    assert_same(model, (inputs.contiguous(memory_format=torch.channels_last), labels))
+
+
+@pytest.mark.parametrize("loss", [squared_error, absolute_error, errors, lambda y, t: (y * t).sum(1).tanh()])
+def test_losses_of_all_kinds(loss: Loss) -> None:
+    inputs, labels = batch_of(16, 12)
+    model = mlp([12, 7, 10], key=Key(0))
+    if loss is errors:
+        engine = Coordinates(Stages(model.double()), loss)
+        found = engine.losses(engine.prepare(inputs, labels, KEY), torch.arange(engine.parameters.dim), 1.5)
+        _, expected = whole_passes(model, loss, (inputs, labels), torch.arange(engine.parameters.dim), 1.5)
+        assert torch.equal(found, expected)
+        assert len(expected.unique()) > 2
+        return
+    assert_same(model, (inputs, nn.functional.one_hot(labels, 10).double() - 0.3), loss)
+
+
+def test_a_hook_or_a_type_of_ones_own_is_heeded() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    model = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), Doubled(8, 8), nn.Linear(8, 10))
+    model[0].register_forward_hook(lambda module, inputs, y: y.square())
+    assert_same(model, batch_of(8, 12))
+
+
+def test_any_module_can_be_a_network_of_given_stages() -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.body, self.frozen = nn.Linear(6, 10), nn.Linear(12, 6), nn.Linear(6, 6)
+            self.frozen.requires_grad_(False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.frozen(self.body(x)).relu())
+
+    model = Network()
+    stages = [model.body, model.frozen, nn.ReLU(), model.head]
+    assert_same(model, batch_of(8, 12), modules=stages)
+    with pytest.raises(ValueError, match="stages in their order"):
+        Coordinates(Stages(model, [model.body, model.frozen, model.head]), cross_entropy).prepare(
+            *batch_of(8, 12), KEY
+        )
+
+
+def test_a_residual_block_that_uses_a_layer_twice_stays_whole() -> None:
+    layer = nn.Linear(6, 6)
+    model = nn.Sequential(nn.Linear(12, 6), Residual([layer, nn.Tanh(), layer]), nn.Linear(6, 10))
+    assert_same(model, batch_of(8, 12))
+
+
+def test_modules_are_called_as_often_as_they_come_after_a_change() -> None:
+    # Row k of the reference's table: sum over stages of (stages from k on) times (coordinates of k).
+    model = mlp([12, 8, 8, 8, 10], key=Key(0), activation=nn.Tanh).double()
+    batch = batch_of(16, 12)
+    calls = []
+    for module in model:
+        module.register_forward_hook(lambda module, inputs, y: calls.append(module))
+    stages = Stages(nn.Sequential(*model))
+    plain = Coordinates(stages, cross_entropy, plain=True)
+    cached = plain.prepare(*batch, KEY)
+    assert len(calls) == len(model)
+    calls.clear()
+    everything = torch.arange(plain.parameters.dim)
+    found = plain.losses(cached, everything, 0.01)
+    counts = [sum(parameter.numel() for parameter in module.parameters()) for module in model]
+    assert len(calls) == sum((len(model) - k) * count for k, count in enumerate(counts))
+    _, expected = whole_passes(model, cross_entropy, batch, everything, 0.01)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_the_bytes_of_a_unit_depend_on_the_unit_alone() -> None:
+    engine = Coordinates(Stages(resnet20(key=Key(0), width=4, blocks=(1, 1))), cross_entropy)
+    inputs, labels = batch_of(8, 3, 8, 8)
+    cached = engine.prepare(inputs.float(), labels, KEY)
+    indices = torch.arange(0, engine.parameters.dim, 3)
+    cuts = engine.boundaries(indices)
+    assert cuts[0] == 0
+    assert cuts[-1] == len(indices)
+    assert all(start < stop for start, stop in itertools.pairwise(cuts))
+    steps = torch.linspace(-0.1, 0.1, len(indices), dtype=torch.float64)
+    together = engine.losses(cached, indices, steps)
+    again = engine.prepare(inputs.float(), labels, KEY)
+    parts: dict[int, Tensor] = {}
+
+    def work(units: list[tuple[int, int]]) -> None:
+        for start, stop in units:
+            assert engine.boundaries(indices[start:stop]) == [0, stop - start]
+            parts[start] = engine.losses(again, indices[start:stop], steps[start:stop])
+
+    units = list(itertools.pairwise(cuts))[::-1]
+    threads = [threading.Thread(target=work, args=(units[k::2],)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torch.equal(torch.cat([parts[start] for start in cuts[:-1]]), together)
+
+
+def test_no_indices_and_indices_in_any_order() -> None:
+    engine = Coordinates(Stages(mlp([12, 5, 10], key=Key(0)).double()), cross_entropy)
+    cached = engine.prepare(*batch_of(8, 12), KEY)
+    nothing = torch.tensor([], dtype=torch.int64)
+    assert engine.losses(cached, nothing, 0.1).shape == (0,)
+    assert engine.boundaries(nothing) == [0]
+    order = torch.tensor([100, 3, 3, 64, 0])
+    found = engine.losses(cached, order, 0.1)
+    torch.testing.assert_close(
+        found, torch.stack([engine.losses(cached, order[k : k + 1], 0.1)[0] for k in range(5)])
+    )
+
+
+def test_costs_are_of_what_follows() -> None:
+    engine = Coordinates(Stages(resnet20(key=Key(0), width=4, blocks=(1, 2))), cross_entropy)
+    inputs, labels = batch_of(8, 3, 8, 8)
+    params = engine.parameters
+    costs = engine.costs(torch.tensor(params.offsets[:-1]), engine.prepare(inputs.float(), labels, KEY))
+    weights = [cost for cost, tensor in zip(costs.tolist(), params.tensors, strict=True) if tensor.ndim == 4]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[0] > 3 * weights[-1] > 0
+
+
+def test_bad_input_is_refused() -> None:
+    model = mlp([12, 5, 10], key=Key(0))
+    with pytest.raises(ValueError, match=r"0\.weight|1\.weight"):
+        Coordinates(Stages(copy.deepcopy(model).half()), cross_entropy)
+    engine = Coordinates(Stages(model), cross_entropy)
+    inputs, labels = batch_of(8, 12)
+    inputs = inputs.float()
+    cached = engine.prepare(inputs, labels, KEY)
+    for indices in (torch.tensor([0.5]), torch.tensor([[0]]), torch.tensor(0)):
+        with pytest.raises(TypeError, match="indices"):
+            engine.losses(cached, indices, 0.1)
+    for index in (-1, engine.parameters.dim):
+        with pytest.raises(ValueError, match="indices"):
+            engine.losses(cached, torch.tensor([index]), 0.1)
+    with pytest.raises(ValueError, match="each of 8 examples"):
+        Coordinates(Stages(model), lambda y, t: cross_entropy(y, t).mean()).prepare(inputs, labels, KEY)
+    with pytest.raises(ValueError, match="one output for each example"):
+        Coordinates(Stages(nn.Sequential(model, nn.Flatten(0))), cross_entropy).prepare(inputs, labels, KEY)
+    with torch.no_grad():
+        model[-1].bias += 1
+    with pytest.raises(ValueError, match="prepare"):
+        engine.losses(cached, torch.tensor([0]), 0.1)
