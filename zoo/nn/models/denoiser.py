@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
-import torch
 from torch import nn
 
 from zoo.core.rng import Key
@@ -65,13 +65,12 @@ def denoiser(
     def build() -> nn.Sequential:
         widths = [in_channels, *[channels] * (depth - 1), in_channels]
         branch: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(widths):
             branch += [nn.Conv2d(inputs, outputs, size, padding=size // 2), activation()]
         return nn.Sequential(Residual(branch[:-1]))
 
     model = initialized(build, key)
-    last = model[0].branch[-1]
-    with torch.no_grad():
-        for parameter in last.parameters():
-            parameter.zero_()
+    *_, weight, bias = model.parameters()
+    nn.init.zeros_(weight)
+    nn.init.zeros_(bias)
     return model
