@@ -10,19 +10,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from zoo.core import rng
-from zoo.core.rng import Key
+from zoo.core.rng import Key, rewindable_generators
 
 _SHORT = 2**16  # elements, up to which a buffer is put back whether or not it is known to have changed
-_NUMPY: Any = np.random  # its types leave out that the global generator can be exchanged
-_CUDA: Any = torch.cuda  # untyped in part
 _OPEN: list[Isolation] = []  # those of blocks that are open, the innermost one last
-_SPARE: list[np.random.MT19937] = []  # as many as blocks were ever nested
 
 
 class Isolation:
@@ -34,8 +29,8 @@ class Isolation:
     are put back after each call, to the last bit. What a module keeps in plain attributes is not.
     """
 
-    def __init__(self, generators: _Generators) -> None:
-        self._generators = generators
+    def __init__(self, rewind: Callable[[], None]) -> None:
+        self._rewind = rewind
         self._seen: dict[int, nn.Module] = {}
         self._slots: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}  # by id: a buffer and a copy, always put back
@@ -44,7 +39,7 @@ class Isolation:
 
     def call(self, closure: Callable[[], Any]) -> Any:
         """Return what a closure returns, without a graph of gradients."""
-        self._generators.rewind()
+        self._rewind()
         with torch.no_grad():
             result = closure()
         self.restore()
@@ -133,9 +128,8 @@ _HOOKS: dict[int, Any] = nn.modules.module._global_forward_pre_hooks
 def isolated(key: Key, modules: Iterable[nn.Module] = ()) -> Iterator[Isolation]:
     """Run a block in which closures can be called in isolation, and put everything back afterwards.
 
-    The global generators are those of numpy, of Python, and of torch on the CPU and, once CUDA is in use, on
-    all its devices. They belong to the process, so threads take turns: one that is inside keeps the others
-    waiting.
+    The global generators belong to the process, so threads take turns: one that is inside keeps the others
+    waiting; see `zoo.core.rng.rewindable_generators`.
 
     Args:
         key: Where random numbers that closures draw come from.
@@ -153,9 +147,8 @@ def isolated(key: Key, modules: Iterable[nn.Module] = ()) -> Iterator[Isolation]
         >>> torch.equal(first, again), layer.running_mean.tolist(), int(layer.num_batches_tracked)
         (True, [0.0, 0.0], 0)
     """
-    with rng._generators:
-        generators = _Generators(key)
-        isolation = Isolation(generators)
+    with rewindable_generators(key) as rewind:
+        isolation = Isolation(rewind)
         for module in modules:
             isolation.note(module)
         _OPEN.append(isolation)
@@ -169,53 +162,3 @@ def isolated(key: Key, modules: Iterable[nn.Module] = ()) -> Iterator[Isolation]
             if not _OPEN:
                 del _HOOKS[_PLACE]
             isolation.restore()
-            generators.restore()
-
-
-class _Generators:
-    """The global generators: keyed states to which they can go back, and the states they came from.
-
-    Numpy's is not set to another state but exchanged for another generator, as reading and writing its state
-    takes longer than a small network does.
-    """
-
-    def __init__(self, key: Key) -> None:
-        self.seed = key.fold("numpy").seed(32)
-        self.numpy = _NUMPY.get_bit_generator()
-        self.legacy: Any = np.random.get_state(legacy=False)  # noqa: NPY002 - that of others is kept
-        # One of the kind that the global one is: `numpy.random.seed` asks for it. To make one takes long.
-        self.own = _SPARE.pop() if _SPARE else np.random.MT19937(0)
-        self.python: Any = sys.modules.get("random")
-        self.torch = torch.get_rng_state()
-        # Not on devices that nobody uses: to ask for their state is to set them up.
-        self.cuda = torch.cuda.get_rng_state_all() if _CUDA.is_initialized() else []
-        self.cuda_seed = key.fold("cuda").seed(63)
-        if self.python:
-            self.python_state = self.python.getstate()
-            self.python.seed(key.fold("python").seed(128))
-            self.python_keyed = self.python.getstate()
-        torch.default_generator.manual_seed(key.fold("torch").seed(32))
-        self.torch_keyed = torch.get_rng_state()
-        self.rewind()
-
-    def rewind(self) -> None:
-        """Go to the keyed states."""
-        _NUMPY.set_bit_generator(self.own)
-        np.random.seed(self.seed)  # noqa: NPY002 - it is the global generator that closures draw from
-        if self.python:
-            self.python.setstate(self.python_keyed)
-        torch.set_rng_state(self.torch_keyed)
-        for device in range(len(self.cuda)):
-            torch.cuda.default_generators[device].manual_seed(self.cuda_seed)
-
-    def restore(self) -> None:
-        """Go back to the states before."""
-        _NUMPY.set_bit_generator(self.numpy)
-        if self.legacy["has_gauss"]:  # a number drawn ahead, which an exchange forgets
-            np.random.set_state(self.legacy)  # noqa: NPY002 - as above
-        if self.python:
-            self.python.setstate(self.python_state)
-        torch.set_rng_state(self.torch)
-        for device, state in enumerate(self.cuda):
-            torch.cuda.set_rng_state(state, device)
-        _SPARE.append(self.own)
