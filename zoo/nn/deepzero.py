@@ -229,7 +229,6 @@ class DeepZero:
         found: dict[str, Any] = {"loss": state.value}
         if state.step:
             found["learning_rate"] = self.schedule.value(state.step - 1)
-            found["differences"] = state.num_valid
         if state.kept is not None and self.sparsity > 0:
             found["density"] = np.array(Masks(self._layers(len(state.x)), state.kept).densities)
         return found

@@ -103,6 +103,8 @@ class TrainingJob(SearchJob):
         """Return the state after a step, and what the step did."""
         assert isinstance(state, TrainingState)
         loss, nfev = loss_of(self.ask(state), evaluations), state.nfev + len(evaluations)
+        values = evaluations.values
+        lowest = float(np.nanmin(values)) if np.isfinite(values).any() else float("nan")
         hard = (state.nfev + failure.row for failure in evaluations.failures if failure.kind in _HARD)
         before = number_of(state)
         told = replace(
@@ -112,7 +114,7 @@ class TrainingJob(SearchJob):
             nfev=nfev,
             num_failed=state.num_failed + len(evaluations.failures),
             failures=tuple(number for number in (*state.failures, *hard) if number >= nfev - _WINDOW),
-            fun_best=min(state.fun_best, loss) if np.isfinite(loss) else state.fun_best,
+            fun_best=lowest if lowest < state.fun_best else state.fun_best,
             violation_best=0.0,
         )
         number = number_of(told)
@@ -120,7 +122,7 @@ class TrainingJob(SearchJob):
         if number > before and (number % self._test_every == 0 or number == self._steps):
             test = self.tested(optimizer)
         told = replace(told, history=state.history.append([number, nfev, loss, test]))
-        return told, Report(loss, evaluations, told.fun_best < state.fun_best)
+        return told, Report(lowest, evaluations, told.fun_best < state.fun_best)
 
     def tested(self, optimizer: Any) -> float:
         """Return what the test says of the network in a state of the method, NaN without a test."""
@@ -147,19 +149,19 @@ class TrainingJob(SearchJob):
 
     def metrics(self, state: SearchState, report: Report) -> dict[str, Any]:
         """Return the step's numbers and the method's own diagnostics."""
-        test = float(history_of(state)["test"][-1])
-        own = self.optimizer.diagnostics(state.optimizer)
-        own.pop("loss", None)
+        history = history_of(state)
+        values = report.evaluations.values
+        finite = values[np.isfinite(values)]
         return {
             "step": state.step,
             "nfev": state.nfev,
             "best": state.fun_best,
             "value": report.value,
-            "median": None,
+            "median": float(np.median(finite)) if len(finite) else None,
             "failed": state.num_failed,
-            "training_step": number_of(state),
-            **({} if self._test is None else {"test": test}),
-            **own,
+            **self.optimizer.diagnostics(state.optimizer),
+            "loss": float(history["loss"][-1]),
+            **({} if self._test is None else {"test": float(history["test"][-1])}),
         }
 
 

@@ -186,8 +186,9 @@ def test_a_run_is_kept_reported_and_has_a_digest(tmp_path):
     )
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["nfev"] for line in lines] == done.history["queries"].tolist()
-    assert [line["value"] for line in lines] == done.history["loss"].tolist()
+    assert [line["loss"] for line in lines] == done.history["loss"].tolist()
     assert lines[-1]["test"] == done.test
+    assert all(line["best"] <= line["value"] <= line["loss"] for line in lines)
     assert lines[-1]["learning_rate"] == pytest.approx(SMALL.learning_rate * 0.0955, rel=1e-2)
     assert len(lines[-1]["density"]) == 2
     found = digest_of_run(out)
