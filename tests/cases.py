@@ -94,6 +94,7 @@ CASES = (
     Case("zo-sign", _DESCENT, SPHERE),
     Case("spsa", _DESCENT, SPHERE),
     Case("coordinate-descent", _DESCENT, SPHERE),
+    Case("hizoo", _DESCENT, ELLIPSOID),
     Case("random-descent", _DESCENT, SPHERE),
     Case("de", _RANKS, ROSENBROCK),
     Case(

@@ -255,6 +255,16 @@ _OWN = (
         traits=("local",),
     ),
     Method(
+        "hizoo",
+        "zoo.methods.aliases:DiagonalNewton",
+        "descent along gradients divided by a diagonal Hessian, for variables of unlike scales",
+        "Zhao et al. 2025",
+        dims=(1, 1000),
+        batch="2 d + 1 and 2 in turn",
+        cost="d²",
+        traits=("local", "separable"),
+    ),
+    Method(
         "random-descent",
         "zoo.methods.aliases:RandomDescent",
         "descent along orthonormal random directions",

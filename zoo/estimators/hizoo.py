@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.core.device import Array, array_module
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array, Like, array_module
 from zoo.core.validation import check_probability
 from zoo.estimators.directions import Directions, Draw
 from zoo.estimators.displaced import Displaced
@@ -33,6 +34,10 @@ class HiZOO(FiniteDifference):
     Steps along steep and flat coordinates become like long: E[u u^T] = 1 / H, so that g estimates the
     gradient divided by H, and moves like Newton's method as far as H is known. H starts at 1. A step takes
     2 n + 1 queries; H is one more vector of memory.
+
+    With "auto" as smoothing, directions are z_i sqrt(min(H) / H), so that the distance gone does not depend
+    on the size of H, and it begins with what suits second differences, 4 epsilon^(1/4) for a direction of
+    length 1. g and H are what they would be without, up to the finite difference's error.
 
     Args:
         rate: How fast H follows, from 0 to 1. The default is for networks of many million parameters: with
@@ -68,7 +73,8 @@ class HiZOO(FiniteDifference):
         Zhao, Dang, Ye, Dai, Qian and Tsang, "Second-order fine-tuning without pain for LLMs: a Hessian
         informed zeroth-order optimizer", 2025. https://arxiv.org/abs/2402.15173
 
-        There n is 1. Here H stays the same within a step, and enters the next one's directions.
+        There n is 1. Here H stays the same within a step, and enters the next one's directions; entries of
+        which a step says nothing, as no direction moves them, stay.
     """
 
     num_directions: int | None = 1
@@ -80,7 +86,19 @@ class HiZOO(FiniteDifference):
         check_probability("rate", self.rate)
         if self.stencil != "central":
             raise ValueError(f"`stencil` must be 'central', got {self.stencil!r}.")
-        object.__setattr__(self, "law", Scaled(self.law))
+        object.__setattr__(self, "law", Scaled(self.law, self.smoothing == "auto"))
+
+    def init(
+        self, x: Array, *, bounds: Bounds | None = None, scale: Any = 1.0, coarsest: str | None = None
+    ) -> FiniteDifferenceState:
+        state = super().init(x, bounds=bounds, scale=scale, coarsest=coarsest)
+        if state.precision is None:
+            return state
+        rounded = state.like if coarsest is None else Like(state.like.kind, coarsest, state.like.device)
+        # From epsilon^(1/3), which suits slopes, to epsilon^(1/4).
+        start = min(state.precision.start * rounded.epsilon ** (-1 / 12), state.precision.largest)
+        precision = dataclasses.replace(state.precision, start=start)
+        return dataclasses.replace(state, smoothing=start, precision=precision)
 
     def hessian(self, state: FiniteDifferenceState) -> Array:
         """Return H, shape (dim,)."""
@@ -97,6 +115,8 @@ class HiZOO(FiniteDifference):
         symmetric: Any,
     ) -> tuple[FiniteDifferenceState, GradientEstimate]:
         hessian = self._followed(state, asked, values, symmetric)
+        if weights.peak:
+            gradient = gradient / self._unit(state)
         state, estimate = super().conclude(state, asked, values, weights, gradient, symmetric)
         return dataclasses.replace(state, memory=(hessian, state.memory[1])), estimate
 
@@ -104,21 +124,26 @@ class HiZOO(FiniteDifference):
         hessian = self.hessian(state)
         with np.errstate(over="ignore", invalid="ignore"):
             second = np.abs((values[1::2] - values[0]) + (values[2::2] - values[0]))
-            curvature = second / (2 * asked.smoothing**2)
+            curvature = second / 2 / asked.smoothing**2
         valid = np.isfinite(curvature) if symmetric is None else np.isfinite(curvature) & symmetric
         if not valid.any():
             return hessian
         relative, factor = self.shares(asked, valid)
-        coefficients = np.where(valid, curvature * relative * factor, 0)
+        unit = self._unit(state)
+        coefficients = np.where(valid, curvature / unit * relative * factor, 0)
         total = array_module(hessian).zeros_like(hessian)
         for start, stop in chunks(len(coefficients), asked.dim):
             rows = asked.along(start, stop)
             total = total + state.work.asarray(coefficients[start:stop]) @ (rows * rows)
-        # With u = z / sqrt(H), H z^2 is H^2 u^2.
+        # With u = z sqrt(unit / H), H z^2 is H^2 u^2 / unit.
         with np.errstate(over="ignore", invalid="ignore"):
-            followed = (1 - self.rate) * hessian + self.rate * hessian * hessian * total
+            followed = (1 - self.rate) * hessian + self.rate * hessian * (hessian / unit) * total
         xp = array_module(hessian)
-        return xp.where(xp.isfinite(followed) & (followed > 0), followed, hessian)
+        return xp.where(xp.isfinite(followed) & (total > 0), followed, hessian)
+
+    def _unit(self, state: FiniteDifferenceState) -> float:
+        """Return what H is divided by where directions are divided by its root."""
+        return float(self.hessian(state).min()) if state.precision is not None else 1.0
 
     def _extra(self, num_directions: int, base: bool) -> tuple[bool, bool]:
         return True, False
@@ -126,15 +151,22 @@ class HiZOO(FiniteDifference):
 
 @dataclass(frozen=True)
 class Scaled(Wrapped):
-    """Directions of another law, divided by the root of a diagonal that is remembered."""
+    """Directions of another law, divided by the root of a diagonal that is remembered.
+
+    Args:
+        law: The other law.
+        relative: Whether the diagonal is divided by its least entry before.
+    """
 
     law: Directions
+    relative: bool = False
 
     def begin(self, x: Array) -> Array:
         return array_module(x).ones_like(x)
 
     def shipped(self, memory: Any) -> Any:
-        return 1 / array_module(memory[0]).sqrt(memory[0]), self.law.shipped(memory[1])
+        unit = memory[0].min() if self.relative else 1.0
+        return (unit / memory[0]) ** 0.5, self.law.shipped(memory[1])
 
     def plan(self, draw: Draw, memory: Any) -> Any:
         return self.law.plan(draw, memory[1])

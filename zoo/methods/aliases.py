@@ -16,6 +16,7 @@ from __future__ import annotations
 from zoo.core.validation import check_fraction
 from zoo.estimators.directions import Axes
 from zoo.estimators.finite_difference import FiniteDifference
+from zoo.estimators.hizoo import HiZOO
 from zoo.methods.descent import Descent
 from zoo.updates.adam import Adam
 from zoo.updates.adamm import AdaMM
@@ -260,6 +261,50 @@ def CoordinateDescent(  # noqa: N802 - as above
     law, update = Axes(order), Chain(_with_momentum(momentum))
     estimator = FiniteDifference(law, num_directions, smoothing, stencil)
     return Descent(estimator, update, learning_rate)
+
+
+def DiagonalNewton(  # noqa: N802 - as above
+    *,
+    num_directions: int | None = None,
+    smoothing: float | str = "auto",
+    learning_rate: float | str = "auto",
+    directions: str = "axes",
+    rate: float = 1.0,
+    momentum: float = 0.9,
+) -> Descent:
+    """HiZOO: gradients divided by a diagonal Hessian that is learned from the same values.
+
+    It cures scales that differ between variables, of any size, and no valley that lies across them.
+
+    Args:
+        num_directions: Pairs of evaluations a step; None for as many as coordinates.
+        smoothing: Distance of the difference, or "auto".
+        learning_rate: Step per unit of gradient divided by the Hessian's diagonal, or "auto".
+        directions: Law of the directions.
+        rate: How fast the Hessian follows what is measured, from 0 to 1; below 1 for noisy objectives.
+        momentum: Share of the past that is kept.
+
+    Raises:
+        ValueError: An option has a value that it cannot have.
+
+    Note:
+        The paper has one Gaussian direction a step and a rate of 1e-8, for networks. The slopes along all
+        axes measure the diagonal at once, which random directions take d^2 / 2 evaluations to tell apart
+        (`zoo.estimators.hizoo.HiZOO`); so these are the default here.
+
+    Example:
+        >>> import zoo
+        >>> scales = [1.0, 1e6]
+        >>> result = zoo.minimize(lambda x: (x**2) @ scales, [1.0, -2.0], method="hizoo", budget=200, rng=0)
+        >>> result.fun < 1e-6
+        True
+
+    References:
+        Zhao, Dang, Ye, Dai, Qian and Tsang, "Second-order fine-tuning without pain for LLMs: a Hessian
+        informed zeroth-order optimizer", 2025. https://arxiv.org/abs/2402.15173
+    """
+    estimator = HiZOO(directions, num_directions, smoothing, rate=rate)
+    return Descent(estimator, Chain(_with_momentum(momentum)), learning_rate)
 
 
 def RandomDescent(  # noqa: N802 - as above

@@ -93,6 +93,21 @@ def test_the_shape_of_the_diagonal_is_where_normal_directions_come_to_rest() -> 
     np.testing.assert_allclose(expected, hessian)
 
 
+@pytest.mark.parametrize("size", [1e-100, 1.0, 1e100])
+def test_with_auto_the_distance_does_not_depend_on_the_size_of_the_objective(size: float) -> None:
+    estimator = HiZOO("axes", None, rate=1.0, smoothing="auto")
+    state = estimator.init(X)
+    for step in range(3):
+        asked = estimator.ask(state, X, Key(0), step)
+        gone = np.abs(asked.rows(0, len(asked)) - X).max(0)
+        shape = 1.0 if step == 0 else np.sqrt(CURVATURES[0] / CURVATURES)
+        np.testing.assert_allclose(gone, asked.smoothing * shape, rtol=1e-5)
+        assert 1e-4 < asked.smoothing < 1e-2
+        state, estimate = estimated(estimator, state, step=step, fun=lambda rows: size * quadratic(rows))
+    np.testing.assert_allclose(estimator.hessian(state) / size, CURVATURES / 2, rtol=1e-5)
+    np.testing.assert_allclose(estimate.gradient, 2 * X, rtol=1e-5)
+
+
 def test_failed_pairs_teach_nothing() -> None:
     estimator = HiZOO("axes", None, 0.1, rate=1.0)
     state = estimator.init(X)
