@@ -50,14 +50,14 @@ from zoo.problems.correction import Correction
 LEAST, GOAL = 0.25, 0.43
 GRID = (3e-3, 1e-2, 3e-2)
 TUNED = 100  # the seed that learning rates were chosen with
-RATES = {  # the best of the grid, with half of the training
+RATES = {  # the best of the grid
     "non_interacting": 1e-2,
     "reference_frames": 3e-2,
     "zeroth_order": 1e-2,
     "coordinates": 1e-2,
     "first_order": 3e-2,
 }
-QUERIES = 400_000
+QUERIES = 200_000
 UNITS = 64  # networks evaluated together
 
 
@@ -79,7 +79,7 @@ class Trained:
 
 def fitted(task, seed, rate, share, *, uncorrected):
     """Train on pairs of states, a step's error each, and count one query for each mini-batch."""
-    steps, rows = int(6000 * share), 128
+    steps, rows = int(3000 * share), 128
     found, wanted = (torch.from_numpy(part).float() for part in task.pairs(uncorrected=uncorrected))
     trained = Trained(task, seed, rate, steps)
     for step in range(steps):
@@ -109,7 +109,7 @@ def larger(task, batch_size):
 
 def first_order(task, seed, rate, share):
     """Train in the loop by back-propagation through the solver, on batches as large as pay."""
-    steps = int(3000 * share)
+    steps = int(1500 * share)
     trained = Trained(task, seed, rate, steps)
     task = larger(task, 32)
     for step in range(steps):
