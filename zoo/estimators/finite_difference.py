@@ -98,6 +98,8 @@ class FiniteDifference:
         forward:  g = c / n * sum_i (f(x + h u_i) - f(x)) / h * u_i             n + 1 evaluations
         central:  g = c / n * sum_i (f(x + h u_i) - f(x - h u_i)) / (2 h) * u_i   2 n evaluations
 
+    Central differences are what is elsewhere called antithetic sampling: each u_i comes with -u_i.
+
     n counts the directions whose evaluations succeeded, h is the smoothing, and c is 1 but for laws of
     directions that are not normalised (d for axes). The displacement that enters is the actual one, after
     bounds and rounding: u_i is replaced by what was gone in its stead, lengthened to |u_i|.

@@ -46,7 +46,7 @@ class Parameters:
             others, they are on several devices, or two share memory.
 
     Example:
-        >>> params = Parameters(nn.Linear(3, 2))
+        >>> params = Parameters(nn.utils.skip_init(nn.Linear, 3, 2))
         >>> params.names, params.dim, params.like.dtype
         (('weight', 'bias'), 8, 'float32')
     """
@@ -129,8 +129,9 @@ class Parameters:
             ValueError: `by` is none of these.
 
         Example:
-            >>> Parameters(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))).blocks("layer")
-            (8, 3)
+            >>> named = [(name, nn.Parameter(torch.ones(2))) for name in ("0.weight", "0.bias", "1.weight")]
+            >>> Parameters(named).blocks("layer")
+            (4, 2)
         """
         check_choice("by", by, ("tensor", "layer", "group"))
         owners: Iterable[Any] = range(len(self.tensors))
@@ -157,7 +158,7 @@ class Parameters:
             ValueError: A name or a shape is not that of a tensor.
 
         Example:
-            >>> params = Parameters(nn.Linear(2, 1))
+            >>> params = Parameters(nn.utils.skip_init(nn.Linear, 2, 1))
             >>> params.mask({"weight": torch.tensor([[True, False]])}).tolist()
             [True, False, True]
         """

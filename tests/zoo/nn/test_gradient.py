@@ -521,6 +521,16 @@ def test_subspace_gradient(mode: str) -> None:
     assert after > (1 if mode == "published" else 1.2) * before
 
 
+def test_a_mask_that_lets_nothing_through() -> None:
+    params = Parameters(Quadratic().module)
+    with pytest.raises(ValueError, match="`mask` must be one row of booleans with a true one"):
+        Masked(Axes(), params.mask({}, others=False))
+    with pytest.raises(ValueError, match="`mask` must have one entry per coordinate, 50, got 49"):
+        estimated(Quadratic(), Masked(Axes(), np.ones(49, bool)))
+    with pytest.raises(ValueError, match="`sizes` must add up to the number of coordinates, 50, got 49"):
+        estimated(Quadratic(), Blocks((40, 9)))
+
+
 def test_a_memory_needs_a_holder() -> None:
     problem = Quadratic()
     for law in (Guided(), Masked(Guided(), np.arange(50) > 3), Blocks((20, 30), Subspace(), active=None)):
