@@ -22,7 +22,6 @@ from zoo.core.rng import Key
 from zoo.core.types import Candidates, Evaluations, Failure
 from zoo.nn.changes import Changes
 from zoo.nn.coordinates import Cached, Coordinates
-from zoo.nn.evaluate import evaluating
 from zoo.nn.isolation import isolated
 from zoo.nn.losses import Loss
 from zoo.nn.parameters import Parameters
@@ -30,6 +29,11 @@ from zoo.nn.stages import Stages
 
 _ELEMENTS = 2**16  # of rows that make a unit, so that blocks of random numbers are not drawn over and over
 _CHECKED = 2  # examples on which a loss is tried
+_MORE_ON_DEVICE = 16  # units of the processor's that are one on another device
+_HALF = (
+    "`model` must be of single or double precision where single coordinates are changed: half of a change "
+    "would be lost to rounding. Use `model.float()`, or a method along random vectors."
+)
 
 
 class BatchSource(Protocol):
@@ -118,7 +122,7 @@ class NetworkLoss(Objective):
     @property
     def parameters(self) -> Parameters:
         """The parameters of this process's copy of the network, in the order of a row."""
-        return self._network(placed=False).engine.parameters
+        return self._network(placed=False).parameters
 
     def network(self) -> nn.Module:
         """Return a copy of the network, to be kept; its parameters are those that were evaluated last."""
@@ -137,7 +141,7 @@ class NetworkLoss(Objective):
             height = max(1, _ELEMENTS // max(1, candidates.dim))
             return [*range(0, count, height), count]
         with self._lock:
-            cuts = self._network(placed=False).engine.boundaries(torch.from_numpy(inner.indices.copy()))
+            cuts = self._network(placed=False).boundaries(inner.indices, self.device)
         if inner.stencil == "central":
             return [*cuts, *(inner.count + cut for cut in cuts[1:])]
         return [0, *(1 + cut for cut in cuts)]
@@ -221,6 +225,8 @@ class _Network:
         self._last: Array | None = None  # whose digest is known
         self._digest = b""
         self._make()
+        # What tells the units is as it was given, wherever it is moved: the driver may have no such device.
+        self._given, self._planner = torch.device(self.parameters.like.device).type, self._engine
 
     def _make(self) -> None:
         modules: Sequence[nn.Module] | None = None
@@ -229,21 +235,39 @@ class _Network:
         elif not isinstance(self.model, nn.Sequential):
             modules = [self.model]
         self._whole = Stages(self.model, modules)
-        self.engine = Coordinates(self._whole, self._loss)
+        self.parameters = Parameters(self.model)
+        # Rows can be evaluated in half precision, changes to single coordinates not.
+        self._engine = None if self.parameters.is_half else Coordinates(self._whole, self._loss)
+
+    @property
+    def engine(self) -> Coordinates:
+        """What evaluates changes to single coordinates."""
+        if self._engine is None:
+            raise ValueError(_HALF)
+        return self._engine
+
+    def boundaries(self, indices: np.ndarray[Any, Any], device: str | None) -> list[int]:
+        """Return the boundaries between units of coordinates that are evaluated on a device."""
+        if self._planner is None:
+            raise ValueError(_HALF)
+        cuts = self._planner.boundaries(torch.from_numpy(indices.copy()))
+        if device is None or torch.device(device).type == self._given or self._given != "cpu":
+            return cuts
+        return [*cuts[:-1:_MORE_ON_DEVICE], cuts[-1]]
 
     def place(self, device: str | None) -> None:
         """Move the network to where it is evaluated, once."""
         if self._placed:
             return
         self._placed = True
-        if device is not None and str(self.engine.parameters.like.device) != device:
+        if device is not None and str(self.parameters.like.device) != device:
             self.model.to(device)
             self._make()
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Return a mini-batch on the network's device."""
         if self._batch is None or self._batch[0] != number:
-            device = self.engine.parameters.like.device
+            device = self.parameters.like.device
             inputs, targets = self._batches.at(number)
             self._batch = number, inputs.to(device), targets.to(device)
         return self._batch[1:]
@@ -298,9 +322,8 @@ class _Network:
         self._cached = None
         self._write(x)
 
+        self._whole.check(inputs)
         with isolated(Key(0)) as isolation:
-            with evaluating(self.model):  # in which nothing random makes two passes differ
-                isolation.call(lambda: self._whole.check(inputs))
             values = isolation.call(lambda: self._loss(self.model(inputs), targets))
         if not isinstance(values, Tensor):
             raise TypeError(f"`loss` must return a tensor, got {values!r}.")
@@ -331,7 +354,7 @@ class _Network:
         return self._cached[1]
 
     def _write(self, row: Array) -> None:
-        params = self.engine.parameters
+        params = self.parameters
         if len(row) != params.dim:
             raise ValueError(f"`x` must have {params.dim} numbers, one for each parameter, got {len(row)}.")
         params.write_(params.like.asarray(row))

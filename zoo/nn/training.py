@@ -26,12 +26,12 @@ from zoo.execution.executor import Executor
 from zoo.experiment import differences
 from zoo.facade import Interrupted
 from zoo.nn.batches import Augment, Batches
+from zoo.nn.changes import Changes
 from zoo.nn.deepzero import DeepZero
 from zoo.nn.evaluate import accuracy
 from zoo.nn.losses import Loss
 from zoo.nn.masks import Layers
 from zoo.nn.network_loss import BatchSource, NetworkLoss
-from zoo.nn.parameters import Parameters
 from zoo.nn.training_job import COLUMNS, Test, TrainingJob, TrainingState, history_of, number_of, settle
 from zoo.registry import find
 from zoo.run.directory import RunDirectory, dump, holds_run, read_config
@@ -195,7 +195,7 @@ def train(
     limit = None if seconds is None else check_positive("seconds", seconds)
     callbacks, watchers = _as_callbacks(callback)
     objective.check(x0)
-    _check_smoothing(objective.parameters, optimizer)
+    _check_smoothing(objective, x0, optimizer)
     config, arrays = _written(
         optimizer, objective, x0, key, planned, budget, test, every, on_error, executor.threads
     )
@@ -490,22 +490,24 @@ def _adapted(job: TrainingJob, callback: Callable[[TrainingStep], None]) -> Call
     return call
 
 
-def _check_smoothing(params: Parameters, optimizer: Any) -> None:
-    """Warn where a change to a single parameter would not be felt."""
-    if not isinstance(optimizer, DeepZero):
+def _check_smoothing(objective: NetworkLoss, x0: Array, optimizer: Any) -> None:
+    """Warn where a change of the parameters would not be felt, and raise where none can be made."""
+    if isinstance(optimizer, DeepZero):
+        objective.units(Changes(x0, None, optimizer.smoothing, optimizer.stencil, 0))
+    owner = optimizer if isinstance(optimizer, DeepZero) else getattr(optimizer, "estimator", None)
+    h, stencil = getattr(owner, "smoothing", None), getattr(owner, "stencil", "forward")
+    if not isinstance(h, float):
         return
-    h, stencil = optimizer.smoothing, optimizer.stencil
     single = Like("torch", "float32").epsilon
     least, best = 0.0, 0.0
-    for tensor in params.tensors:
+    for tensor in objective.parameters.tensors:
         epsilon = Like.of(tensor).epsilon
         size = float(tensor.detach().abs().max()) if tensor.numel() else 0.0
-        if epsilon > single:
-            needed = right = 8 * epsilon * size
-        else:
-            needed = epsilon * max(1000.0, 8 * size)
+        needed = right = 8 * epsilon * size
+        if isinstance(optimizer, DeepZero):  # what a single coordinate does to the loss is little
+            needed = max(needed, 1000 * epsilon)
             root, at_single = (1 / 3, _CENTRAL) if stencil == "central" else (1 / 2, _FORWARD)
-            right = max(at_single * (epsilon / single) ** root, needed)
+            right = max(needed, at_single * (epsilon / single) ** root)
         least, best = max(least, needed), max(best, right)
     if h < least:
         warnings.warn(

@@ -266,27 +266,51 @@ def test_a_loss_that_stays_no_number_ends_it():
     assert math.isnan(done.loss)
 
 
+def coordinates(smoothing):
+    return DeepZero(sparsity=0.0, smoothing=smoothing)
+
+
+def vectors(smoothing):
+    return Descent(FiniteDifference("rademacher", 4, smoothing), learning_rate=0.01)
+
+
 @pytest.mark.parametrize(
-    ("dtype", "smoothing", "advice"),
+    ("method", "dtype", "smoothing", "advice"),
     [
-        (torch.float32, 1e-5, "take about 0.005"),
-        (torch.float64, 1e-14, "take about 2e-07"),
-        (torch.bfloat16, 1e-3, "take about 0.0"),
+        (coordinates, torch.float32, 1e-5, "take about 0.005"),
+        (coordinates, torch.float64, 1e-14, "take about 2e-07"),
+        (vectors, torch.bfloat16, 1e-3, "take about 0.02"),
     ],
 )
-def test_smoothing_lost_to_rounding_is_warned_of(dtype, smoothing, advice):
+def test_smoothing_lost_to_rounding_is_warned_of(method, dtype, smoothing, advice):
     model, (inputs, targets) = small().to(dtype), examples()
-    method = DeepZero(sparsity=0.0, smoothing=smoothing)
+    method = method(smoothing)
     with pytest.warns(ZooWarning, match=f"`smoothing` is {smoothing:.3g}.* lost to the rounding.*{advice}"):
         train(model, cross_entropy, (inputs.to(dtype), targets), steps=1, method=method, rng=0)
 
 
-@pytest.mark.parametrize(("dtype", "smoothing"), [(torch.float32, 5e-3), (torch.float64, 1e-6)])
-def test_smoothing_that_is_right_is_not(dtype, smoothing):
+@pytest.mark.parametrize(
+    ("method", "dtype", "smoothing"),
+    [
+        (coordinates, torch.float32, 5e-3),
+        (coordinates, torch.float64, 1e-6),
+        (vectors, torch.float32, 1e-3),
+        (vectors, torch.bfloat16, 0.05),
+    ],
+)
+def test_smoothing_that_is_right_is_not(method, dtype, smoothing):
     model, (inputs, targets) = small().to(dtype), examples()
     with warnings.catch_warnings(action="error"):
-        method = DeepZero(sparsity=0.0, smoothing=smoothing)
-        train(model, cross_entropy, (inputs.to(dtype), targets), steps=1, method=method, rng=0)
+        data = inputs.to(dtype), targets
+        done = train(model, cross_entropy, data, steps=2, method=method(smoothing), rng=0)
+    assert done.success
+    assert all(parameter.dtype == dtype for parameter in model.parameters())
+
+
+def test_half_precision_has_no_single_coordinates():
+    model, (inputs, targets) = small().to(torch.bfloat16), examples()
+    with pytest.raises(ValueError, match="`model` must be of single or double precision where single"):
+        train(model, cross_entropy, (inputs.bfloat16(), targets), steps=1, method=SMALL, rng=0)
 
 
 @pytest.mark.parametrize(
