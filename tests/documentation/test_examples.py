@@ -149,3 +149,15 @@ def test_example(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         figure = draw(shown)
         assert all(axes.has_data() for axes in figure.axes)
         plt.close(figure)
+
+
+@pytest.mark.slow
+def test_training_example_learns_cifar_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
+        images = np.arange(2 * 3073, dtype=np.uint8).reshape(2, 3073)
+        images[:, 0] = 0, 9
+        images.tofile(tmp_path / f"{name}.bin")
+    module = load(ROOT / "examples" / "train_a_network.py", monkeypatch)
+    shown = module.main(steps=1, folder=str(tmp_path))
+    assert tuple(shown["images"].shape) == (2, 3, 32, 32)
+    assert [curve["steps"] for curve in shown["curves"].values()] == [1, 3, 1]
