@@ -230,7 +230,7 @@ class Masked(Directions):
     E[u u^T] is the identity on the masked-in coordinates and 0 elsewhere.
 
     Args:
-        law: The law, or its name, drawn in as many dimensions as the mask lets through.
+        law: The law, drawn in as many dimensions as the mask lets through.
         mask: Shape (dim,), true where coordinates move.
 
     Attributes:
@@ -248,7 +248,6 @@ class Masked(Directions):
         mask = to_numpy(self.mask)
         if mask.dtype != np.bool_ or mask.ndim != 1 or not mask.any():
             raise ValueError(f"`mask` must be one row of booleans with a true one, got {self.mask!r}.")
-        object.__setattr__(self, "law", as_directions(self.law))
         object.__setattr__(self, "mask", mask)
         object.__setattr__(self, "chosen", np.flatnonzero(mask))
 

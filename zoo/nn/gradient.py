@@ -449,7 +449,8 @@ class _Sweep:
             # Where this makes a difference the sum is formed anew.
             weight = min(max(weight, -1e30), 1e30) if math.isfinite(weight) else 0.0
         else:
-            weight = (coefficient * unit * torch.where(went > 0, wanted / went, 0)).to(part.dtype)
+            weight = coefficient * unit * torch.where(went > 0, wanted / went, 0)
+            weight = weight.to(part.device, part.dtype)  # a loss may come from another device
         if self.total is None and part.shape[0] == self.asked.dim:
             self.total = part.mul_(weight)
             return

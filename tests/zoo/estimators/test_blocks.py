@@ -19,6 +19,7 @@ from tests.zoo.estimators.test_finite_difference import (
 from zoo.core.device import Like, to_numpy
 from zoo.core.rng import Key
 from zoo.core.state import digest, freeze, thaw
+from zoo.core.types import Evaluations
 from zoo.estimators.directions import (
     LAWS,
     Axes,
@@ -33,6 +34,7 @@ from zoo.estimators.directions import (
     as_directions,
 )
 from zoo.estimators.finite_difference import FiniteDifference
+from zoo.methods.descent import Descent
 
 KINDS = [Like("numpy", "float64"), Like("torch", "float32"), Like("torch", "float64")]
 kinds = pytest.mark.parametrize("like", KINDS, ids=lambda like: f"{like.kind}-{like.dtype}")
@@ -190,6 +192,21 @@ def test_blocks_remember(like: Like) -> None:
     assert law.shipped(state.memory)[0] is guided.basis
 
 
+@pytest.mark.parametrize("rate", ["auto", 0.02])
+def test_descent_by_blocks(rate: Any) -> None:
+    """Steps have as many rows as their block takes, also towards the end of a budget."""
+    method = Descent(FiniteDifference(Blocks((2, 3, 1), "axes"), None, 1e-3), learning_rate=rate)
+    state = method.init(X, key=Key(0), budget=301)
+    used = 0
+    while used + len(asked := method.ask(state)) <= 301:
+        state = method.tell(state, Evaluations(quadratic(asked.rows(0, len(asked)))))
+        used += len(asked)
+    assert used > 290
+    least = -LINEAR @ np.linalg.solve(MATRIX, LINEAR) / 2
+    start, found = quadratic(X[None])[0], quadratic(method.recommend(state)[None])[0]
+    assert found - least < 0.7 * (start - least)
+
+
 def test_masked_blocks() -> None:
     mask = np.array([True, False, True, True, False, True])
     law = Masked(Blocks((1, 3), "axes"), mask)
@@ -221,7 +238,6 @@ def test_orthonormal_directions_have_the_length_to_the_last_digits(like: Like) -
             lambda: Blocks((1, 2)).init(np.zeros(4)),
             "`sizes` must add up to the number of coordinates, 4, got 3",
         ),
-        (lambda: Masked("gausian", np.ones(2, bool)), "Did you mean 'gaussian'"),
     ],
 )
 def test_wrong_arguments(make: Any, message: str) -> None:

@@ -31,7 +31,7 @@ from zoo.estimators.directions import (
     Subspace,
 )
 from zoo.estimators.finite_difference import FiniteDifference, GradientEstimate
-from zoo.nn.gradient import Estimator, _Calls, estimate_gradient_
+from zoo.nn.gradient import Estimator, _Calls, _on_device, estimate_gradient_
 from zoo.nn.parameters import Parameters
 
 KEY = Key(7)
@@ -440,6 +440,17 @@ def test_a_run_is_resumed_from_state_dicts(tmp_path: Any) -> None:
     assert same(bits(whole[0]), bits(second[0]))
     assert whole[3].queries == second[3].queries
     assert whole[3].smoothing == second[3].smoothing
+
+
+def test_a_state_goes_to_another_device() -> None:
+    problem, holder = Quadratic(20), Estimator(FiniteDifference("guided", 3))
+    estimate_gradient_(problem.module, problem, holder, KEY, 2)
+    there = holder.state_dict()
+    there["state"] = _on_device(there["state"], "cuda:0")  # as it is saved on one
+    other = Estimator(FiniteDifference("guided", 3))
+    other.load_state_dict(there)
+    one, two = (estimate_gradient_(problem.module, problem, h, KEY, 3).gradient for h in (holder, other))
+    assert torch.equal(one, two)
 
 
 # Laws by block, by layer, with a mask, with a memory.
