@@ -36,6 +36,7 @@ class Constant:
         _check_least("peak", self.peak)
 
     def value(self, step: int) -> float:
+        """Return the number, whatever the step."""
         del step
         return self.peak
 
@@ -71,6 +72,7 @@ class Cosine:
         _check_least("end", self.end)
 
     def value(self, step: int) -> float:
+        """Return the number at a step, counted from 0."""
         share = min(step, self.steps) / self.steps
         return self.end + (self.peak - self.end) * (1 + math.cos(math.pi * share)) / 2
 
@@ -101,6 +103,7 @@ class StepDecay:
             raise ValueError(f"`factor` must be above 0 and at most 1, got {self.factor!r}.")
 
     def value(self, step: int) -> float:
+        """Return the number at a step, counted from 0."""
         return self.peak * self.factor ** (step // self.every)
 
 
@@ -134,6 +137,7 @@ class Warmup:
         object.__setattr__(self, "after", as_schedule("then", self.then))
 
     def value(self, step: int) -> float:
+        """Return the number at a step, counted from 0."""
         if step < self.steps:
             return self.after.value(0) * ((step + 1) / self.steps)
         return self.after.value(step - self.steps)
