@@ -10,7 +10,7 @@ import numpy as np
 from zoo.core.device import Array, is_torch
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
-from zoo.core.validation import check_count
+from zoo.core.validation import check_choice, check_count
 from zoo.problems.burgers import Burgers, coarsened, refined, waves
 
 _WIDTH = 5  # cells that a convolution sees
@@ -185,7 +185,11 @@ class Correction(Objective):
         Args:
             which: "training", "test", or "validation": flows that are like those of the test, for who has
                 something to choose.
+
+        Raises:
+            ValueError: `which` is none of these.
         """
+        check_choice("which", which, ("training", "validation", "test"))
         if which not in self._frames:
             count, steps = {
                 "training": (self.trajectories, self.train_steps),

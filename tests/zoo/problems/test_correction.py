@@ -123,7 +123,12 @@ def test_the_reference_is_the_fine_solver_over_coarse_cells(task: Correction) ->
     assert frames.shape == (10, 2, 32)
     assert task.reference("training").shape == (7, 5, 32)
     assert np.abs(frames.sum(-1) - frames[0].sum(-1)).max() < 1e-12
+    others = task.reference("validation")
+    assert others.shape == frames.shape
     assert not np.allclose(task.reference("training")[0, :2], frames[0])
+    assert not np.allclose(others[0], frames[0])
+    with pytest.raises(ValueError, match="`which` must be one of"):
+        task.reference("tests")
 
 
 def test_pairs_are_one_step_from_frames_computed_before(task: Correction) -> None:
