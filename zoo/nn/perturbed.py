@@ -10,6 +10,7 @@ is nothing to be put back afterwards, whatever happens.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -50,6 +51,8 @@ _IN_PLACE = frozenset(
     for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
 ) | {"__ilshift__", "__irshift__", "__setitem__"}
 
+
+_LARGE = 2**20  # bytes
 
 Copy: TypeAlias = Callable[[int, Tensor], object]
 
@@ -172,7 +175,7 @@ class Perturbed(TorchFunctionMode):
         if not is_large:
             return torch.empty_like(like)
         if self._memory is None:
-            self._memory = torch.empty(self._room, dtype=torch.uint8, device=like.device)
+            self._memory = _allocate(self._room, like.device)
             self._free = _references(self._memory)
         if _references(self._memory) != self._free:
             return torch.empty_like(like)
@@ -208,6 +211,17 @@ def uncompiled() -> Iterator[None]:
         return
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+def _allocate(size: int, device: torch.device) -> Tensor:
+    """Return so many bytes, which go back to the system when they are let go."""
+    if device.type != "cpu" or size < _LARGE:
+        return torch.empty(size, dtype=torch.uint8, device=device)
+    # What malloc gave stays with the process, and where it lies a larger hole may be looked for in vain.
+    private: dict[str, int] = {}
+    if hasattr(mmap, "MAP_PRIVATE"):
+        private["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return torch.frombuffer(mmap.mmap(-1, size, **private), dtype=torch.uint8)
 
 
 def _references(tensor: Tensor) -> int:

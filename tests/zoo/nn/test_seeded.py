@@ -288,7 +288,7 @@ def test_gaussian_directions_take_the_key_they_are_given() -> None:
 
 
 MEMORY = """
-import resource, torch
+import torch
 from torch import nn
 from zoo.core.rng import Key
 from zoo.nn.descent import Descent, apply_
@@ -297,6 +297,10 @@ from zoo.nn.seeded import Seeded
 torch.set_num_threads(1)
 estimator, descent = Seeded("{law}", num_directions=2, smoothing=1e-2), Descent(1e-6, 0.1)
 
+def peak():  # of this process in kilobytes; `ru_maxrss` may be that of its parent
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:")[1].split()[0])
+
 def steps(width, depth):
     layers = (nn.Linear(width, width, dtype=torch.{dtype}) for _ in range(depth))
     model = nn.Sequential(*layers)
@@ -304,10 +308,10 @@ def steps(width, depth):
     closure = lambda: model(x).float().square().mean()
     with torch.inference_mode():
         closure()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     for step in range(2, 4):
         apply_(model, estimator.estimate(model, closure, Key(0), step), descent)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    after = peak()
     return 1024 * (after - before) / (width * width * x.element_size())
 
 steps(300, 2)  # loads what is needed
@@ -316,6 +320,7 @@ print(steps(2500, 3))
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says what the peak memory of a process is")
 @pytest.mark.parametrize(
     ("law", "dtype"), [("gaussian", "float32"), ("rademacher", "bfloat16"), ("lozo", "float32")]
 )
@@ -325,4 +330,4 @@ def test_a_step_takes_the_memory_of_one_weight(law: str, dtype: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100, check=True
     )
-    assert float(done.stdout) <= 1.5
+    assert 0.9 < float(done.stdout) <= 1.5
