@@ -37,6 +37,17 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
         {"evaluations": 30_000},
         lambda shown: all(found["right"] > 0.7 for found in shown.values()),
     ),
+    "fine_tune_in_the_memory_of_inference": (
+        {"steps": 60},
+        lambda shown: (
+            shown["equal"]
+            and shown["after"] > shown["before"] + 0.1
+            and shown["curve"][-1] == shown["after"]
+            and shown["bytes"] <= 44 * 60 + 1024
+            # In units of the largest of the four weights, 16 MB; Adam needs twelve.
+            and not shown["memory"]["a step of forward passes"] > 1.5 * 16 + 8
+        ),
+    ),
     "gradient_is_all_you_need": (
         {"runs": 20, "starts": 10},
         lambda shown: (
