@@ -27,8 +27,8 @@ nitpicky = True
 
 # What other libraries call theirs is not looked up, since that takes a network. What we call ours is, but for
 # what signatures mention and nobody needs to know.
-FOREIGN = "collections|contextlib|cma|np|numpy|optuna|os|pathlib|pd|scipy|torch"
-INTERNAL = "Account|Alone|Crew|Grid|History|Interrupt|Ledger|RunDirectory|S|Tables"
+FOREIGN = "collections|contextlib|cma|nn|np|numpy|optuna|os|pathlib|pd|scipy|torch"
+INTERNAL = "Account|Alone|Crew|Grid|History|Interrupt|Judge|Ledger|ModuleT|RunDirectory|S|Seen|Tables"
 nitpick_ignore_regex = [
     (r"py:.*", rf"({FOREIGN})\..*|OptimizeResult|Array|Axes|Figure|Matrix|Path|Vector"),
     (r"py:.*", rf"(zoo\..*\.)?({INTERNAL}|\w+State)"),
