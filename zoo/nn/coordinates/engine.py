@@ -22,7 +22,7 @@ from zoo.nn.stages import Stages
 
 # Sizes that decide what is evaluated together, and with that the last bits of a loss.
 _UNIT, _SMALL_UNIT = 512, 64  # coordinates; the second where whole images or sequences are to be recomputed
-_WHOLE = {"cpu": 2**18, "cuda": 2**28}  # elements of whole copies that go through a layer at a time
+_WHOLE = {"cpu": 2**17, "cuda": 2**28}  # elements of whole copies that go through a layer at a time
 _COLUMNS = {"cpu": 2**20, "cuda": 2**28}  # elements of changed columns at a time
 _MORE_ON_DEVICE = 16  # times as many coordinates in a unit
 
@@ -178,6 +178,11 @@ class Coordinates:
         """Return about how many operations the loss of each coordinate takes, shape (n,), float64."""
         each = [self._cost(cached, layer, name) for layer, name in self._owners]
         return torch.tensor(each, dtype=torch.float64)[self._owners_of(self._checked_indices(indices))]
+
+    def pass_cost(self, cached: Cached) -> float:
+        """Return about how many operations a whole forward pass takes, in the units of `costs`."""
+        layers = self._network.layers.values()
+        return sum(layer.rule.work(cached.memory[layer.number]) for layer in layers)
 
     def _evaluate(self, cached: Cached, layer: Layer, places: Places, found: Tensor) -> None:
         """Write the losses of a unit."""

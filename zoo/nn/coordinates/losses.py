@@ -50,7 +50,7 @@ class CrossEntropy(Judge):
         logits = outputs.t().contiguous()  # (classes, n)
         chosen = logits.view(len(logits), count, -1).gather(0, self.targets.expand(1, count, -1))[0]
         top = logits.amax(0)
-        sums = logits.sub(top).exp_().sum(0).log_().add_(top)
+        sums = logits.sub_(top).exp_().sum(0).log_().add_(top)
         return _means(sums.view(count, -1).sub_(chosen))
 
     def of_columns(self, columns: Columns) -> Tensor:

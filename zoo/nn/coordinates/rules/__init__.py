@@ -11,6 +11,8 @@ from zoo.nn.coordinates.rules.linear import Embedding, Linear
 from zoo.nn.coordinates.rules.normalization import BatchNormalization, WithinExample
 from zoo.nn.coordinates.rules.pooling import Flattening, Pooling
 from zoo.nn.coordinates.rules.rowwise import RowWise, Unknown
+from zoo.nn.models.resnet import Subsample
+from zoo.nn.models.transformer import Attend, MeanOverPositions, Positions
 
 _RULES: tuple[tuple[Rule, tuple[type[nn.Module], ...]], ...] = (
     (Linear(), (nn.Linear,)),
@@ -36,6 +38,7 @@ _RULES: tuple[tuple[Rule, tuple[type[nn.Module], ...]], ...] = (
             *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
         ),
     ),
+    (RowWise(), (Attend, MeanOverPositions, Positions, Subsample)),
     (RowWise(), (nn.PReLU, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ZeroPad2d)),
 )
 _BY_TYPE = {kind: rule for rule, kinds in _RULES for kind in kinds}

@@ -30,8 +30,8 @@ class Seen:
 
     @property
     def size(self) -> int:
-        """Elements of one copy of what goes in or of what comes out, whichever are more."""
-        return max(self.x.numel(), self.y.numel())
+        """Elements of one copy of what is returned."""
+        return self.y.numel()
 
 
 @dataclass(frozen=True)
