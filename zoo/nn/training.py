@@ -221,7 +221,13 @@ def train(
         about: dict[str, Any] = (
             {"watchers": watchers, "config": config, "execution": executor.describe()} if watchers else {}
         )
-        outcome = run(job, Stop(None, limit), [_adapted(job, one) for one in callbacks], directory, **about)
+        steps_told = [_adapted(job, one) for one in callbacks]
+        try:
+            outcome = run(job, Stop(None, limit), steps_told, directory, **about)
+        except (TypeError, ValueError):  # of what was given, so that there is nothing to go on with
+            if directory is not None and directory.is_new and directory.is_untouched:
+                directory.discard()
+            raise
         result = _result(model, job, outcome)
         if directory is not None and not directory.result:
             directory.finish(_entries(job, outcome, result))

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import signal
+import threading
 import warnings
 
 import numpy as np
@@ -202,6 +205,36 @@ def test_a_run_is_kept_reported_and_has_a_digest(tmp_path):
         RunDirectoryError, match=r"holds the training of a network: call zoo\.nn\.train again"
     ):
         zoo.resume(out)
+
+
+def test_without_a_seed_it_goes_on_with_the_one_it_began_with(tmp_path):
+    def interrupt(step):
+        if step.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    arguments = {"steps": 5, "batch_size": 10, "method": SMALL, "out": tmp_path / "run"}
+    with pytest.raises(zoo.Interrupted, match=r"stopped by Ctrl-C; train\(\.\.\., out=.*goes on") as caught:
+        train(small, cross_entropy, examples(), callback=interrupt, **arguments)
+    assert caught.value.result.steps == 2
+    assert not caught.value.result.success
+    done = train(small, cross_entropy, examples(), **arguments)
+    key = Key.parse(json.loads((tmp_path / "run" / "config.json").read_text())["key"])
+    whole = train(small(), cross_entropy, examples(), rng=key, **{**arguments, "out": None})
+    assert torch.equal(done.x, whole.x)
+    flat = torch.cat([parameter.detach().reshape(-1) for parameter in done.model.parameters()])
+    assert torch.equal(flat, done.x)  # of the network that the function made
+
+
+def test_what_cannot_be_sent_leaves_no_directory(tmp_path):
+    lock = threading.Lock()
+
+    def loss(outputs, targets):
+        with lock:
+            return cross_entropy(outputs, targets)
+
+    with pytest.raises(TypeError, match="cannot be sent to workers"):
+        train(small(), loss, examples(), steps=2, workers=2, method=SMALL, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_progress_can_be_watched():
