@@ -4,7 +4,8 @@ Start with `zoo.minimize`. What else there is: `zoo.Session` for a loop of your 
 `zoo.scipy_method`, `zoo.list_methods`, the executors `zoo.Processes` and `zoo.Ray`, `zoo.Part` for what keeps
 a state on workers, `zoo.Objective` and `zoo.Command` for objectives that are more than a function,
 `zoo.Space` and `zoo.Constraint` for what may be evaluated, `zoo.Key` for randomness, `zoo.FiniteDifference`
-and its directions for gradients without derivatives, `zoo.loggers` for TensorBoard and the like.
+and its directions for gradients without derivatives, `zoo.nn` for networks, `zoo.loggers` for TensorBoard and
+the like.
 
 Names are imported when they are first used, so that importing the package costs next to nothing.
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo import loggers as loggers
+    from zoo import nn as nn
     from zoo.core.bounds import Bounds as Bounds
     from zoo.core.command import Command as Command
     from zoo.core.constraints import Constraint as Constraint
@@ -87,8 +89,8 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "loggers":
-        return importlib.import_module("zoo.loggers")
+    if name in ("loggers", "nn"):
+        return importlib.import_module(f"zoo.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'zoo' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)
