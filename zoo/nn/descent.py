@@ -200,12 +200,13 @@ class SeededSGD(torch.optim.Optimizer):
 
     Example:
         >>> from zoo.nn.seeded import Seeded
-        >>> layer = torch.nn.Linear(2, 1)
-        >>> estimator, x = Seeded(), torch.ones(2)
-        >>> optimizer = SeededSGD(layer.named_parameters(), lr=0.1)
+        >>> from zoo.nn.models.mlp import mlp
+        >>> model = mlp((2, 1), key=Key(0))
+        >>> estimator, x = Seeded(), torch.ones(1, 2)
+        >>> optimizer = SeededSGD(model.named_parameters(), lr=0.1)
         >>> scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
         >>> for step in range(2):
-        ...     estimate = estimator.estimate(optimizer.parameters, lambda: layer(x).sum(), Key(0), step)
+        ...     estimate = estimator.estimate(optimizer.parameters, lambda: model(x).sum(), Key(0), step)
         ...     applied = optimizer.step(estimate)
         ...     scheduler.step()
         >>> applied.learning_rates

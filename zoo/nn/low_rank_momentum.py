@@ -36,10 +36,11 @@ class LowRankMomentum:
         >>> from zoo.core.rng import Key
         >>> from zoo.nn.descent import Descent, apply_
         >>> from zoo.nn.seeded import Seeded
-        >>> layer, momentum = torch.nn.Linear(100, 30), LowRankMomentum(0.9)
+        >>> from zoo.nn.models.mlp import mlp
+        >>> model, momentum = mlp((100, 30), key=Key(0)), LowRankMomentum(0.9)
         >>> estimator, x = Seeded("lozo"), torch.ones(1, 100)
-        >>> estimate = estimator.estimate(layer, lambda: layer(x).sum(), Key(0), 0)
-        >>> applied = apply_(layer, estimate, Descent(0.1), momentum)
+        >>> estimate = estimator.estimate(model, lambda: model(x).sum(), Key(0), 0)
+        >>> applied = apply_(model, estimate, Descent(0.1), momentum)
         >>> {name: tuple(tensor.shape) for name, tensor in momentum.state_dict()["tensors"].items()}
         {'0': (30, 2), '1': (30,)}
 

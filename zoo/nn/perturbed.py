@@ -75,14 +75,16 @@ class Perturbed(TorchFunctionMode):
         seen: Numbers of the tensors that anything was computed with.
 
     Example:
-        >>> layer = torch.nn.Linear(2, 1)
+        >>> from zoo.core.rng import Key
+        >>> from zoo.nn.models.mlp import mlp
+        >>> layer = mlp((2, 1), key=Key(0))[1]
         >>> moved = Perturbed([layer.bias], ["bias"])
         >>> moved.use(lambda number, made: torch.add(layer.bias.detach(), 1, out=made))
         >>> before = layer(torch.zeros(1, 2))
         >>> with moved:
         ...     after = layer(torch.zeros(1, 2))
-        >>> (after - before).tolist(), sorted(moved.seen)
-        ([[1.0]], [0])
+        >>> round((after - before).item(), 3), sorted(moved.seen)
+        (1.0, [0])
     """
 
     def __init__(self, tensors: Sequence[Tensor], names: Sequence[str]) -> None:

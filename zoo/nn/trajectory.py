@@ -77,20 +77,16 @@ class Trajectory:
     Example:
         >>> import tempfile
         >>> from zoo.nn.descent import apply_
-        >>> layer = torch.nn.Linear(3, 1)
-        >>> start = [p.detach().clone() for p in layer.parameters()]
+        >>> from zoo.nn.models.mlp import mlp
+        >>> model, again = (mlp((3, 1), key=Key(0)) for _ in range(2))
         >>> estimator, descent, x = Seeded(), Descent(0.1), torch.ones(1, 3)
         >>> path = Path(tempfile.mkdtemp()) / "trajectory"
-        >>> with Trajectory.create(path, layer, estimator, descent, Key(0)) as log:
+        >>> with Trajectory.create(path, model, estimator, descent, Key(0)) as log:
         ...     for step in range(5):
-        ...         estimate = estimator.estimate(layer, lambda: layer(x).square().sum(), Key(0), step)
-        ...         log.append(estimate, apply_(layer, estimate, descent))
-        >>> again = torch.nn.Linear(3, 1)
-        >>> with torch.no_grad():
-        ...     for p, value in zip(again.parameters(), start):
-        ...         _ = p.copy_(value)
+        ...         estimate = estimator.estimate(model, lambda: model(x).square().sum(), Key(0), step)
+        ...         log.append(estimate, apply_(model, estimate, descent))
         >>> replay_(again, path)
-        >>> all(torch.equal(a, b) for a, b in zip(layer.parameters(), again.parameters()))
+        >>> all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
         True
     """
 
