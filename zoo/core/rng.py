@@ -865,40 +865,46 @@ def rewindable_generators(key: Key) -> Iterator[Callable[[], None]]:
     with _generators:
         generators = _Rewindable(key)
         try:
-            generators.rewind()
+            generators.start()
             yield generators.rewind
         finally:
             generators.restore()
 
 
 class _Rewindable:
-    """Keyed states of the global generators, and the states they came from."""
+    """The states of the global generators, and keyed ones to exchange them for."""
 
     def __init__(self, key: Key) -> None:
-        self.seed = key.fold("numpy").seed(32)
+        self.key = key
+        self.numpy_seed, self.cuda_seed = key.fold("numpy").seed(32), key.fold("cuda").seed(63)
         self.numpy = _NUMPY.get_bit_generator()
         self.ahead: Any = np.random.get_state(legacy=False)
         # One of the kind that the global one is: `numpy.random.seed` asks for it. To make one takes long.
         self.own = _spare.pop() if _spare else np.random.MT19937(0)
         self.python: Any = sys.modules.get("random")
-        if self.python:
-            self.python_state = self.python.getstate()
-            self.python.seed(key.fold("python").seed(128))
-            self.python_keyed = self.python.getstate()
         self.torch: Any = sys.modules.get("torch")
-        self.cuda = []
+        self.python_state = self.python.getstate() if self.python else None
+        self.torch_state = self.torch.get_rng_state() if self.torch else None
+        # Not on devices that nobody uses: to ask for their state is to set them up.
+        cuda: Any = getattr(self.torch, "cuda", None)
+        self.cuda = cuda.get_rng_state_all() if cuda and cuda.is_initialized() else []
+
+    def start(self) -> None:
+        """Seed them, and remember the states of those that take long to seed."""
+        _NUMPY.set_bit_generator(self.own)
+        np.random.seed(self.numpy_seed)
+        if self.python:
+            self.python.seed(self.key.fold("python").seed(128))
+            self.python_keyed = self.python.getstate()
         if self.torch:
-            self.torch_state = self.torch.get_rng_state()
-            self.torch.default_generator.manual_seed(key.fold("torch").seed(32))
+            self.torch.default_generator.manual_seed(self.key.fold("torch").seed(32))
             self.torch_keyed = self.torch.get_rng_state()
-            # Not on devices that nobody uses: to ask for their state is to set them up.
-            if self.torch.cuda.is_initialized():
-                self.cuda = self.torch.cuda.get_rng_state_all()
-        self.cuda_seed = key.fold("cuda").seed(63)
+        for device in range(len(self.cuda)):
+            self.torch.cuda.default_generators[device].manual_seed(self.cuda_seed)
 
     def rewind(self) -> None:
         _NUMPY.set_bit_generator(self.own)
-        np.random.seed(self.seed)
+        np.random.seed(self.numpy_seed)
         if self.python:
             self.python.setstate(self.python_keyed)
         if self.torch:

@@ -110,8 +110,8 @@ class FiniteDifference:
     `num_valid` is 0.
 
     Args:
-        directions: A law, or its name: "gaussian", "sphere", "rademacher", "axes", "orthonormal", "guided",
-            "subspace".
+        directions: A law, or its name: "gaussian", "sphere", "rademacher", "axes", "orthonormal", "blocks",
+            "guided", "subspace".
         num_directions: Directions a step, n; None for as many as coordinates move, which is
             also the most that axes and orthonormal directions can be.
         smoothing: The distance h, in units of x; or "auto": chosen by dtype, measured noise and the scale of
