@@ -32,6 +32,17 @@ def gain(shown: dict[str, np.ndarray]) -> float:
 
 # For each example, what its `main` is called with, and what has to be true of what it returns.
 OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
+    "black_box_defence": (
+        {"steps": 40, "copies": 200},
+        lambda shown: (
+            shown["ways"]["coordinates"]["queries"] == shown["ways"]["random vectors"]["queries"] == 40 * 155
+            and all(
+                (way["shares"][[0, 25], 0] > shown["ways"]["no denoiser"]["shares"][[0, 25], 0] + 0.02).all()
+                for name, way in shown["ways"].items()
+                if name != "no denoiser"
+            )
+        ),
+    ),
     "cma_in_a_valley": ({}, lambda shown: abs(shown["x"] - 1).max() < 1e-4),
     "digits_without_gradients": (
         {"evaluations": 30_000},
@@ -107,10 +118,8 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
         ),
     ),
     "solver_in_the_loop": (
-        {},
-        lambda shown: (
-            list(errors := [e.mean() for e in shown["errors"].values()]) == sorted(errors, reverse=True)
-        ),
+        {"queries": 80_000, "steps": 300},
+        lambda shown: bool((np.diff([errors.mean() for errors in shown["errors"].values()]) < 0).all()),
     ),
     "train_a_network": (
         {"steps": 60},
