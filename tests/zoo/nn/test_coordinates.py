@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from zoo.core.rng import Key, keyed_generators
 from zoo.nn.coordinates import Coordinates
+from zoo.nn.coordinates.changes import Columns
+from zoo.nn.coordinates.rules import rule_of
 from zoo.nn.isolation import isolated
 from zoo.nn.losses import Loss, absolute_error, cross_entropy, errors, squared_error
 from zoo.nn.models.cnn import cnn, deepzero_cnn
@@ -385,3 +387,15 @@ def test_bad_input_is_refused() -> None:
         model[-1].bias += 1
     with pytest.raises(ValueError, match="prepare"):
         engine.losses(cached, torch.tensor([0]), 0.1)
+
+
+@pytest.mark.parametrize("size", [2, 3, (2, 1), (1, 3)])
+def test_maxima_of_tiles_are_those_of_the_module(size: int | tuple[int, int]) -> None:
+    pool = nn.MaxPool2d(size)
+    planes = Key(0).normal(0, 6, 7 * 8, like=torch.zeros(0)).view(2, 3, 7, 8)
+    planes[0, 0, 0, 0] = torch.nan
+    columns = Columns(planes.clone(), torch.tensor([0, 1]), (0, 1))
+    pooling = rule_of(pool)
+    found = pooling.columns(pooling.see(pool, planes, False), columns)
+    assert found is not None
+    torch.testing.assert_close(found.values, pool(planes), rtol=0, atol=0, equal_nan=True)

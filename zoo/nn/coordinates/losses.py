@@ -48,10 +48,18 @@ class CrossEntropy(Judge):
 
     def of_whole(self, outputs: Tensor, count: int) -> Tensor:
         logits = outputs.t().contiguous()  # (classes, n)
-        chosen = logits.view(len(logits), count, -1).gather(0, self.targets.expand(1, count, -1))[0]
+        chosen = logits.view(-1).index_select(0, self._places(count))
         top = logits.amax(0)
         sums = logits.sub_(top).exp_().sum(0).log_().add_(top)
-        return _means(sums.view(count, -1).sub_(chosen))
+        return _means(sums.sub_(chosen).view(count, -1))
+
+    def _places(self, count: int) -> Tensor:
+        """Return where the logits of the targets are among all of so many copies, (count * b,)."""
+        if count not in self._repeated:
+            n = count * len(self.targets)
+            columns = torch.arange(n, device=self.targets.device)
+            self._repeated = {count: self.targets.long().repeat(count) * n + columns}
+        return self._repeated[count]
 
     def of_columns(self, columns: Columns) -> Tensor:
         if self._others is None:
