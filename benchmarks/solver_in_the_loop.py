@@ -22,7 +22,8 @@ One JSON line; exit status 0 when source > non-interacting > zeroth-order > firs
 has closed at least .25 of the gap that first-order closes to the non-interacting; the goal is the .43 that
 DeepZero reports.
 
-Um et al., "Solver-in-the-loop", 2020, https://arxiv.org/abs/2007.00016, for the task and its four names;
+Um et al., "Solver-in-the-loop", 2020, https://arxiv.org/abs/2007.00016, for the task; the
+equation, the networks, and what exactly is fitted without interaction are ours.
 Chen et al., "DeepZero", 2024, https://arxiv.org/abs/2310.02025, for training it from values.
 """
 

@@ -16,8 +16,9 @@ without; back-propagation through a solver written anew for it shows how much th
 The fine solver here can be started from any state. Where that is so, single steps from its own states are
 enough to train on, as ``benchmarks/solver_in_the_loop.py`` finds; measurements offer no such thing.
 
-The task is after Um, Brand, Fei, Holl and Thuerey, `Solver-in-the-loop <https://arxiv.org/abs/2007.00016>`_,
-2020, and training it without gradients after Chen et al., `DeepZero <https://arxiv.org/abs/2310.02025>`_, 2024.
+The task is that of Um, Brand, Fei, Holl and Thuerey, `Solver-in-the-loop
+<https://arxiv.org/abs/2007.00016>`_, 2020; training from values for it, that of Chen et al., `DeepZero
+<https://arxiv.org/abs/2310.02025>`_, 2024.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.core.device import Array, is_torch
+from zoo.core.device import Array, is_torch, to_numpy
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.validation import check_choice, check_count
@@ -161,13 +161,13 @@ class Correction(Objective):
         import torch
 
         if x is None:
-            return np.asarray(self.coarse.run(np.asarray(u, np.float64), steps))
+            return np.asarray(self.coarse.run(to_numpy(u).astype(np.float64), steps))
         with torch.no_grad():
             weights = _tensor(x).detach()[None]
-            states = [_like(np.asarray(u), weights)[None]]
+            states = [_like(to_numpy(u), weights)[None]]
             for _ in range(steps):
                 states.append(self.corrected(weights, states[-1]))
-        return torch.cat(states).numpy()
+        return to_numpy(torch.cat(states))
 
     def errors(self, x: Array | None, which: str = "test") -> np.ndarray[Any, Any]:
         """Return the mean of |u - reference| after each step of roll-outs held out, shape (test_steps,)."""
@@ -221,11 +221,9 @@ class Correction(Objective):
         return self.coarse.step(frames).reshape(-1, cells), wanted.reshape(-1, cells)
 
     def _solved(self, u: Any) -> Any:
-        import torch
-
         if u.requires_grad:
             return self.coarse.step(u)
-        return torch.from_numpy(self.coarse.step(u.numpy()))
+        return _like(self.coarse.step(to_numpy(u)), u)
 
 
 def _tensor(x: Array) -> Any:
@@ -238,4 +236,4 @@ def _tensor(x: Array) -> Any:
 def _like(array: np.ndarray[Any, Any], weights: Any) -> Any:
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(array)).to(weights.dtype)
+    return torch.from_numpy(np.ascontiguousarray(array)).to(weights)
