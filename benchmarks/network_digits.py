@@ -1,6 +1,6 @@
 """Training on scikit-learn's digits from scratch: first-order, coordinates, few of them, random vectors.
 
-    python benchmarks/network_digits.py [--quick] [--seeds 3] [--case NAME] [--tune]
+    python benchmarks/network_digits.py [--quick] [--seeds 3] [--case NAME] [--tune] [--plain]
 
 The network is `zoo.nn.models.cnn.cnn(norm=True)`, 5002 parameters: two convolutions and two linear layers
 with batch normalization. All methods begin with the same weights, see the same mini-batches of 64 of 1437
@@ -24,7 +24,7 @@ queries were given 1000 steps.
 One JSON line for each method and two tables, exit status 0 when coordinates are within 2 points of
 first-order at equal steps, and both sparse ones within 4; the others are there to be compared with. The
 second table has the accuracy that a method had, on the way, when it had taken so many queries. `--quick`
-takes one seed and a fifth of the steps.
+takes one seed and a fifth of the steps; `--plain` leaves normalization out, which makes all of it harder; neither has a bar.
 """
 
 from __future__ import annotations
@@ -73,11 +73,14 @@ def scheduled(peak, steps):
     return Warmup(warmup, Cosine(peak, max(1, steps - warmup)))
 
 
+NORM = True
+
+
 def beginning(seed):
     """Return the network and the mini-batches of a seed, the same for all methods."""
     key = Key(seed)
     batches = Batches(DATA.inputs, DATA.targets, 64, key=key.fold("batches"))
-    return cnn(key=key.fold("network"), norm=True), batches, key.fold("method")
+    return cnn(key=key.fold("network"), norm=NORM), batches, key.fold("method")
 
 
 def tested(model, batches):
@@ -174,12 +177,13 @@ def coordinates(sparsity):
 CASES = {
     "first-order": (of_torch(backward), STEPS, 0.05, (0.05, 0.1, 0.2, 0.4, 0.8)),
     "coordinates": (coordinates(0.0), STEPS, 0.05, (0.05,)),
-    "sparse, .8": (coordinates(0.8), STEPS, 0.2, (0.1, 0.2, 0.4)),
-    "sparse, .9": (coordinates(0.9), STEPS, 0.2, (0.1, 0.2, 0.4)),
+    "sparse, .8": (coordinates(0.8), STEPS, 0.1, (0.1, 0.2, 0.4)),
+    "sparse, .9": (coordinates(0.9), STEPS, 0.1, (0.1, 0.2, 0.4)),
     "vectors, 200": (vectors(200), STEPS, 0.02, (0.01, 0.02, 0.04)),
     "vectors, 10": (vectors(10), LONG, 0.002, (0.001, 0.002, 0.004)),
     "fzoo, 8": (fzoo, LONG, 0.01, (0.005, 0.01, 0.02)),
 }
+PLAIN = {"first-order": 0.1, "coordinates": 0.1, "sparse, .8": 0.2, "sparse, .9": 0.2}
 BARS = {"coordinates": 0.02, "sparse, .8": 0.04, "sparse, .9": 0.04}
 
 
@@ -191,9 +195,13 @@ def main():
     parser.add_argument("--case", choices=CASES, action="append")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--plain", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    chosen = args.case or list(CASES)
+    chosen = args.case or list(PLAIN if args.plain else CASES)
+    if args.plain:
+        global NORM
+        NORM = False
     if args.tune:
         for name in chosen:
             run, steps, _, rates = CASES[name]
@@ -212,12 +220,13 @@ def main():
     curves, seconds = {}, {}
     for name in chosen:
         run, steps, rate, _ = CASES[name]
+        rate = PLAIN[name] if args.plain else rate
         curves[name], seconds[name] = [], []
         for seed in range(1 if args.quick else args.seeds):
             began = time.process_time()
             curves[name].append(run(seed, rate, steps // 5 if args.quick else steps))
             seconds[name].append(time.process_time() - began)
-    ok = True
+    ok, bars = True, {} if args.quick or args.plain else BARS
     for name, found in curves.items():
         right = [curve[-1][2] for curve in found]
         against = [curve[-1][2] for curve in curves.get("first-order", [])]
@@ -228,17 +237,17 @@ def main():
             "peer": round(statistics.mean(against), 4) if against else None,
             "unit": "test accuracy; the peer is first-order",
             "behind": None if behind is None else round(behind, 4),
-            "goal": BARS.get(name),
+            "goal": bars.get(name),
             "worst": round(min(right), 4),
             "steps": found[0][-1][0],
             "queries": found[0][-1][1],
             "seconds": round(statistics.median(seconds[name]), 1),
-            "ok": name not in BARS or (behind is not None and behind <= BARS[name]),
+            "ok": name not in bars or (behind is not None and behind <= bars[name]),
         }
         ok &= line["ok"]
         print(json.dumps(line), flush=True)
     show(curves)
-    return 0 if ok or args.quick else 1
+    return 0 if ok else 1
 
 
 def show(curves):
