@@ -24,7 +24,8 @@ queries were given 1000 steps.
 One JSON line for each method and two tables, exit status 0 when coordinates are within 2 points of
 first-order at equal steps, and both sparse ones within 4; the others are there to be compared with. The
 second table has the accuracy that a method had, on the way, when it had taken so many queries. `--quick`
-takes one seed and a fifth of the steps; `--plain` leaves normalization out, which makes all of it harder; neither has a bar.
+takes one seed and a fifth of the steps; `--plain` leaves normalization out, which makes all of it harder;
+neither has a bar.
 """
 
 from __future__ import annotations
