@@ -97,6 +97,11 @@ class DeepZero:
         The published code takes other directions for the second estimate of the scores, which makes them
         noise: see `Grasp`. It keeps a mask for 5 epochs of 50, and warms up for 3 of them.
 
+        On scikit-learn's digits (a network of 4858 parameters, 300 steps, batches of 64, masks kept for 20
+        steps, three seeds) a sparsity of .9 with a learning rate of .3 came to an accuracy of .931, and .8
+        with .15 to .949, where backpropagation came to .979. With rates that high, masks that are kept for
+        few steps only make training unstable.
+
     Example:
         >>> method = DeepZero(learning_rate=0.25, momentum=0.0, weight_decay=0.0, sparsity=0.5, pruning=None)
         >>> state = method.init(np.array([1.0, -2.0, 3.0, -4.0]), key=Key(0))

@@ -55,7 +55,10 @@ class Grasp:
         the noise of two estimates. Scores of networks with 181 parameters, from 2000 directions, correlated
         with the exact ones by .93 to .97 where directions were shared, and by -.14 to .10 where not.
 
-        Only how many weights each layer loses is made use of, not which.
+        Only how many weights each layer loses is made use of, not which. Both rules are therefore heuristics
+        here, and "magnitude" did better: on scikit-learn's digits (4858 parameters, a sparsity of .9, 300
+        steps, three seeds) networks came to an accuracy of .931, with "largest" to .915, and to .907 where
+        all layers were equally sparse.
 
     Example:
         A quadratic function, whose exact scores are -4 and -144:
