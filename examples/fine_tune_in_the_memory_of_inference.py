@@ -94,11 +94,11 @@ def with_forward_passes(model: nn.Module, images: Tensor, labels: Tensor, steps:
 
 # %%
 # Memory shows in networks that are larger than this one. Here it is four layers of 2000 x 2000, 64 MB of
-# weights, in a fresh process for each way to train: what a step takes on top of the weights. Linux
-# knows; elsewhere nothing is measured.
+# weights, in a fresh process: the peak on top of the weights, of what takes least first. Linux knows it;
+# elsewhere nothing is measured.
 
 MEMORY = """
-import sys, torch
+import torch
 from zoo.core.rng import Key
 from zoo.nn.descent import Descent, apply_
 from zoo.nn.seeded import Seeded
@@ -107,35 +107,36 @@ def peak():  # in kilobytes, of this process alone: `ru_maxrss` may be that of t
     status = open("/proc/self/status").read()
     return int(status.split("VmHWM:")[1].split()[0])
 
-def take(way, width):
+def take(width):
     model, x = torch.nn.Sequential(*(torch.nn.Linear(width, width) for _ in range(4))), torch.ones(32, width)
-    before = peak()
-    if way == "a step of Adam":
-        optimizer = torch.optim.Adam(model.parameters())
-        model(x).square().mean().backward()
-        optimizer.step()
-        return peak() - before
+    optimizer = torch.optim.Adam(model.parameters())
     loss = lambda: model(x).square().mean()
+    yield peak()
     with torch.inference_mode():
         loss()
-    if way == "a step of forward passes":
-        estimate = Seeded(num_directions=2, smoothing=1e-2).estimate(model, loss, Key(0), 2)
-        apply_(model, estimate, Descent(1e-6))
-    return peak() - before
+    yield peak()
+    estimate = Seeded(num_directions=2, smoothing=1e-2).estimate(model, loss, Key(0), 2)
+    apply_(model, estimate, Descent(1e-6))
+    yield peak()
+    loss().backward()
+    optimizer.step()
+    yield peak()
 
 torch.set_num_threads(1)
-take(sys.argv[1], 20)  # loads what is needed
-print(take(sys.argv[1], 2000) / 1024)
+list(take(20))  # loads what is needed
+before, *peaks = take(2000)
+print(*(1024 * (peak - before) / 1e6 for peak in peaks))
 """
 WAYS = ("inference", "a step of forward passes", "a step of Adam")
 
 
-def megabytes(way: str) -> float:
-    """Return the peak memory that something takes on top of the weights."""
+def memories() -> dict[str, float]:
+    """Return the peak megabytes that each way takes on top of the weights."""
     if not Path("/proc/self/status").exists():
-        return float("nan")
-    command = [sys.executable, "-c", MEMORY, way]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return dict.fromkeys(WAYS, float("nan"))
+    command = [sys.executable, "-c", MEMORY]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(zip(WAYS, map(float, done.stdout.split()), strict=True))
 
 
 # %%
@@ -175,7 +176,7 @@ def main(steps: int = 500) -> dict[str, Any]:
         shown["curve"].append(accuracy(replayed, *unseen))
     pairs = zip(trained.parameters(), replayed.parameters(), strict=True)
     shown["equal"] = all(torch.equal(one, two) for one, two in pairs)
-    shown["memory"] = {way: megabytes(way) for way in WAYS}
+    shown["memory"] = memories()
     return shown
 
 

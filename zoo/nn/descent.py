@@ -139,7 +139,8 @@ def apply_(params: Any, estimate: SeededEstimate, update: Descent, memory: Memor
 
     Weights of half precision are rounded stochastically (`zoo.nn.half`), so that steps below the distance
     between two numbers are right in the mean. With a learning rate of 0, or an estimate none of whose
-    directions is valid, every bit stays as it was.
+    directions is valid, every bit stays as it was. A step that is interrupted has moved some tensors and not
+    others: go on from weights that were saved, or from a log (`zoo.nn.trajectory`).
 
     Args:
         params: What the estimate was made of.

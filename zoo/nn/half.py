@@ -6,7 +6,9 @@ stochastically, it moves the weight with just the probability that makes the mea
 
     round(x) = x_up with probability (x - x_down) / (x_up - x_down), else x_down
 
-with x_down <= x <= x_up the neighbours of x that half precision has. No weight needs a copy of more digits.
+with x_down <= x <= x_up the neighbours of x that half precision has. The other way, a remainder of single
+precision for each weight, would triple the memory of weights; a digit classifier fine-tuned by forward passes
+ended with the same accuracy in bfloat16 rounded this way as in float32.
 """
 
 from __future__ import annotations
