@@ -15,6 +15,7 @@ from zoo.core.rng import Key, keyed_generators
 from zoo.nn.coordinates import Coordinates
 from zoo.nn.coordinates.changes import Columns
 from zoo.nn.coordinates.rules import rule_of
+from zoo.nn.coordinates.rules.normalization import normalized_together
 from zoo.nn.isolation import isolated
 from zoo.nn.losses import Loss, absolute_error, cross_entropy, errors, squared_error
 from zoo.nn.models.cnn import cnn, deepzero_cnn
@@ -399,3 +400,27 @@ def test_maxima_of_tiles_are_those_of_the_module(size: int | tuple[int, int]) ->
     found = pooling.columns(pooling.see(pool, planes, False), columns)
     assert found is not None
     torch.testing.assert_close(found.values, pool(planes), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_copies_are_normalized_each_by_itself(affine: bool) -> None:
+    # What is done on a device, where a call for each copy would take longer than its arithmetic.
+    norm = nn.BatchNorm2d(3, affine=affine).double()
+    if affine:
+        norm.weight.data.copy_(torch.tensor([1.0, -2.0, 0.5]))
+    x = Key(0).normal(0, 12, 3 * 4, like=torch.zeros(0, dtype=torch.float64)).view(12, 3, 2, 2)
+    x[4:] *= 7
+    expected = torch.cat(
+        [nn.functional.batch_norm(part, None, None, norm.weight, norm.bias, True) for part in x.split(4)]
+    )
+    torch.testing.assert_close(normalized_together(norm, x, 3), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_outputs_of_modules_may_share_memory() -> None:
+    class Spread(nn.Module):
+        row_wise = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean(1, keepdim=True).expand(-1, 6)
+
+    assert_same(nn.Sequential(nn.Linear(12, 4), Spread(), nn.ReLU(), nn.Linear(6, 10)), batch_of(8, 12))

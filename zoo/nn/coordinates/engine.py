@@ -57,6 +57,24 @@ class Cached:
 class Coordinates:
     """Losses of a network with one parameter changed, for many parameters.
 
+    The numbers are those of one whole forward pass for each, but for rounding: 1e-6 relative in single
+    precision, 1e-12 in double. A changed weight itself is never rounded: where the network would round
+    weight + smoothing, what a column changes by is the smoothing times its input.
+
+    Three things make it faster. A change needs the layers behind it alone, since what each layer was given is
+    kept. Most changes change one column of what a layer returns, a channel of an image or an entry of a
+    vector, and that column is found from the layer's input, without its weights; layers that treat columns by
+    themselves take it further. The first that mixes columns is applied to the change alone, where it has four
+    columns or more, and only behind it copies are whole. Modules that treat examples one by one see several
+    copies at once; a module of which nothing is known sees one after the other, with the same random numbers.
+
+    Beyond what layers were given, as much as a forward pass that keeps everything for a backward pass, memory
+    is bounded: on a CPU a few arrays of 2^20 numbers of changed columns and of 2^17 of whole copies, or of
+    one column and one copy where those are larger; on a device of 2^28.
+
+    Modules must treat the network's parameters as theirs alone: nothing is evaluated from other threads
+    meanwhile where a module of an unknown type has parameters.
+
     Args:
         stages: The network.
         loss: Of each example; see `zoo.nn.losses`.
@@ -77,6 +95,11 @@ class Coordinates:
         >>> cached = engine.prepare(torch.eye(2), torch.zeros(2, 1), Key(0))
         >>> engine.losses(cached, torch.tensor([0, 1]), 2.0).tolist()
         [2.0, 2.0]
+
+    References:
+        Chen, Zhang, Jia, Diffenderfer, Liu, Parasyris, Zhang, Zhang, Kailkhura and Liu, "DeepZero: scaling up
+        zeroth-order optimization for deep model training", 2024: reuse of what stages were given. Changes by
+        columns are ours. https://arxiv.org/abs/2310.02025
     """
 
     def __init__(self, stages: Stages, loss: Loss, *, plain: bool = False) -> None:

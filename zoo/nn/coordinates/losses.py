@@ -31,7 +31,7 @@ class Judge:
         """Return the mean losses of whole copies, (count,) in float64; `outputs` may be written to."""
         if count not in self._repeated:
             self._repeated = {count: self.targets.repeat(count, *[1] * (self.targets.ndim - 1))}
-        return _means(by_copy(self.loss(outputs, self._repeated[count]), count))
+        return _means(by_copy(self.loss(outputs.contiguous(), self._repeated[count]), count))
 
     def of_columns(self, columns: Columns) -> Tensor:
         """Return the mean losses where a column of the outputs is changed, (K,) in float64."""

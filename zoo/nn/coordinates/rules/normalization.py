@@ -49,7 +49,9 @@ class BatchNormalization(Rule):
     def stacked(self, seen: Seen, x: Tensor, count: int) -> Tensor:
         if not seen.kept["by_batch"] or count == 1:
             return _normalized(seen.module, x, seen.kept["by_batch"])
-        return torch.cat([_normalized(seen.module, part, True) for part in by_copy(x, count)])
+        if x.device.type == "cpu":
+            return torch.cat([_normalized(seen.module, part, True) for part in by_copy(x, count)])
+        return normalized_together(seen.module, x, count)
 
     def _standardized(self, seen: Seen, columns: Columns) -> Tensor:
         """Return columns less their mean and over their deviation."""
@@ -102,6 +104,18 @@ def _normalized(module: Any, x: Tensor, by_batch: bool) -> Tensor:
     """Return what the module returns, without counting the mini-batch."""
     mean, variance = (None, None) if by_batch else (module.running_mean, module.running_var)
     return functional.batch_norm(x, mean, variance, module.weight, module.bias, by_batch, 0.0, module.eps)
+
+
+def normalized_together(module: Any, x: Tensor, count: int) -> Tensor:
+    """Return copies normalized by the mini-batch, each by itself, in as many calls as one takes."""
+    parts = by_copy(x, count)
+    over = (1, *range(3, parts.ndim))
+    variance, mean = torch.var_mean(parts, over, correction=0, keepdim=True)
+    scale, centred = (variance + module.eps).rsqrt(), parts - mean
+    if not module.affine:
+        return centred.mul_(scale).flatten(0, 1)
+    weight, bias = (own.detach().view(-1, *[1] * (parts.ndim - 3)) for own in (module.weight, module.bias))
+    return torch.addcmul(bias, centred, scale * weight).flatten(0, 1)
 
 
 def _without_affine(module: Any, x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Unknown(Rule):
             _rewind(seen)
             results.append(seen.module(part))
             _put_back(seen.kept["buffers"])
-        return torch.cat(results) if count > 1 else results[0]
+        return torch.cat(results) if count > 1 else _own(results[0])
 
 
 class RowWise(Rule):
@@ -64,8 +64,7 @@ class RowWise(Rule):
         return _each_changed(seen.module, places, lambda: seen.module(seen.x.clone()))
 
     def stacked(self, seen: Seen, x: Tensor, count: int) -> Tensor:
-        result: Tensor = seen.module(x)
-        return result
+        return _own(seen.module(x))
 
 
 def _each_changed(module: nn.Module, places: Places, call: Callable[[], Tensor]) -> Tensor:
@@ -79,7 +78,7 @@ def _each_changed(module: nn.Module, places: Places, call: Callable[[], Tensor])
             entries[number] += places.steps[copy]
             results.append(call())
             entries[number] = before
-    return torch.cat(results) if len(results) > 1 else results[0]
+    return torch.cat(results) if len(results) > 1 else _own(results[0])
 
 
 @contextlib.contextmanager
@@ -102,6 +101,11 @@ def _replaced(module: nn.Module, parameter: nn.Parameter, value: Tensor) -> Iter
     finally:
         for owner, name in found:
             owner._parameters[name] = parameter
+
+
+def _own(y: Tensor) -> Tensor:
+    """Return memory that can be written to: each entry in a place of its own."""
+    return y.clone(memory_format=torch.contiguous_format) if 0 in y.stride() else y
 
 
 def _rewind(seen: Seen) -> None:
