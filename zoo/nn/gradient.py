@@ -151,8 +151,8 @@ def estimate_gradient_(
     too. A parameter of half precision is moved to where it can be: what enters the estimate is the
     displacement after rounding.
 
-    In the first two steps of every thousand the closure is called once more, at a point where it was
-    before, and both its answer and the smoothing are checked.
+    In the first two steps of every thousand the closure is called twice at the first point, and both its
+    answer and the smoothing are checked.
 
     Args:
         params: As for `Parameters`: a module, or what `torch.optim` takes.
@@ -399,6 +399,8 @@ class _Sweep:
         values: list[Any] = []
         if asked.lead:
             values.append(calls())
+            if checked:
+                self.again = values[0], calls()
         for index in range(count):
             start, part = self.direction(index)
             pieces = point.pieces(start, part)
@@ -409,14 +411,14 @@ class _Sweep:
                 values.append(calls())
             point.move(pieces, distance)
             values.append(calls())
+            if checked and self.again is None:
+                self.again = values[0], calls()
             if self.central:
                 point.move(pieces, -distance)
                 values.append(calls())
                 difference = (values[-2] - values[-1]) / 2
             else:
                 difference = values[-1] - values[0]
-            if checked and index == 0:
-                self.again = self._repeated(values, pieces)
             if part.shape[0] < asked.dim:
                 point.restore(pieces)
             self._add(start, part, difference * shares[index])
@@ -462,14 +464,6 @@ class _Sweep:
             target.add_(part, alpha=weight)
         else:
             target.addcmul_(part, weight)
-
-    def _repeated(self, values: list[Any], pieces: _Pieces) -> tuple[Any, Any]:
-        """Return the first loss, and that of the same point evaluated again."""
-        if self.asked.lead:
-            self.point.restore(pieces)
-        else:
-            self.point.move(pieces, self.asked.smoothing)
-        return values[0], self.calls()
 
     def warn(self, weights: Any, values: np.ndarray[Any, Any]) -> None:
         """Say what was found wrong with the closure and the smoothing."""
