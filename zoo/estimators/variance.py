@@ -108,10 +108,11 @@ class ControlVariate(FiniteDifference):
 
     def _explained(self, asked: Displaced, values: Any, model: Array) -> Array:
         """Return what this step's directions estimate the model's gradient to be."""
-        along = np.empty(len(asked))
-        for start, stop in chunks(len(asked), asked.dim):
-            rows = asked.draw.like.asarray(asked.rows(start, stop))
-            along[start:stop] = to_numpy((rows - asked.base) @ model)
+        parts = [
+            (asked.draw.like.asarray(asked.rows(start, stop)) - asked.base) @ model
+            for start, stop in chunks(len(asked), asked.dim)
+        ]
+        along = to_numpy(array_module(model).concatenate(parts)).astype(np.float64)
         # A row that failed is missing here as there.
         weights = self.weights(asked, np.where(np.isfinite(values), along, np.nan))
         if weights.peak == 0:

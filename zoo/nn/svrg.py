@@ -109,9 +109,8 @@ class SVRG:
             ValueError: So here, or the parameters are other ones than those of the anchor.
         """
         params = params if isinstance(params, Parameters) else Parameters(params)
-        for made in (self.estimator, self.full):
-            if made.init(params.flat()).memory is not None:
-                raise ValueError(f"`estimator` must have a law without memory, got {made.law!r}.")
+        if self._anchor is None:
+            self._check_memory(params.flat())
         if self._anchor is None or step % self.period == 0:
             estimate = estimate_gradient_(params, full, self.full, key.fold("anchor"), step)
             estimate = estimate._replace(queries=self.batches * estimate.queries)
@@ -137,6 +136,11 @@ class SVRG:
         queries = here.queries + there.queries
         self.queries += queries
         return GradientEstimate(gradient, here.value, min(here.num_valid, there.num_valid), queries)
+
+    def _check_memory(self, x: Tensor) -> None:
+        for made in (self.estimator, self.full):
+            if made.init(x).memory is not None:
+                raise ValueError(f"`estimator` must have a law without memory, got {made.law!r}.")
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is remembered, as plain types and tensors, which `torch.save` takes."""
