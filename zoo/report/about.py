@@ -131,7 +131,11 @@ def _numbers(recording: Recording, result: Mapping[str, Any]) -> list[Row]:
     budget, nfev = recording.config.get("budget"), result.get("nfev")
     done = nfev if isinstance(nfev, int) else _whole(recording.last("nfev"))
     best = result.get("fun") if result else recording.last("best")
-    rows = [("Value, of fresh evaluations" if noisy and result else "Best value", number(best))]
+    trained = recording.config.get("kind") == "training"
+    what = "Value, of fresh evaluations" if noisy and result else "Best value"
+    rows = [("Loss of the last step" if trained and result else what, number(best))]
+    if result.get("test") is not None:
+        rows.append(("Test", number(result["test"])))
     if result.get("fun_error") is not None:
         rows.append(("Its standard error", f"{result['fun_error']:.3g}"))
     if "maxcv" in result:

@@ -200,6 +200,7 @@ def test_a_run_is_kept_reported_and_has_a_digest(tmp_path):
     text = page.read_text()
     assert "cross_entropy of Sequential" in text
     assert "deepzero" in text
+    assert "Loss of the last step" in text
     assert {"value_evaluations.png", "diagnostic_test.png"} <= {picture.name for picture in pictures}
     with pytest.raises(
         RunDirectoryError, match=r"holds the training of a network: call zoo\.nn\.train again"
