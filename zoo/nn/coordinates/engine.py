@@ -58,8 +58,8 @@ class Coordinates:
     """Losses of a network with one parameter changed, for many parameters.
 
     The numbers are those of one whole forward pass for each, but for rounding: 1e-6 relative in single
-    precision, 1e-12 in double. A changed weight itself is never rounded: where the network would round
-    weight + smoothing, what a column changes by is the smoothing times its input.
+    precision, 1e-12 in double. Where a layer's columns are changed, as described next, weight + smoothing is
+    formed nowhere, and so not rounded: what a column changes by is the smoothing times its input.
 
     Three things make it faster. A change needs the layers behind it alone, since what each layer was given is
     kept. Most changes change one column of what a layer returns, a channel of an image or an entry of a
@@ -242,14 +242,16 @@ class Coordinates:
         return max(1, self._whole // max([*sizes, 1]))
 
     def _cost(self, cached: Cached, layer: Layer, name: str) -> float:
-        seen, left = cached.memory[layer.number], self._network.tails[layer.number]
+        seen = cached.memory[layer.number]
+        after = [passed for step in self._network.tails[layer.number] for passed in step.layers()]
         work = float(layer.rule.work(seen))
         if layer.rule.moves_columns(seen, name):
-            work = 16.0 * layer.rule.column_size(seen)
-            left = left[1:]
-        return work + sum(
-            passed.rule.work(cached.memory[passed.number]) for step in left for passed in step.layers()
-        )
+            # Up to the first layer that is applied to the change alone it is about the columns.
+            first = next((k for k, passed in enumerate(after) if passed.rule.mixes), len(after) - 1)
+            work = 32.0 * layer.rule.column_size(seen)
+            work += sum(8.0 * cached.memory[passed.number].size for passed in after[first : first + 1])
+            after = after[first + 1 :]
+        return work + sum(passed.rule.work(cached.memory[passed.number]) for passed in after)
 
     def _versions(self) -> list[int]:
         return [tensor._version for tensor in self.parameters.tensors]

@@ -82,6 +82,9 @@ class Rule(ABC):
     unit = 512
     """The most coordinates that are evaluated together, of the module or in front of it."""
 
+    mixes = False
+    """Whether a change of one column is applied by itself to all columns of what is returned."""
+
     last = False
     """Whether columns of what is returned are entries of its last dimension, not of its second."""
 

@@ -22,6 +22,7 @@ class Convolution(Rule):
     """
 
     fresh = True
+    mixes = True
     unit = 64
 
     def see(self, module: nn.Module, x: Tensor, by_pixel: bool) -> Seen:

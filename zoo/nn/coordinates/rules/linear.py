@@ -22,6 +22,7 @@ class Linear(Rule):
     """
 
     fresh = True
+    mixes = True
     last = True
 
     def see(self, module: nn.Module, x: Tensor, by_pixel: bool) -> Seen:
