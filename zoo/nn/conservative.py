@@ -62,7 +62,8 @@ def conservative_step_(
     Example:
         >>> from zoo.estimators.finite_difference import FiniteDifference
         >>> from zoo.nn.gradient import estimate_gradient_
-        >>> layer, x = nn.Linear(2, 1), torch.eye(2)
+        >>> from zoo.nn.models.mlp import mlp
+        >>> layer, x = mlp((2, 1), key=Key(0)), torch.eye(2)
         >>> def loss():
         ...     return layer(x).square().mean()
         >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.3)

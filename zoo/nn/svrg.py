@@ -42,8 +42,9 @@ class SVRG:
 
     Example:
         >>> import torch
+        >>> from zoo.nn.models.mlp import mlp
         >>> x, y = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(64)
-        >>> layer = nn.Linear(3, 1)
+        >>> layer = mlp((3, 1), key=Key(0))
         >>> def loss(rows=slice(None)):
         ...     return (layer(x[rows])[:, 0] - y[rows]).square().mean()
         >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
