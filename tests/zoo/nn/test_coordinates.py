@@ -424,3 +424,16 @@ def test_outputs_of_modules_may_share_memory() -> None:
             return x.mean(1, keepdim=True).expand(-1, 6)
 
     assert_same(nn.Sequential(nn.Linear(12, 4), Spread(), nn.ReLU(), nn.Linear(6, 10)), batch_of(8, 12))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_device_gives_the_losses_of_the_cpu() -> None:
+    model = resnet20(key=Key(0), width=4, blocks=(1, 2)).double()
+    batch = batch_of(16, 3, 8, 8)
+    found = []
+    for device in ("cpu", "cuda"):
+        engine = Coordinates(Stages(model.to(device)), cross_entropy)
+        cached = engine.prepare(batch[0].to(device), batch[1].to(device), KEY)
+        found.append(engine.losses(cached, some(engine.parameters, 8), 0.01).cpu())
+    torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=0)
