@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.core.fingerprint import describe, digest
 from zoo.core.rng import Key
 from zoo.core.types import Optimizer
-from zoo.core.validation import check_choice, check_count, check_positive
+from zoo.core.validation import check_choice, check_count, check_positive, hint
 from zoo.execution.executor import Executor
 from zoo.experiment import differences
 from zoo.facade import Interrupted
@@ -33,7 +34,7 @@ from zoo.nn.losses import Loss
 from zoo.nn.masks import Layers
 from zoo.nn.network_loss import BatchSource, NetworkLoss
 from zoo.nn.training_job import COLUMNS, Test, TrainingJob, TrainingState, history_of, number_of, settle
-from zoo.registry import find
+from zoo.registry import Method, find
 from zoo.run.directory import RunDirectory, dump, holds_run, read_config
 from zoo.run.job import Report
 from zoo.run.loop import Run, Stop, run
@@ -42,6 +43,8 @@ from zoo.run.watching import Watcher
 _TESTS = 10  # in a run whose epochs nobody knows
 _BATCH = 128  # examples, where nobody says how many
 _STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5}
+# Not in the registry: what it asks for are changes of single parameters, which networks alone understand.
+_DEEPZERO = Method("deepzero", "zoo.nn.deepzero:DeepZero", "sparse coordinate-wise differences")
 _FORWARD, _CENTRAL = 5e-3, 1e-2  # smoothing that is best in single precision
 
 
@@ -83,18 +86,18 @@ class Training:
         account: What was tried again or lost; see `zoo.execution.ledger.Account`.
     """
 
-    model: nn.Module
-    x: Array
+    model: nn.Module = field(repr=False)
+    x: Array = field(repr=False)
     loss: float
     test: float
     steps: int
     queries: int
     num_failed: int
-    history: Mapping[str, np.ndarray[Any, Any]]
+    history: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
     message: str
     success: bool
     seconds: float
-    account: Mapping[str, Any]
+    account: Mapping[str, Any] = field(repr=False)
 
 
 def train(
@@ -258,7 +261,7 @@ def _result(model: Any, job: TrainingJob, outcome: Run[TrainingState]) -> Traini
         num_failed=done.num_failed,
         history=columns,
         message=outcome.reason,
-        success=outcome.status not in ("interrupted", "failed") and not lost and np.isfinite(done.fun),
+        success=outcome.status not in ("interrupted", "failed") and not lost and math.isfinite(done.fun),
         seconds=outcome.seconds,
         account=job.account.entries(done.nfev),
     )
@@ -441,7 +444,7 @@ def _as_optimizer(method: Any, options: Any, steps: int | None, objective: Netwo
         raise TypeError(f"`method` must be a method, and {method!r} is a class: call it.")
     if isinstance(method, str):
         given = dict(options or {})
-        made = DeepZero(**given) if method == "deepzero" else find(method).build(given)
+        made = _named(method).build(given)
     elif options is not None:
         raise ValueError(f"`options` must be left out where `method` is no name, got {options!r}.")
     else:
@@ -454,6 +457,17 @@ def _as_optimizer(method: Any, options: Any, steps: int | None, objective: Netwo
             made = replace(made, layers=Layers.of(objective.network()))
     optimizer: Optimizer[Any] = made
     return optimizer
+
+
+def _named(name: str) -> Method:
+    """Return the method of a name."""
+    if name == _DEEPZERO.name:
+        return _DEEPZERO
+    try:
+        return find(name)
+    except ValueError as error:
+        suggested = hint(name, [_DEEPZERO.name])
+        raise ValueError(f"{error}{suggested or f' And {_DEEPZERO.name!r}.'}") from None
 
 
 def _as_test(test: Any) -> Test | None:

@@ -45,6 +45,7 @@ def denoiser(
         ValueError: A number is below 1, or `depth` below 2, or `size` even.
 
     Example:
+        >>> import torch
         >>> model = denoiser(key=Key(0))
         >>> images = torch.ones(2, 1, 8, 8)
         >>> bool((model(images) == images).all())
