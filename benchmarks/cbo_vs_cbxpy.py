@@ -33,7 +33,7 @@ SIZES = {"large": (1, 1000, 100), "many": (100, 100, 20), "huge": (1, 10_000, 10
 STEPS = {"large": 32, "many": 32, "huge": 2, "small": 96}
 GOALS = {"large": 1 / 5, "many": 1 / 5, "huge": 1 / 5, "small": 1 / 2}
 ALPHA, RATE, SIGMA, DT = 30.0, 1.05, 10.1, 0.01
-PIECE = 2**15  # coordinates handed to our objective at a time
+PIECE = 2**15  # coordinates handed to our objective at a time, about
 FLOOR_GOAL = 1.5
 
 
@@ -104,9 +104,10 @@ def ours(size, is_free=False, kind="torch"):
     method = zoo.list_methods()["cbo-textbook"].build(options(size))
     x0 = torch.zeros(dim) if kind == "torch" else np.zeros(dim, np.float32)
     keys = tuple(zoo.Key(seed) for seed in range(swarms))
-    rows, height = swarms * count, max(1, PIECE // dim)
+    rows = swarms * count
+    height = -(-rows // max(1, round(rows * dim / PIECE)))  # about equal pieces
     if height > count:
-        height -= height % count  # whole swarms
+        height = round(height / count) * count  # whole swarms
     given = np.random.default_rng(1).random(rows)
 
     def evaluated(candidates):
