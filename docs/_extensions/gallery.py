@@ -19,6 +19,7 @@ ORDER = (
     "train_a_network",
     "mixed_variables",
     "solver_in_the_loop",
+    "black_box_defence",
     "fine_tune_in_the_memory_of_inference",
     "honest_values",
 )

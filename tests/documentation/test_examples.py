@@ -35,7 +35,7 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
     "black_box_defence": (
         {"steps": 40, "copies": 200},
         lambda shown: (
-            shown["ways"]["coordinates"]["queries"] == shown["ways"]["random vectors"]["queries"] == 40 * 155
+            shown["ways"]["coordinates"]["queries"] == shown["ways"]["random vectors"]["queries"] == 40 * 206
             and all(
                 (way["shares"][[0, 25], 0] > shown["ways"]["no denoiser"]["shares"][[0, 25], 0] + 0.02).all()
                 for name, way in shown["ways"].items()
