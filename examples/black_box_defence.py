@@ -42,7 +42,7 @@ from zoo.updates.schedules import Cosine, Warmup
 
 KEY = Key(0)
 SIGMA = 0.4  # of the noise, where pixels are from 0 to 1
-RADII = np.linspace(0, 0.8, 81)
+RADII = np.linspace(0, 0.5, 51)
 DATA = digits()
 
 # %%
@@ -141,7 +141,7 @@ def nothing(model: nn.Module, steps: int) -> tuple[nn.Sequential, int]:
 # A certificate is wrong with a probability of .001 at most.
 
 
-def main(steps: int = 100, copies: int = 500) -> dict[str, Any]:
+def main(steps: int = 80, copies: int = 300) -> dict[str, Any]:
     """Return the shares that are certified, and some images before and after the denoiser."""
     model, ways = classifier(), {}
     for name, way in (
@@ -208,8 +208,8 @@ def draw(shown: dict[str, Any]) -> plt.Figure:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--steps", type=int, default=100, help="of training a denoiser")
-    parser.add_argument("--copies", type=int, default=500, help="noisy ones of each image, to be voted on")
+    parser.add_argument("--steps", type=int, default=80, help="of training a denoiser")
+    parser.add_argument("--copies", type=int, default=300, help="noisy ones of each image, to be voted on")
     arguments = parser.parse_args()
     shown = main(arguments.steps, arguments.copies)
     draw(shown)
