@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoo.nn.black_box import BlackBox as BlackBox
     from zoo.nn.calibrate import calibrate_ as calibrate_
     from zoo.nn.certify import Certificates as Certificates
+    from zoo.nn.certify import GaussianNoise as GaussianNoise
     from zoo.nn.certify import Smoothed as Smoothed
     from zoo.nn.conservative import conservative_step_ as conservative_step_
     from zoo.nn.coordinates import Coordinates as Coordinates
@@ -57,7 +58,7 @@ _HOMES = {
     "zoo.nn.batches": ("Batches", "CropAndFlip"),
     "zoo.nn.black_box": ("BlackBox",),
     "zoo.nn.calibrate": ("calibrate_",),
-    "zoo.nn.certify": ("Certificates", "Smoothed"),
+    "zoo.nn.certify": ("Certificates", "GaussianNoise", "Smoothed"),
     "zoo.nn.conservative": ("conservative_step_",),
     "zoo.nn.coordinates": ("Coordinates",),
     "zoo.nn.deepzero": ("DeepZero",),
