@@ -173,7 +173,11 @@ class NetworkLoss(Objective):
             network.check(x, inputs[:_CHECKED], targets[:_CHECKED])
 
     def identity(self) -> dict[str, Any]:
-        """Return what tells this loss from another one: network, loss and data, whose bytes are looked at."""
+        """Return what tells this loss from another one: network, loss and data.
+
+        Of the data the bytes are looked at, and of the network those of frozen parameters and of buffers.
+        What is trained is not: it is what the loss is a function of.
+        """
         data = [getattr(self.batches, name, None) for name in ("inputs", "targets")]
         data += [describe(self.batches), str(getattr(self.batches, "key", ""))]
         augment = getattr(self.batches, "augment", None)
@@ -183,7 +187,9 @@ class NetworkLoss(Objective):
         return {
             "name": f"{about['name'].partition(':')[2]} of {type(network).__name__}",
             "attributes": {
-                "model": digest(self.model if isinstance(self.model, str) else repr(network)),
+                "model": digest(
+                    [self.model if isinstance(self.model, str) else repr(network), _constants(network)]
+                ),
                 "loss": digest(sorted(about.items())),
                 "data": digest(data),
                 "stages": digest(None if self.stages is None else sorted(describe(self.stages).items())),
@@ -358,6 +364,12 @@ class _Network:
         if len(row) != params.dim:
             raise ValueError(f"`x` must have {params.dim} numbers, one for each parameter, got {len(row)}.")
         params.write_(params.like.asarray(row))
+
+
+def _constants(network: nn.Module) -> dict[str, Tensor]:
+    """Return what a network computes with and training leaves as it is, by name."""
+    frozen = [(name, value) for name, value in network.named_parameters() if not value.requires_grad]
+    return dict(frozen + list(network.named_buffers()))
 
 
 def _changes(candidates: Candidates) -> Changes | None:

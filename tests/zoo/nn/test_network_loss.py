@@ -17,6 +17,7 @@ from zoo.nn.initialize import initialized
 from zoo.nn.losses import cross_entropy, squared_error
 from zoo.nn.masks import Layers, Masks
 from zoo.nn.network_loss import NetworkLoss
+from zoo.nn.parameters import Parameters
 
 
 def network(dtype=torch.float64):
@@ -119,6 +120,39 @@ def test_a_copy_elsewhere_has_the_same_bytes():
     named = NetworkLoss(f"{__name__}:built()", cross_entropy, loss.batches)
     assert values(named, changes).tobytes() == here.tobytes()
     assert values(NetworkLoss(built, cross_entropy, loss.batches), changes).tobytes() == here.tobytes()
+
+
+def half_frozen():
+    """Return a network of which the convolution and its bias stay as they are."""
+    model = network()
+    model[0].requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize("name", ["0.weight", "0.bias", "1.running_var", "1.num_batches_tracked"])
+def test_frozen_parameters_and_buffers_are_part_of_what_it_is(name):
+    first, same, other = half_frozen(), half_frozen(), half_frozen()
+    tensor = other.state_dict()[name]
+    tensor.view(-1)[-1] += 1
+    assert torch.equal(*(Parameters(model).flat() for model in (first, other)))  # all else is the same
+    assert objective(same).identity() == objective(first).identity()
+    differ = objective(other).identity()
+    assert differ["attributes"].pop("model") != objective(first).identity()["attributes"]["model"]
+    expected = objective(first).identity()
+    del expected["attributes"]["model"]
+    assert differ == expected
+
+
+def test_what_it_is_does_not_change_by_evaluating_it():
+    loss = objective(half_frozen())
+    before = loss.identity()
+    x = loss.parameters.flat()
+    values(loss, Changes(x + 1, None, 1e-2, "central", batch=0))
+    values(loss, Rows(torch.stack([x + 1, x - 1])))
+    assert loss.identity() == before
+    trained = half_frozen()
+    Parameters(trained).write_(x + 1)
+    assert objective(trained).identity() == before  # of what is trained, no number is looked at
 
 
 def test_base_is_evaluated_once_a_step(monkeypatch):
