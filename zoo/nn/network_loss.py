@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from zoo.core.device import Array, to_numpy
 from zoo.core.fingerprint import describe, digest
 from zoo.core.objective import Objective, failure_of
-from zoo.core.rng import Key
+from zoo.core.rng import Key, keyed_generators
 from zoo.core.types import Candidates, Evaluations, Failure
 from zoo.nn.changes import Changes
 from zoo.nn.coordinates import Cached, Coordinates
@@ -56,20 +56,25 @@ class NetworkLoss(Objective):
     unchanged network computes of a mini-batch is kept as long as the next unit is of the same one. All other
     candidates are written into the network row by row.
 
-    An instance travels to workers once, with the data. There, the network is built and moved to its device.
+    An instance travels to workers once, with the data. There, the network is built and moved to its device. A
+    function that builds it draws from keyed generators, so that every process has the same network; one whose
+    frozen parameters, buffers or modes differ all the same is refused.
 
     Args:
         model: The network; or a function without arguments that builds it, or "module:name()" for one, which
-            is called where the loss is evaluated. A network is copied, and stays as it is.
+            is called where the loss is evaluated, with the global generators seeded from `key`. A network is
+            copied, and stays as it is.
         loss: One number for each example; see `zoo.nn.losses`.
         batches: Mini-batches; anything with `at(step)` that returns inputs and targets.
         stages: A function of the network that returns its modules in the order in which they are called,
             where it is no `nn.Sequential`. Without, such a network is a single stage.
         device: Where to evaluate, such as "cuda"; that of the model by default.
+        key: Where weights come from that a function draws; Key(0) by default. Of no use with a network.
 
     Raises:
         TypeError: An argument is none of these.
-        ValueError: The network cannot be built, or has nothing to train.
+        ValueError: The network cannot be built, or has nothing to train; or, where it is evaluated, what a
+            function builds is not the network that it built here.
 
     Example:
         >>> from zoo.nn.batches import Batches
@@ -89,6 +94,7 @@ class NetworkLoss(Objective):
         *,
         stages: Callable[[nn.Module], Sequence[nn.Module]] | None = None,
         device: str | None = None,
+        key: Key | None = None,
     ) -> None:
         if not (isinstance(model, (nn.Module, str)) or callable(model)) or isinstance(model, type):
             raise TypeError(
@@ -101,7 +107,11 @@ class NetworkLoss(Objective):
             raise TypeError(f"`batches` must have a method `at(step)`, got {type(batches).__name__}.")
         if stages is not None and not callable(stages):
             raise TypeError(f"`stages` must be a function of the model, got {stages!r}.")
+        if key is not None and not isinstance(key, Key):
+            raise TypeError(f"`key` must be a Key, such as zoo.Key(0), got {key!r}.")
         self.model, self.loss, self.batches, self.stages = model, loss, batches, stages
+        self._key = Key(0) if key is None else key
+        self._expected: str | None = None  # digest of what a function built first
         self.device = None if device is None else str(torch.device(device))
         self._is_ours = False  # whether the model may be written to
         self._begin()
@@ -175,8 +185,8 @@ class NetworkLoss(Objective):
     def identity(self) -> dict[str, Any]:
         """Return what tells this loss from another one: network, loss and data.
 
-        Of the data the bytes are looked at, and of the network those of frozen parameters and of buffers.
-        What is trained is not: it is what the loss is a function of.
+        Of the data the bytes are looked at, and of the network those of frozen parameters and of buffers, and
+        whether modules are in training mode. What is trained is not: it is what the loss is a function of.
         """
         data = [getattr(self.batches, name, None) for name in ("inputs", "targets")]
         data += [describe(self.batches), str(getattr(self.batches, "key", ""))]
@@ -190,6 +200,7 @@ class NetworkLoss(Objective):
                 "model": digest(
                     [self.model if isinstance(self.model, str) else repr(network), _constants(network)]
                 ),
+                "mode": digest(_modes(network)),
                 "loss": digest(sorted(about.items())),
                 "data": digest(data),
                 "stages": digest(None if self.stages is None else sorted(describe(self.stages).items())),
@@ -208,9 +219,21 @@ class NetworkLoss(Objective):
     def _made(self) -> nn.Module:
         if isinstance(self.model, nn.Module):
             return self.model if self._is_ours else copy.deepcopy(self.model)
-        made = _found(self.model)() if isinstance(self.model, str) else self.model()
+        build = _found(self.model) if isinstance(self.model, str) else self.model
+        with keyed_generators(self._key):
+            made = build()
         if not isinstance(made, nn.Module):
             raise TypeError(f"`model` must build a module, and {self.model!r} returned {made!r}.")
+        # Of a network that is built elsewhere only the trained parameters come from here.
+        built = digest([_constants(made), _modes(made)])
+        if self._expected is None:
+            self._expected = built
+        if built != self._expected:
+            raise ValueError(
+                f"`model` must build the same network whenever it is called, and {self.model!r} built one "
+                "with other frozen parameters, buffers or modes: draw from torch's global generators or from "
+                "a Key, or give the network itself."
+            )
         return made
 
 
@@ -370,6 +393,10 @@ def _constants(network: nn.Module) -> dict[str, Tensor]:
     """Return what a network computes with and training leaves as it is, by name."""
     frozen = [(name, value) for name, value in network.named_parameters() if not value.requires_grad]
     return dict(frozen + list(network.named_buffers()))
+
+
+def _modes(network: nn.Module) -> list[bool]:
+    return [module.training for module in network.modules()]
 
 
 def _changes(candidates: Candidates) -> Changes | None:

@@ -135,7 +135,8 @@ def train(
 
     Args:
         model: The network, whose parameters and running statistics are changed at the end; or a function or
-            "module:name()" that builds it, see `zoo.nn.network_loss.NetworkLoss`.
+            "module:name()" that builds it, its weights following from `rng`, see
+            `zoo.nn.network_loss.NetworkLoss`.
         loss: One number for each example; see `zoo.nn.losses`.
         data: Inputs and targets, both n of them; or mini-batches, such as `zoo.nn.batches.Batches`.
         batch_size: Examples of a mini-batch, if `data` are inputs and targets; 128, or all of fewer.
@@ -186,7 +187,7 @@ def train(
     """
     key, executor = _as_key(rng, out), as_executor(workers)
     batches = _as_batches(data, batch_size, augment, key)
-    objective = NetworkLoss(model, loss, batches, stages=stages, device=device)
+    objective = NetworkLoss(model, loss, batches, stages=stages, device=device, key=key.fold("network"))
     x0 = objective.parameters.flat()
     planned = _as_steps(epochs, steps, budget, batches)
     optimizer = _as_optimizer(method, options, planned, objective)
@@ -359,6 +360,7 @@ def _compare(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> N
     before, now = there["attributes"], here["attributes"]
     names = {
         "model": "another network",
+        "mode": "other modules in training mode",
         "data": "other data",
         "stages": "other stages",
         "device": "another device",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.core.rng import Key
+from zoo.core.rng import Key, keyed_generators
 from zoo.core.types import Rows
 from zoo.estimators.finite_difference import FiniteDifference
 from zoo.nn.batches import Batches
@@ -127,6 +127,60 @@ def half_frozen():
     model = network()
     model[0].requires_grad_(False)
     return model
+
+
+def drawn():
+    """Return a network that is made of numbers of the global generators, half of it frozen."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.BatchNorm1d(5), nn.Linear(5, 4)).double()
+    model[1].requires_grad_(False)
+    model.register_buffer("numbers", torch.from_numpy(np.random.rand(3)))
+    return model
+
+
+@pytest.mark.parametrize("model", [drawn, f"{__name__}:drawn()"])
+def test_a_function_builds_the_same_network_everywhere(model):
+    batches = Batches(*examples(), 8, key=Key(3))
+    loss = NetworkLoss(model, cross_entropy, batches)
+    changes = Changes(loss.parameters.flat(), None, 1e-3, "forward", batch=2)
+    here = values(loss, changes)
+    with keyed_generators(Key(9)):  # as another process may have them
+        there = values(pickle.loads(pickle.dumps(loss)), changes)
+    assert there.tobytes() == here.tobytes()
+    other = NetworkLoss(model, cross_entropy, batches, key=Key(1))
+    assert not torch.equal(other.network()[1].weight, loss.network()[1].weight)
+    assert other.identity() != loss.identity()
+
+
+class Secret:
+    """Builds a network with frozen numbers, or modes, that nobody else has."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def __call__(self):
+        model, self.number = half_frozen(), getattr(self, "number", 0) + 1
+        if self.how == "frozen":
+            model[0].weight.data.fill_(self.number)
+        elif self.how == "buffer":
+            model[1].running_mean.fill_(self.number)
+        else:
+            model[4].train(self.number == 1)
+        return model
+
+
+@pytest.mark.parametrize("how", ["frozen", "buffer", "mode"])
+def test_a_function_that_builds_another_network_elsewhere_is_refused(how):
+    loss = NetworkLoss(Secret(how), cross_entropy, Batches(*examples(), 8, key=Key(3)))
+    there = pickle.loads(pickle.dumps(loss))
+    with pytest.raises(ValueError, match="`model` must build the same network whenever it is called"):
+        there(loss.parameters.flat()[None], key=Key(0))
+
+
+def test_modes_are_part_of_what_it_is():
+    model = network()
+    model[4].eval()
+    here, there = objective().identity()["attributes"], objective(model).identity()["attributes"]
+    assert {name for name in here if here[name] != there[name]} == {"mode"}
 
 
 @pytest.mark.parametrize("name", ["0.weight", "0.bias", "1.running_var", "1.num_batches_tracked"])
@@ -272,6 +326,7 @@ def test_losses_that_are_none(loss, error, says):
             TypeError,
             "`stages` must be a function",
         ),
+        (lambda b: NetworkLoss(network, cross_entropy, b, key=3), TypeError, "`key` must be a Key"),
         (
             lambda b: objective().evaluate(Rows(torch.ones(1, 3)), 0, 1, key=Key(0), step=0),
             ValueError,

@@ -135,6 +135,32 @@ def test_the_same_seed_has_the_same_bytes_and_another_has_others():
     assert runs[0] == runs[1] != runs[2]
 
 
+def drawn():
+    """Return a network that is drawn from the global generators, and begins with a layer that stays so."""
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    model[0].requires_grad_(False)
+    return model
+
+
+def test_a_network_that_a_function_draws_is_the_same_in_every_process():
+    arguments = {"batch_size": 10, "steps": 2, "method": DeepZero(sparsity=0.0)}
+    runs = [
+        train(f"{__name__}:drawn()", cross_entropy, examples(), rng=rng, workers=workers, **arguments)
+        for rng, workers in ((0, 1), (0, 2), (1, 1))
+    ]
+    assert runs[0].history["loss"].tolist() == runs[1].history["loss"].tolist()
+    assert torch.equal(runs[0].x, runs[1].x)
+    assert torch.equal(runs[0].model[0].weight, runs[1].model[0].weight)
+    assert not torch.equal(runs[0].model[0].weight, runs[2].model[0].weight)
+
+
+def test_another_mode_is_another_training(tmp_path):
+    arguments = {"steps": 2, "batch_size": 10, "method": SMALL, "rng": 0, "out": tmp_path / "run"}
+    train(small(norm=True), cross_entropy, examples(), **arguments)
+    with pytest.raises(RunDirectoryError, match="with other modules in training mode"):
+        train(small(norm=True).eval(), cross_entropy, examples(), **arguments)
+
+
 def test_running_statistics_are_those_of_the_trained_network():
     model = small(norm=True)
     done = train(
