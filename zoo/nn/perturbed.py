@@ -9,7 +9,9 @@ is nothing to be put back afterwards, whatever happens.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import itertools
 import mmap
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,11 +70,11 @@ class Perturbed(TorchFunctionMode):
     Args:
         tensors: What is watched.
         names: What they are called in messages.
-        copy: Given the number of a tensor and memory of its shape and dtype, writes the perturbed copy there.
-            None leaves all as they are, and watches.
+        aliases: Whether to look out for other tensors that lie in the memory of one that is watched.
 
     Attributes:
         seen: Numbers of the tensors that anything was computed with.
+        aliased: Numbers of those of whose memory another tensor was computed with.
 
     Example:
         >>> from zoo.core.rng import Key
@@ -87,9 +89,10 @@ class Perturbed(TorchFunctionMode):
         (1.0, [0])
     """
 
-    def __init__(self, tensors: Sequence[Tensor], names: Sequence[str]) -> None:
+    def __init__(self, tensors: Sequence[Tensor], names: Sequence[str], *, aliases: bool = False) -> None:
         super().__init__()
         self.seen: set[int] = set()
+        self.aliased: set[int] = set()
         self._tensors, self._names = tensors, names
         self._copy: Copy | None = None
         self._numbers = {id(tensor): number for number, tensor in enumerate(tensors)}
@@ -97,9 +100,16 @@ class Perturbed(TorchFunctionMode):
         self._kept: dict[int, Tensor] = {}
         self._memory: Tensor | None = None
         self._free = 0  # how often that is referred to when nobody uses it
+        places = (_place(tensor) for tensor in tensors) if aliases else ()
+        self._places = sorted((*place, number) for number, place in enumerate(places) if place)
 
     def use(self, copy: Copy | None) -> None:
-        """Show other copies from now on."""
+        """Show other copies from now on.
+
+        Args:
+            copy: Given the number of a tensor and memory of its shape and dtype, writes the perturbed copy
+                there; None for copies of the tensors as they are.
+        """
         self.forget()
         self._copy = copy
 
@@ -107,6 +117,8 @@ class Perturbed(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self._places and _reads(func):
+            self._look((args, kwargs))
         if not (self._holds(args) or (kwargs and self._holds(kwargs.values()))):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
@@ -140,6 +152,21 @@ class Perturbed(TorchFunctionMode):
                 return True
         return False
 
+    def _look(self, value: Any) -> None:
+        """Note whose memory is computed with in the guise of other tensors."""
+        if isinstance(value, dict):
+            value = tuple(value.values())
+        if isinstance(value, (list, tuple)):
+            for part in value:
+                self._look(part)
+        elif isinstance(value, Tensor) and id(value) not in self._numbers and (place := _place(value)):
+            before = max(0, bisect.bisect_right(self._places, place) - 1)
+            for begin, end, number in itertools.islice(self._places, before, None):
+                if begin >= place[1]:
+                    break
+                if end > place[0]:
+                    self.aliased.add(number)
+
     def _replaced(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {name: self._replaced(part) for name, part in value.items()}
@@ -155,13 +182,14 @@ class Perturbed(TorchFunctionMode):
 
     def _perturbed(self, number: int) -> Tensor:
         self.seen.add(number)
-        if self._copy is None:
-            return self._tensors[number].detach()
         found = self._kept.pop(number, None)
         if found is None:
             with torch._C._DisableFuncTorch():  # a copy is no part of what torch.func transforms
                 found = self._empty(self._tensors[number])
-                self._copy(number, found)
+                if self._copy is None:
+                    found.copy_(self._tensors[number].detach())
+                else:
+                    self._copy(number, found)
         self._kept[number] = found  # the one used last comes last
         return found
 
@@ -224,6 +252,26 @@ def _allocate(size: int, device: torch.device) -> Tensor:
     if hasattr(mmap, "MAP_PRIVATE"):
         private["flags"] = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     return torch.frombuffer(mmap.mmap(-1, size, **private), dtype=torch.uint8)
+
+
+def _reads(func: Any) -> bool:
+    """Whether a function takes entries of its arguments, and not only what they are like."""
+    name = getattr(func, "__name__", "")
+    if name != "__get__":
+        return name not in _SHAPES
+    return getattr(getattr(func, "__self__", None), "__name__", "") in _VALUES
+
+
+def _place(tensor: Tensor) -> tuple[int, int] | None:
+    """Return where the memory of a tensor begins and ends; None if it has none that can be named."""
+    try:
+        if tensor.numel() == 0:
+            return None
+        begin = tensor.data_ptr()
+        last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    except RuntimeError:  # sparse ones, and those that stand for others while a function is transformed
+        return None
+    return begin, begin + (last + 1) * tensor.element_size()
 
 
 def _references(tensor: Tensor) -> int:

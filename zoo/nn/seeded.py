@@ -185,7 +185,8 @@ class Seeded:
 
         Warns:
             ZooWarning: The closure returned two values for the same point, or did not compute with some of
-                the parameters; the smoothing is lost in rounding; or all losses failed.
+                the parameters, or with their memory by way of other tensors; the smoothing is lost in
+                rounding; or all losses failed.
         """
         if not isinstance(key, Key):
             raise TypeError(f"`key` must be a Key, such as Key(0), got {key!r}.")
@@ -199,7 +200,7 @@ class Seeded:
         losses: list[Any] = []
         checked = step % _CHECKED < 2
         with isolated(key.fold("closure", step), modules) as isolation, uncompiled():
-            perturbed = Perturbed(known.tensors, known.names)
+            perturbed = Perturbed(known.tensors, known.names, aliases=checked)
 
             def watched() -> Any:
                 with perturbed:
@@ -220,7 +221,7 @@ class Seeded:
         valid = np.isfinite(differences)
         num_valid = int(valid.sum())
         if checked:
-            self._warn(known, perturbed.seen, differences[valid], values, again, calls)
+            self._warn(known, perturbed, differences[valid], values, again, calls)
         if not num_valid:
             warnings.warn(
                 "every difference of the step failed, as losses were NaN or infinite: the step will change "
@@ -300,10 +301,19 @@ class Seeded:
             return values[::2] / 2 - values[1::2] / 2
 
     def _warn(
-        self, known: Parameters, seen: set[int], differences: Any, values: Any, again: Any, calls: Calls
+        self, known: Parameters, perturbed: Perturbed, differences: Any, values: Any, again: Any, calls: Calls
     ) -> None:
         """Say what is wrong with the closure and the smoothing."""
-        missed = [name for number, name in enumerate(known.names) if number not in seen]
+        if perturbed.aliased:
+            name = known.names[min(perturbed.aliased)]
+            warnings.warn(
+                f"the closure computed with another tensor in the memory of the parameter {name!r}, a view "
+                "that was made before, and there it is not perturbed: the estimate lacks that part. Make "
+                "views where they are used, as with `.t()` in `forward`, or share the parameter itself.",
+                ZooWarning,
+                stacklevel=3,
+            )
+        missed = [name for number, name in enumerate(known.names) if number not in perturbed.seen]
         if missed:
             warnings.warn(
                 f"the closure did not compute with {len(missed)} of {len(known)} parameters, {missed[0]!r} "

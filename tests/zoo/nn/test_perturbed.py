@@ -256,6 +256,49 @@ def test_small_copies_are_kept_for_the_next_use() -> None:
     assert draws == [0, 1, 0, 1]
 
 
+@pytest.mark.parametrize("stencil", ["central", "forward"])
+@pytest.mark.parametrize("how", [lambda w: w.data.add_(1), lambda w: w.detach().add_(1)])
+def test_the_base_is_a_copy_too(stencil: str, how: Callable[[Tensor], Tensor]) -> None:
+    """What a closure writes to goes with the call, wherever the call is."""
+    layer = linear()
+    before = [p.detach().clone() for p in layer.parameters()]
+
+    def closure() -> Tensor:
+        how(layer.weight)
+        return layer(X.float()).square().mean()
+
+    Seeded(smoothing=0.1, stencil=stencil).estimate(layer, closure, Key(0), 0)
+    assert all(torch.equal(p, b) for p, b in zip(layer.parameters(), before, strict=True))
+
+
+def test_embeddings_that_limit_their_norms_are_left_as_they_are() -> None:
+    with keyed_generators(Key(0)):
+        model = nn.Embedding(6, 4, max_norm=1.0)
+    before = model.weight.detach().clone()
+
+    def closure() -> Tensor:
+        return model(torch.arange(6)).square().mean() + model.weight.mean()
+
+    for stencil in ("central", "forward"):
+        Seeded(smoothing=0.1, stencil=stencil).estimate(model, closure, Key(0), 0)
+        assert torch.equal(model.weight, before)
+
+
+def test_views_that_were_made_before_are_said() -> None:
+    layer = linear()
+    view = layer.weight.detach().t()
+
+    def closure() -> Tensor:
+        return (layer(X.float()) @ view.t()).square().mean()
+
+    with pytest.warns(ZooWarning, match="memory of the parameter 'weight'"):
+        Seeded(smoothing=0.1).estimate(layer, closure, Key(0), 0)
+    # Parts of the same memory that are not trained are nobody's.
+    memory = torch.arange(20.0)
+    before, part, rest = memory[:4], nn.Parameter(memory[4:12]), memory[12:]
+    Seeded(smoothing=0.1).estimate([part], lambda: (part * rest).sum() + before.sum(), Key(0), 0)
+
+
 def test_scripted_modules_are_refused() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
