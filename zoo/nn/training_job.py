@@ -16,7 +16,7 @@ from zoo.core.rng import Key
 from zoo.core.state import Log, state
 from zoo.core.types import Candidates, Evaluations, Optimizer, Rows
 from zoo.execution.executor import Executor
-from zoo.nn.calibrate import calibrate_
+from zoo.nn.calibrate import calibrate_, is_calibrated
 from zoo.nn.changes import OnBatch
 from zoo.nn.evaluate import evaluating
 from zoo.nn.network_loss import BatchSource, NetworkLoss
@@ -193,6 +193,8 @@ def loss_of(candidates: Candidates, evaluations: Evaluations) -> float:
 def settle(model: nn.Module, x: Array, batches: BatchSource) -> None:
     """Give a network parameters, and running statistics that belong to them.
 
+    Layers in evaluation mode keep the statistics that they normalize by.
+
     Args:
         model: The network.
         x: Parameters, shape (dim,).
@@ -200,6 +202,6 @@ def settle(model: nn.Module, x: Array, batches: BatchSource) -> None:
     """
     params = Parameters(model)
     params.write_(params.like.asarray(x))
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+    if any(is_calibrated(module) for module in model.modules()):
         device = params.like.device
         calibrate_(model, (batches.at(number)[0].to(device) for number in range(_CALIBRATION)))

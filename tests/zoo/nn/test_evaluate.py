@@ -92,14 +92,44 @@ def test_large_means_cost_no_digits() -> None:
 
 
 def test_calibration_that_fails_changes_nothing() -> None:
-    layer = nn.BatchNorm1d(2).eval()
+    layer = nn.BatchNorm1d(2)
     with pytest.raises(ValueError, match="`batches` must hold at least one batch"):
         calibrate_(layer, [])
+    with pytest.raises(ValueError, match=r"`batches` must give a BatchNorm1d at least two numbers.* got 1"):
+        calibrate_(layer, [normal(0, 4, 2).float() + 5, torch.ones(1, 2)])
     with pytest.raises(RuntimeError):
         calibrate_(layer, [normal(0, 4, 2).float() + 5, torch.zeros(4, 3)])
     assert layer.running_mean.tolist() == [0, 0]
     assert int(layer.num_batches_tracked) == 0
-    assert not layer.training
+    assert layer.training
+    layer.eval()
+    with pytest.raises(ValueError, match="`model` must have layers in training mode"):
+        calibrate_(layer, [normal(0, 4, 2).float()])
+
+
+def test_statistics_that_layers_normalize_by_are_kept() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2).eval(), nn.BatchNorm1d(2)).double()
+    model[0].running_mean.fill_(3.0)
+    inputs = normal(0, 8, 2)
+    assert calibrate_(model, [inputs]) == 1
+    assert model[0].running_mean.tolist() == [3, 3]
+    assert int(model[0].num_batches_tracked) == 0
+    assert torch.allclose(model[1].running_mean, inputs.mean(0) - 3, rtol=1e-4)
+    assert not model[0].training
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_statistics_of_instances_are_means_of_theirs(single: bool) -> None:
+    layer = nn.InstanceNorm1d(3, track_running_stats=True).double()
+    inputs = 4 + 2 * normal(0, 6, 3, 5)
+    parts = list(inputs) if single else [inputs[:2], inputs[2:]]
+    calibrate_(layer, parts)
+    assert torch.allclose(layer.running_mean, inputs.mean((0, 2)), rtol=1e-12)
+    assert torch.allclose(layer.running_var, inputs.var(2).mean(0), rtol=1e-12)
+    assert layer.running_mean.min() > 3
+    assert int(layer.num_batches_tracked) == len(parts)
+    with pytest.raises(ValueError, match="`batches` must give a InstanceNorm1d at least two numbers"):
+        calibrate_(layer, [inputs[..., :1]])
 
 
 def test_layers_without_statistics_have_none_to_set() -> None:

@@ -174,6 +174,27 @@ def test_running_statistics_are_those_of_the_trained_network():
     assert model.training
 
 
+@pytest.mark.parametrize("batch_size", [20, 1])
+def test_running_statistics_that_were_trained_with_stay(batch_size):
+    model = small(norm=True)
+    model(examples()[0] + 3)
+    model.eval()
+    kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    options = {"sparsity": 0.0, "learning_rate": 1e-9}
+    done = train(
+        model,
+        cross_entropy,
+        examples(),
+        batch_size=batch_size,
+        steps=2,
+        options=options,
+        rng=0,
+        test=examples(),
+    )
+    assert all(torch.equal(buffer, kept[name]) for name, buffer in model.named_buffers())
+    assert done.test == accuracy(model, *examples())
+
+
 def test_random_vectors_and_any_method_train_it_too():
     estimator = FiniteDifference("rademacher", 10, smoothing=1e-3, stencil="central")
     method = Descent(estimator, update=Momentum(0.5), learning_rate=0.05)
