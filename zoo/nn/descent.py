@@ -116,16 +116,24 @@ class Applied(NamedTuple):
         learning_rates: Of each parameter group.
         decays: Weight decay of each tensor.
         update: The kind of step.
+        beta: Share of the past that the memory keeps; None for steps without one.
     """
 
     moved: float
     learning_rates: tuple[float, ...]
     decays: tuple[float, ...]
     update: Descent
+    beta: float | None = None
 
 
 class Memory(Protocol):
-    """What a kind of step remembers of the steps before."""
+    """What a kind of step remembers of the steps before.
+
+    Attributes:
+        beta: Which share of it is kept in a step.
+    """
+
+    beta: float
 
     def source(
         self, estimate: SeededEstimate, number: int, tensor: Tensor, weights: Sequence[float]
@@ -149,8 +157,15 @@ def apply_(params: Any, estimate: SeededEstimate, update: Descent, memory: Memor
         memory: For steps that have one, `zoo.nn.low_rank_momentum.LowRankMomentum`; it is changed in place.
 
     Raises:
+        TypeError: An argument is of the wrong kind.
         ValueError: The parameters are not those of the estimate, or a value of `update` is out of range.
     """
+    if not isinstance(estimate, SeededEstimate):
+        raise TypeError(f"`estimate` must be what `Seeded.estimate` returned, got {estimate!r}.")
+    if not isinstance(update, Descent):
+        raise TypeError(f"`update` must be a Descent, such as Descent(1e-3), got {update!r}.")
+    if memory is not None and not callable(getattr(memory, "source", None)):
+        raise TypeError(f"`memory` must be a LowRankMomentum or None, got {memory!r}.")
     known = as_parameters(params)
     check_layout(estimate, known)
     rates = update.rates(estimate.step, num_groups(known))
@@ -181,7 +196,7 @@ def move_(
         rounding = estimate.key.fold("rounding", estimate.step, number)
         counts.append(_move_(tensor, source, rate, decays[number], update.sign, rounding))
     moved = int(torch.stack(counts).sum()) / params.dim if counts else 0.0
-    return Applied(moved, rates, decays, update)
+    return Applied(moved, rates, decays, update, None if memory is None else memory.beta)
 
 
 class SeededSGD(torch.optim.Optimizer):
@@ -279,6 +294,8 @@ def _move_(tensor: Tensor, source: Source, rate: float, decay: float, sign: bool
 def _per_group(name: str, value: Any, num_groups: int | None) -> tuple[float, ...]:
     """Return a number for each group, or raise."""
     numbers = list(value) if isinstance(value, (list, tuple)) else [value] * (num_groups or 1)
+    if not numbers:
+        raise ValueError(f"`{name}` must be a number, or one for each group, got {value!r}.")
     for number in numbers:
         if not (math.isfinite(check_number(name, number)) and number >= 0):
             raise ValueError(f"`{name}` must be a finite number of at least 0, got {number!r}.")

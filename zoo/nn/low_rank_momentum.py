@@ -99,7 +99,13 @@ class LowRankMomentum:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Go on from what `state_dict` returned.
+
+        Raises:
+            ValueError: `state` is something else.
+        """
+        if not isinstance(state, dict) or set(state) != {"beta", "tensors", "steps"}:
+            raise ValueError("`state` must be what `LowRankMomentum.state_dict` returned.")
         self.beta = check_fraction("beta", state["beta"])
         self._held = {int(number): tensor.clone() for number, tensor in state["tensors"].items()}
         self._steps = {int(number): step for number, step in state["steps"].items()}

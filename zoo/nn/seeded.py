@@ -88,7 +88,13 @@ class SeededEstimate:
     layout: str
 
     def direction(self, params: Any, number: int) -> list[Tensor]:
-        """Return the direction of a number, a tensor for each parameter, of at least single precision."""
+        """Return the direction of a number, a tensor for each parameter, of at least single precision.
+
+        Raises:
+            ValueError: There is no such direction.
+        """
+        if check_count("number", number, minimum=0) >= len(self.coefficients):
+            raise ValueError(f"`number` must be below {len(self.coefficients)}, got {number}.")
         known = as_parameters(params)
         check_layout(self, known)
         return [draw(self.law, place, tensor) for place, tensor in _places(self, known, number)]

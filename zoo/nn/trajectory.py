@@ -10,7 +10,7 @@ one record for each step, of
     coefficients    a float32 for each direction, NaN where it was dropped
     learning rates  a float64 for each parameter group
     checksum        crc-32 of the number of the record, a 32-bit unsigned number, and of what is before
-all little-endian. A torn last record is left out.
+all little-endian. A torn last record is left out, and a damaged one with a warning.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import torch
 
 from zoo.core.errors import RunDirectoryError, ZooWarning
 from zoo.core.rng import Key
+from zoo.core.validation import check_count
 from zoo.nn.descent import Applied, Descent, move_, num_groups
 from zoo.nn.laws import TensorLaw, in_memory_order, pieces
 from zoo.nn.low_rank_momentum import LowRankMomentum
@@ -104,7 +105,15 @@ class Trajectory:
         self._size = self._record.size + _CHECK.size
         self._body = bytearray(data[self._begin :])
         self._length = self._sound()
-        self._damaged = len(self._body) >= (self._length + 2) * self._size
+        behind = len(self._body) - self._length * self._size
+        self._damaged = behind >= 2 * self._size
+        if behind >= self._size and not self._damaged:
+            warnings.warn(
+                f"the last record of {self.path}, of step {self.first + self._length}, is damaged and left "
+                "out. Put the file back as it was, or take that step again and append it.",
+                ZooWarning,
+                stacklevel=2,
+            )
         if self._damaged:
             warnings.warn(
                 f"{self.path} is damaged at step {self.first + self._length}: steps from there on cannot be "
@@ -139,11 +148,13 @@ class Trajectory:
             momentum: What steps are given as `memory`, before the first.
 
         Raises:
+            TypeError: An argument is of the wrong kind.
             FileExistsError: There is something at `path`.
             ValueError: The law is one of your own, which a file cannot name, or decays have too many values.
             RunDirectoryError: The file cannot be written.
         """
-        path, known = Path(path), as_parameters(params)
+        _check_arguments(estimator, update, key, momentum)
+        path, known, first = Path(path), as_parameters(params), check_count("first", first, minimum=0)
         if path.exists():
             raise FileExistsError(f"{path} exists. Go on with it as `Trajectory(path)`, or name another.")
         law: Any = estimator.law
@@ -156,11 +167,9 @@ class Trajectory:
             "first": first,
             "estimator": estimator.described(),
             "groups": num_groups(known),
-            **_kind(update, update.decays(known)),
-            "momentum": None if momentum is None else momentum.beta,
+            **_kind(update, update.decays(known), None if momentum is None else momentum.beta),
             "parameters": layout_of(known),
             "start": digest_of(known),
-            "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in known.tensors}),
             **_machine(known),
         }
         text = json.dumps(head, separators=(",", ":")).encode()
@@ -200,7 +209,7 @@ class Trajectory:
             "num_directions": len(estimate.coefficients),
             "groups": len(applied.learning_rates),
             "parameters": estimate.layout,
-            **_kind(applied.update, applied.decays),
+            **_kind(applied.update, applied.decays, applied.beta),
         }
         for name, value in given.items():
             known = self.head["estimator"] if name in self.head["estimator"] else self.head
@@ -276,7 +285,8 @@ def replay_(
 
     Raises:
         ValueError: The parameters have other names, shapes or dtypes than the log's, are not those it began
-            with, or are on another kind of device; or the steps are not in the log.
+            with, or are on another kind of device; the steps are not in the log; or `momentum` is not of the
+            log's kind, or not that before the first step.
 
     Warns:
         ZooWarning: Another version of torch, or a processor with other instructions, made the log.
@@ -285,11 +295,7 @@ def replay_(
     known, head = as_parameters(params), log.head
     start = log.first if start is None else start
     _check(known, log, from_start=start == log.first)
-    beta = head["momentum"]
-    if beta is not None and momentum is None:
-        if start != log.first:
-            raise ValueError(f"`momentum` must be given to replay from step {start}: the log began before.")
-        momentum = LowRankMomentum(beta)
+    momentum = _momentum(log, start, momentum)
     # Rates are those on record, and decays are looked up for each tensor.
     update = Descent(sign=head["sign"], normalised=head["normalised"])
     decays = tuple(head["decays"][_DIGITS.index(digit)] for digit in head["decayed"])
@@ -301,6 +307,24 @@ def replay_(
         )
         move_(known, estimate, update, rates, decays, momentum)
     return momentum
+
+
+def _momentum(log: Trajectory, start: int, given: LowRankMomentum | None) -> LowRankMomentum | None:
+    """Return the momentum before a step, None for logs without."""
+    beta = log.head["momentum"]
+    if given is None:
+        if beta is None or start == log.first:
+            return None if beta is None else LowRankMomentum(beta)
+        raise ValueError(f"`momentum` must be given to replay from step {start}: the log began before.")
+    if beta is None:
+        raise ValueError(f"`momentum` must be left out: the steps of {log.path} were taken without.")
+    if given.beta != beta:
+        raise ValueError(
+            f"`momentum` must have beta = {beta:g}, that of {log.path}, and it has beta = {given.beta:g}."
+        )
+    if start == log.first and given.state_dict()["steps"]:
+        raise ValueError(f"`momentum` must be new: {log.path} begins where there is none yet.")
+    return given
 
 
 def digest_of(params: Parameters) -> str:
@@ -339,12 +363,24 @@ def _check(params: Parameters, log: Trajectory, *, from_start: bool) -> None:
         )
 
 
-def _kind(update: Descent, decays: tuple[float, ...]) -> dict[str, Any]:
+def _check_arguments(estimator: Any, update: Any, key: Any, momentum: Any) -> None:
+    if not isinstance(estimator, Seeded):
+        raise TypeError(f"`estimator` must be a Seeded, such as Seeded(), got {estimator!r}.")
+    if not isinstance(update, Descent):
+        raise TypeError(f"`update` must be a Descent, such as Descent(1e-3), got {update!r}.")
+    if not isinstance(key, Key):
+        raise TypeError(f"`key` must be a Key, such as Key(0), got {key!r}.")
+    if not (momentum is None or isinstance(momentum, LowRankMomentum)):
+        raise TypeError(f"`momentum` must be a LowRankMomentum or None, got {momentum!r}.")
+
+
+def _kind(update: Descent, decays: tuple[float, ...], beta: float | None) -> dict[str, Any]:
     """Return what a step is like, aside from its learning rates; one digit for each tensor that may decay."""
     values = sorted(set(decays) | {0.0})
     if len(values) > len(_DIGITS):
         raise ValueError(f"`weight_decay` must have at most {len(_DIGITS) - 1} values in a log.")
     return {
+        "momentum": beta,
         "sign": update.sign,
         "normalised": update.normalised,
         "decays": values,

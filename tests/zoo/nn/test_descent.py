@@ -195,3 +195,19 @@ def test_bad_arguments_are_refused() -> None:
     ):
         with pytest.raises(error, match=match):
             Descent(**arguments)  # type: ignore[arg-type]
+
+
+def test_steps_refuse_what_is_no_step() -> None:
+    model = network()
+    estimate: Any = estimated(model)
+    before = [p.detach().clone() for p in model.parameters()]
+    for name, given in (
+        ("estimate", (None, Descent())),
+        ("update", (estimate, 0.1)),
+        ("memory", (estimate, Descent(), "x")),
+    ):
+        with pytest.raises(TypeError, match=f"`{name}` must be"):
+            apply_(model, *given)
+    with pytest.raises(ValueError, match="learning_rate"):
+        Descent([])
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))

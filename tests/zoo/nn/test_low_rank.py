@@ -161,6 +161,12 @@ def test_momentum_goes_on_from_its_state() -> None:
     assert torch.equal(layers[0].weight, layers[1].weight)
 
 
+def test_momentum_refuses_other_states() -> None:
+    for state in ({}, None, {"beta": 0.5}):
+        with pytest.raises(ValueError, match=r"LowRankMomentum\.state_dict"):
+            LowRankMomentum().load_state_dict(state)  # type: ignore[arg-type]
+
+
 def test_momentum_refuses_other_laws_and_steps_twice() -> None:
     with keyed_generators(Key(0)):
         layer = nn.Linear(7, 5)

@@ -216,6 +216,15 @@ def test_slopes_too_large_for_single_precision_are_cut() -> None:
     assert abs(estimate.coefficients[0]) == float(np.finfo(np.float32).max)
 
 
+def test_there_are_as_many_directions_as_coefficients() -> None:
+    model = network()
+    estimate = Seeded(num_directions=2).estimate(model, squares(model), Key(0), 2)
+    estimate.direction(model, 1)
+    for number in (2, -1):
+        with pytest.raises(ValueError, match="`number` must be"):
+            estimate.direction(model, number)
+
+
 def test_bad_arguments_are_refused() -> None:
     for arguments, error, match in (
         ({"law": "gausian"}, ValueError, "gaussian"),

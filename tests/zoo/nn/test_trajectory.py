@@ -144,6 +144,75 @@ def test_damage_is_said_and_not_appended_to(tmp_path: Path) -> None:
         Trajectory(path)
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda tail: bytes(len(tail)), lambda tail: bytes([tail[0] ^ 1]) + tail[1:]]
+)
+def test_a_damaged_last_record_is_said_and_written_over(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    model, estimator, descent = network(), Seeded(), Descent(0.05)
+    with Trajectory.create(path, model, estimator, descent, Key(0)) as log:
+        train(model, log, estimator, descent, range(3))
+        size = log._size
+    data = path.read_bytes()
+    path.write_bytes(data[:-size] + damage(data[-size:]))
+    model = network()
+    with pytest.warns(ZooWarning, match="last record .* of step 2"):
+        replay_(model, path)
+    with pytest.warns(ZooWarning, match="last record"):
+        log = Trajectory(path)
+    with log:
+        train(model, log, estimator, descent, range(2, 3))
+    assert path.read_bytes() == data
+
+
+def test_a_log_knows_the_memory_of_its_steps(tmp_path: Path) -> None:
+    """Steps with another memory than that on record would be replayed to other weights."""
+    model, estimator, descent = network(), Seeded(Lozo(2, 3)), Descent(0.05)
+    for name, beta, other in (("none", None, 0.9), ("less", 0.9, 0.5), ("some", 0.9, None)):
+        path = tmp_path / name
+        momentum, wrong = (None if b is None else LowRankMomentum(b) for b in (beta, other))
+        with Trajectory.create(path, model, estimator, descent, Key(0), momentum=momentum) as log:
+            with pytest.raises(ValueError, match="momentum"):
+                train(network(), log, estimator, descent, range(1), wrong)
+            assert len(log) == 0
+            train(network(), log, estimator, descent, range(2), momentum)
+        if wrong is not None:
+            with pytest.raises(ValueError, match="momentum"):
+                replay_(network(), path, momentum=wrong)
+        if momentum is not None:
+            with pytest.raises(ValueError, match="new"):
+                replay_(network(), path, momentum=momentum)
+
+
+def test_a_log_refuses_what_is_no_run(tmp_path: Path) -> None:
+    def create(estimator: Any = None, descent: Any = None, key: Any = None, **options: Any) -> None:
+        Trajectory.create(
+            tmp_path / "log",
+            network(),
+            estimator or Seeded(),
+            descent or Descent(),
+            Key(0) if key is None else key,
+            **options,
+        )
+
+    for first in (1.5, "2", True):
+        with pytest.raises(TypeError, match="first"):
+            create(first=first)
+    with pytest.raises(ValueError, match="first"):
+        create(first=-3)
+    with pytest.raises(TypeError, match="estimator"):
+        create("gaussian")
+    with pytest.raises(TypeError, match="update"):
+        create(descent=0.1)
+    with pytest.raises(TypeError, match="key"):
+        create(key=0)
+    with pytest.raises(TypeError, match="momentum"):
+        create(momentum=0.9)
+    assert not list(tmp_path.iterdir())
+
+
 def test_replay_refuses_other_parameters(tmp_path: Path) -> None:
     path = tmp_path / "log"
     model, estimator, descent = network(), Seeded(), Descent(0.05)
