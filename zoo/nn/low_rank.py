@@ -7,7 +7,9 @@ rate mean the same under all of them.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +106,7 @@ class SubZero(TensorLaw):
     room; a rank above the shorter side is that side's length.
 
     The published method keeps U and V in memory; here they are drawn again from the number of the step where
-    they are needed.
+    they are needed. They are the same for any number of threads.
 
     Args:
         rank: r.
@@ -134,18 +136,33 @@ class SubZero(TensorLaw):
         rows, columns = near_square(math.prod(place.shape))
         rank = min(self.rank, rows)
         key = place.key.fold("subzero", place.step // self.period, place.tensor)
-        left, right = (
-            torch.linalg.qr(key.fold(side).normal(0, length, rank, like=like)).Q
-            for side, length in (("left", rows), ("right", columns))
-        )
-        core = place.own.normal(0, rank, rank, like=like)
-        return Factors(left @ core.mul_(math.sqrt(rows * columns) / rank), right)
+        with in_one_thread():
+            left, right = (
+                torch.linalg.qr(key.fold(side).normal(0, length, rank, like=like)).Q
+                for side, length in (("left", rows), ("right", columns))
+            )
+            core = place.own.normal(0, rank, rank, like=like)
+            return Factors(left @ core.mul_(math.sqrt(rows * columns) / rank), right)
 
     def fill_(self, out: Tensor, place: Place, plan: Any, start: int) -> None:
         if isinstance(plan, Factors):
             plan.fill_(out, start)
         else:
             plan.fold(start).fill_normal(out.view(1, -1))
+
+
+@contextlib.contextmanager
+def in_one_thread() -> Iterator[None]:
+    """Compute on the CPU in one thread: how sums are shared out among several decides on their last bits."""
+    count = torch.get_num_threads()
+    if count == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def near_square(size: int) -> tuple[int, int]:

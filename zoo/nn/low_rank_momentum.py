@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.core.validation import check_fraction
 from zoo.nn.laws import Place, buffer_for, pieces
-from zoo.nn.low_rank import Factors, Lozo
+from zoo.nn.low_rank import Factors, Lozo, in_one_thread
 from zoo.nn.seeded import SeededEstimate, Source, Sum, terms_of
 
 
@@ -85,7 +85,8 @@ class LowRankMomentum:
             held = torch.zeros_like(new)
         elif last is not None and last // law.period != estimate.step // law.period:
             old = law.right(_at(places[0], last), buffer)
-            held = held @ (old.T @ right) / len(right)
+            with in_one_thread():
+                held = held @ (old.T @ right) / len(right)
         # The factors of a direction hold the 1 / sqrt(r).
         self._held[number] = held = self.beta * held + (1 - self.beta) * new
         return Factors(held, right)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -80,6 +81,40 @@ def test_subzero_moves_in_two_spaces_until_its_period_ends() -> None:
         assert torch.linalg.matrix_rank(z) == 2
         torch.testing.assert_close(left @ (left.T @ z @ right.T) @ right, z, rtol=1e-9, atol=1e-9)
     assert (drawn[3] - left @ (left.T @ drawn[3])).abs().max() > 0.1
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    count = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(count)
+
+
+@pytest.mark.parametrize("law", [Lozo(24), SubZero(24)])
+def test_directions_are_the_same_for_any_number_of_threads(
+    law: TensorLaw, threads: Callable[[int], None]
+) -> None:
+    drawn = []
+    for count in (1, 2, 3):
+        threads(count)
+        drawn.append(draw(law, place((1024, 700)), torch.empty(1024, 700)))
+        assert torch.get_num_threads() == count
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
+
+
+def test_momentum_is_the_same_for_any_number_of_threads(threads: Callable[[int], None]) -> None:
+    law, weight = Lozo(64, period=1), nn.Parameter(torch.zeros(64, 4096))
+    held = []
+    for count in (1, 2, 3):
+        threads(count)
+        momentum = LowRankMomentum()
+        for step in range(2, 4):
+            estimate = Seeded(law, smoothing=1.0).estimate([weight], lambda: weight[0, 0], Key(0), step)
+            apply_([weight], estimate, Descent(0.0), momentum)
+        held.append(momentum.state_dict()["tensors"]["0"])
+    assert torch.equal(held[0], held[1])
+    assert torch.equal(held[0], held[2])
 
 
 def test_subzero_takes_tensors_as_near_to_a_square_as_they_allow() -> None:
