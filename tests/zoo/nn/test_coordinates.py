@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core.rng import Key, keyed_generators
-from zoo.nn.coordinates import Coordinates
+from zoo.nn.coordinates import Cached, Coordinates
 from zoo.nn.coordinates.changes import Columns
 from zoo.nn.coordinates.rules import rule_of
 from zoo.nn.coordinates.rules.normalization import normalized_together
@@ -260,6 +261,74 @@ def test_losses_of_all_kinds(loss: Loss) -> None:
     assert_same(model, (inputs, nn.functional.one_hot(labels, 10).double() - 0.3), loss)
 
 
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_outputs_may_be_flattened_images(count: int) -> None:
+    # A changed column is then a run of nine classes.
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
+    inputs, labels = batch_of(count, 1, 5, 5)
+    assert_same(model, (inputs, labels), each=18)
+
+
+def test_labels_that_are_to_be_ignored_count_nothing() -> None:
+    inputs, labels = batch_of(8, 12)
+    labels[::3] = -100
+    assert_same(mlp([12, 5, 10], key=Key(0)), (inputs, labels))
+
+
+def test_a_loss_may_write_to_the_outputs() -> None:
+    def written(outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.sub_(targets).square_().mean(1)
+
+    inputs, labels = batch_of(16, 12)
+    targets = nn.functional.one_hot(labels, 10).double()
+    assert_same(mlp([12, 7, 10], key=Key(0)), (inputs, targets), written)
+
+
+def test_losses_that_mix_examples_or_write_to_targets_are_refused() -> None:
+    def centred(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - outputs.mean(0)).square().mean(1)
+
+    def noisy(outputs: Tensor, targets: Tensor) -> Tensor:
+        return squared_error(outputs, targets) * torch.rand(len(outputs))
+
+    def written(outputs: Tensor, targets: Tensor) -> Tensor:
+        return targets.sub_(outputs).square().mean(1)
+
+    inputs, labels = batch_of(16, 12)
+    targets = nn.functional.one_hot(labels, 10).double()
+    stages = Stages(mlp([12, 7, 10], key=Key(0)).double())
+    for loss in (centred, noisy):
+        with pytest.raises(ValueError, match="depends on it alone"):
+            Coordinates(stages, loss).prepare(inputs, targets, KEY)
+    with pytest.raises(ValueError, match="must not write to the targets"):
+        Coordinates(stages, written).prepare(inputs, targets, KEY)
+    targets[0] = torch.nan
+    cached = Coordinates(stages, lambda y, t: squared_error(y, t)).prepare(inputs, targets, KEY)
+    assert math.isnan(cached.loss)
+
+
+def test_what_was_prepared_for_other_weights_is_refused() -> None:
+    def prepared(model: nn.Module) -> tuple[Coordinates, Cached]:
+        engine = Coordinates(Stages(model.double()), cross_entropy)
+        return engine, engine.prepare(*batch_of(8, 12), KEY)
+
+    model = mlp([12, 7, 10], key=Key(0))
+    model[-1].requires_grad_(False)
+    engine, cached = prepared(model)
+    index = torch.tensor([0])
+    before = engine.losses(cached, index, 0.1)
+    model[1].weight.data.mul_(2)
+    with pytest.raises(ValueError, match="prepare"):
+        engine.losses(cached, index, 0.1)
+    model[1].weight.data.div_(2)  # as it was
+    assert torch.equal(engine.losses(cached, index, 0.1), before)
+    model[-1].weight.mul_(2)  # frozen
+    with pytest.raises(ValueError, match="prepare"):
+        engine.losses(cached, index, 0.1)
+    with pytest.raises(ValueError, match="of another"):
+        prepared(mlp([12, 7, 10], key=Key(0)))[0].losses(cached, index, 0.1)
+
+
 def test_a_hook_or_a_type_of_ones_own_is_heeded() -> None:
     class Doubled(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -384,6 +453,18 @@ def test_bad_input_is_refused() -> None:
         Coordinates(Stages(model), lambda y, t: cross_entropy(y, t).mean()).prepare(inputs, labels, KEY)
     with pytest.raises(ValueError, match="one output for each example"):
         Coordinates(Stages(nn.Sequential(model, nn.Flatten(0))), cross_entropy).prepare(inputs, labels, KEY)
+    for smoothing, error, match in (
+        (torch.ones(4), ValueError, r"one for each of 9 indices, got shape \(4,\)"),
+        (torch.ones(9, 1), ValueError, r"got shape \(9, 1\)"),
+        ("a", TypeError, "must be a number"),
+        (float("nan"), ValueError, "must be finite"),
+    ):
+        with pytest.raises(error, match=match):
+            engine.losses(cached, torch.arange(9), smoothing)
+    with pytest.raises(ValueError, match="an example or more"):
+        engine.prepare(inputs[:0], labels[:0], KEY)
+    with pytest.raises(TypeError, match=r"`Stages\(model\)`, got Sequential"):
+        Coordinates(model, cross_entropy)
     with torch.no_grad():
         model[-1].bias += 1
     with pytest.raises(ValueError, match="prepare"):

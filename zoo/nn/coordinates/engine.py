@@ -16,7 +16,7 @@ from zoo.nn.coordinates.losses import Judge, judge_of
 from zoo.nn.coordinates.network import Layer, Memory, Network, Step
 from zoo.nn.coordinates.rules.base import Places
 from zoo.nn.isolation import isolated
-from zoo.nn.losses import Loss
+from zoo.nn.losses import Loss, absolute_error, cross_entropy, errors, squared_error
 from zoo.nn.parameters import Parameters
 from zoo.nn.stages import Stages
 
@@ -25,6 +25,8 @@ _UNIT, _SMALL_UNIT = 512, 64  # coordinates; the second where whole images or se
 _WHOLE = {"cpu": 2**17, "cuda": 2**28}  # elements of whole copies that go through a layer at a time
 _COLUMNS = {"cpu": 2**20, "cuda": 2**28}  # elements of changed columns at a time
 _MORE_ON_DEVICE = 16  # times as many coordinates in a unit
+
+_BY_EXAMPLE = (absolute_error, cross_entropy, errors, squared_error)  # losses known to mix nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,8 @@ class Cached:
         memory: What each layer was given and returned.
         judge: The losses of changed copies.
         weights: The parameters, shape (dim,).
-        versions: How often each had been written to when they were last known to be these.
+        versions: How often each frozen parameter had been written to.
+        engine: What prepared it.
     """
 
     inputs: Tensor
@@ -52,6 +55,7 @@ class Cached:
     judge: Judge
     weights: Tensor
     versions: list[int]
+    engine: Coordinates
 
 
 class Coordinates:
@@ -85,6 +89,7 @@ class Coordinates:
         parameters: Of the network, in the order in which coordinates are counted.
 
     Raises:
+        TypeError: `stages` is none.
         ValueError: A parameter is of half precision.
 
     Example:
@@ -103,8 +108,12 @@ class Coordinates:
     """
 
     def __init__(self, stages: Stages, loss: Loss, *, plain: bool = False) -> None:
+        if not isinstance(stages, Stages):
+            raise TypeError(f"`stages` must be `Stages(model)`, got {type(stages).__name__}.")
         self.stages, self.loss, self.plain = stages, loss, plain
         self.parameters = Parameters(stages.model)
+        trained = {id(tensor) for tensor in self.parameters.tensors}
+        self._frozen = [tensor for tensor in stages.model.parameters() if id(tensor) not in trained]
         _check_precision(self.parameters)
         self._network = Network(stages, plain)
         self._owners = [self._network.owners[id(tensor)] for tensor in self.parameters.tensors]
@@ -114,6 +123,7 @@ class Coordinates:
         times = 1 if device == "cpu" else _MORE_ON_DEVICE
         self._units = np.array([times * _unit(layer, self._network) for layer, _ in self._owners])
         self._checked = stages.is_sequential
+        self._loss_checked = loss in _BY_EXAMPLE
 
     def prepare(self, inputs: Tensor, targets: Tensor, key: Key) -> Cached:
         """Evaluate the network as it is on a mini-batch, and remember what each layer was given.
@@ -124,9 +134,12 @@ class Coordinates:
             key: Of dropout masks, which are the same for all that is evaluated.
 
         Raises:
-            ValueError: The stages do not return what the network does, the outputs are not one for each
-                example, or the losses are not.
+            ValueError: There are no examples, the stages do not return what the network does, the outputs are
+                not one for each example, or the losses are not: none for some, ones that depend on the other
+                examples, or written over the targets. Whether they depend on others is tried once.
         """
+        if not len(inputs):
+            raise ValueError("`inputs` must hold an example or more, got none: there is no mean over none.")
         if not self._checked:
             self.stages.check(inputs, key)
             self._checked = True
@@ -143,17 +156,11 @@ class Coordinates:
                 f"{tuple(outputs.shape)} for {len(inputs)} examples."
             )
         with torch.no_grad():
-            each = self.loss(outputs, targets)
-            if not isinstance(each, Tensor) or each.shape != (len(inputs),):
-                raise ValueError(
-                    f"`loss` must return one number for each of {len(inputs)} examples, got "
-                    f"{f'shape {tuple(each.shape)}' if isinstance(each, Tensor) else repr(each)}; take no "
-                    "mean in it."
-                )
+            self._check_loss(outputs, targets)
             judge = judge_of(self.loss, outputs, targets)
             loss = float(judge.of_whole(outputs.clone(), 1))
         weights, versions = self.parameters.flat(), self._versions()
-        return Cached(inputs, targets, key, outputs, loss, memory, judge, weights, versions)
+        return Cached(inputs, targets, key, outputs, loss, memory, judge, weights, versions, self)
 
     def losses(self, cached: Cached, indices: Tensor, smoothing: float | Tensor) -> Tensor:
         """Return the mean losses with one coordinate changed.
@@ -161,23 +168,27 @@ class Coordinates:
         Args:
             cached: The mini-batch, from `prepare`.
             indices: Coordinates, shape (n,), best in ascending order.
-            smoothing: What is added to each: a number, or one for each, shape (n,).
+            smoothing: What is added to each: a finite number, or one for each, shape (n,).
 
         Returns:
             Shape (n,), float64: the loss with coordinate indices[k] changed by smoothing[k], all else as it
             is.
 
         Raises:
-            TypeError: `indices` are no integers.
-            ValueError: An index is out of range, or the network was changed since `prepare`.
+            TypeError: `indices` are no integers, or `smoothing` is no number.
+            ValueError: An index is out of range, `smoothing` is not finite or not one for each, `cached` is
+                of another engine, or a parameter was changed since `prepare`. Noticed are any other values of
+                a trained parameter, and writing to a frozen one other than through its `.data`; buffers and
+                training or evaluation mode are not looked at.
         """
         numbers = self._checked_indices(indices)
+        added = _checked_smoothing(smoothing, len(numbers))
         self._check_weights(cached)
         owners = self._owners_of(numbers)
         local = numbers - np.array(self.parameters.offsets)[owners]
         device, dtype = cached.outputs.device, self.parameters.tensors[0].dtype
         index = torch.from_numpy(local).to(device)
-        steps = torch.as_tensor(smoothing, dtype=torch.float64).to(device, dtype).expand(len(numbers))
+        steps = added.to(device, dtype).expand(len(numbers))
         found = torch.empty(len(numbers), dtype=torch.float64, device=device)
         cuts = self._cuts(owners)
         with torch.no_grad(), self._generators(cached):
@@ -224,7 +235,9 @@ class Coordinates:
                     break
                 columns, left = after, left[1:]
             if not left:
-                found[part] = cached.judge.of_columns(columns)
+                spreads = cached.judge.spreads(columns)
+                for piece in _parts(len(columns), self._outputs_at_once(cached) if spreads else height):
+                    found[part][piece] = cached.judge.of_columns(columns[piece])
                 continue
             for piece in _parts(len(columns), self._at_once(cached, left)):
                 change = left[0].mixed(cached.memory, columns[piece])
@@ -241,6 +254,9 @@ class Coordinates:
         sizes = [cached.memory[layer.number].size for step in steps for layer in step.layers()]
         return max(1, self._whole // max([*sizes, 1]))
 
+    def _outputs_at_once(self, cached: Cached) -> int:
+        return max(1, self._whole // max(1, cached.outputs.numel()))
+
     def _cost(self, cached: Cached, layer: Layer, name: str) -> float:
         seen = cached.memory[layer.number]
         after = [passed for step in self._network.tails[layer.number] for passed in step.layers()]
@@ -254,15 +270,43 @@ class Coordinates:
         return work + sum(passed.rule.work(cached.memory[passed.number]) for passed in after)
 
     def _versions(self) -> list[int]:
-        return [tensor._version for tensor in self.parameters.tensors]
+        return [tensor._version for tensor in self._frozen]
 
     def _check_weights(self, cached: Cached) -> None:
-        versions = self._versions()
-        if cached.versions == versions:
-            return
-        if not torch.equal(cached.weights, self.parameters.flat()):
+        if cached.engine is not self:
+            raise ValueError("`cached` must be from `prepare` of this engine, and is from that of another.")
+        weights = self.parameters.flat()
+        is_as_it_was = torch.equal(cached.weights, weights) or _same(cached.weights, weights)
+        if not is_as_it_was or cached.versions != self._versions():
             raise ValueError("`cached` is of other weights than the network has now; `prepare` again.")
-        cached.versions[:] = versions
+
+    def _check_loss(self, outputs: Tensor, targets: Tensor) -> None:
+        """Raise ValueError if the loss is not one number for each example that depends on it alone."""
+        count = len(outputs)
+        given = targets.clone()
+        each = self.loss(outputs.clone(), given)
+        if not isinstance(each, Tensor) or each.shape != (count,):
+            got = f"shape {tuple(each.shape)}" if isinstance(each, Tensor) else repr(each)
+            raise ValueError(
+                f"`loss` must return one number for each of {count} examples, got {got}; take no mean in it."
+            )
+        if self._loss_checked:
+            return
+        if not _same(given, targets):
+            raise ValueError("`loss` must not write to the targets; let it compute on a copy of them.")
+        # Behind them, a second copy in which all examples are the first: a mean over both is another one.
+        behind = [torch.cat([part, part[:1].expand_as(part)]) for part in (outputs, targets)]
+        found = self.loss(*behind)[:count].double()
+        # Another number of examples may have other kernels, of less precision on a device.
+        apart = torch.finfo(each.dtype).eps ** (1 / 3) if each.is_floating_point() else 0.0
+        each = each.double()
+        scale = float(each.nan_to_num(0.0, 0.0, 0.0).abs().max())
+        if not torch.allclose(found, each, rtol=apart, atol=apart * scale, equal_nan=True):
+            raise ValueError(
+                "`loss` must give each example a number that depends on it alone, and gave others when there "
+                "were further examples in the batch; take nothing over the batch in it, and draw no numbers."
+            )
+        self._loss_checked = True
 
     def _checked_indices(self, indices: Tensor) -> np.ndarray:
         numbers = torch.as_tensor(indices).detach().cpu().numpy()
@@ -328,6 +372,27 @@ class _Orders:
 
 def _by_pixel(x: Tensor) -> bool:
     return not x.is_contiguous() and is_channels_last(x)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same, NaN in the same places included."""
+    return bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def _checked_smoothing(smoothing: float | Tensor, count: int) -> Tensor:
+    """Return what is added, shape () or (count,), in double precision."""
+    try:
+        added = torch.as_tensor(smoothing, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`smoothing` must be a number or a tensor of numbers, got {smoothing!r}.") from error
+    if added.shape not in ((), (count,)):
+        raise ValueError(
+            f"`smoothing` must be one number or one for each of {count} indices, got shape "
+            f"{tuple(added.shape)}."
+        )
+    if not bool(added.isfinite().all()):
+        raise ValueError(f"`smoothing` must be finite, got {smoothing!r}.")
+    return added
 
 
 def _parts(count: int, height: int) -> list[slice]:

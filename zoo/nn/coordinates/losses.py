@@ -37,6 +37,10 @@ class Judge:
         """Return the mean losses where a column of the outputs is changed, (K,) in float64."""
         return self.of_whole(columns.spread(self.outputs), len(columns))
 
+    def spreads(self, columns: Columns) -> bool:
+        """Return whether `of_columns` makes whole copies of the outputs."""
+        return True
+
 
 class CrossEntropy(Judge):
     """log(sum over c of exp z_c) - z_target, of logits (n, classes) with the classes one after the other.
@@ -62,12 +66,17 @@ class CrossEntropy(Judge):
         return self._repeated[count]
 
     def of_columns(self, columns: Columns) -> Tensor:
+        if columns.flat:  # more than one class changes
+            return super().of_columns(columns)
         if self._others is None:
             self._others = _sums_of_others(self.outputs.t())
         chosen = self.outputs.gather(1, self.targets.unsqueeze(1))[:, 0]
         mine = self.targets == columns.index.unsqueeze(1)
         sums = torch.logaddexp(self._others[columns.index], columns.values)
         return _means(sums.sub_(torch.where(mine, columns.values, chosen)))
+
+    def spreads(self, columns: Columns) -> bool:
+        return columns.flat
 
 
 class Separable(Judge):
@@ -85,16 +94,24 @@ class Separable(Judge):
         unchanged = self._apart.mean(dtype=torch.float64)
         return unchanged + change.flatten(1).sum(1, dtype=torch.float64) / self.outputs.numel()
 
+    def spreads(self, columns: Columns) -> bool:
+        return False
+
 
 def judge_of(loss: Loss, outputs: Tensor, targets: Tensor) -> Judge:
     """Return what judges copies by a loss."""
     are_labels = targets.shape == outputs.shape[:1] and not targets.is_floating_point()
-    if loss is cross_entropy and outputs.ndim == 2 and are_labels:
+    if loss is cross_entropy and outputs.ndim == 2 and are_labels and _are_classes(targets, outputs.shape[1]):
         return CrossEntropy(loss, outputs, targets)
     if loss in (squared_error, absolute_error) and outputs.shape == targets.shape and outputs.ndim > 1:
         function = torch.square if loss is squared_error else torch.abs
         return Separable(loss, outputs, targets, function)
     return Judge(loss, outputs, targets)
+
+
+def _are_classes(labels: Tensor, count: int) -> bool:
+    """Whether every label is of a class: one that is to be ignored, such as -100, is of none."""
+    return bool(((labels >= 0) & (labels < count)).all())
 
 
 def _means(losses: Tensor) -> Tensor:
