@@ -865,10 +865,16 @@ def rewindable_generators(key: Key) -> Iterator[Callable[[], None]]:
     with _generators:
         generators = _Rewindable(key)
         try:
-            generators.start()
-            yield generators.rewind
-        finally:
+            try:
+                generators.start()
+                yield generators.rewind
+            finally:
+                generators.restore()
+        except KeyboardInterrupt:  # which may have come while they were put back
             generators.restore()
+            raise
+        finally:
+            _spare.append(generators.own)
 
 
 class _Rewindable:
@@ -922,7 +928,6 @@ class _Rewindable:
             self.torch.set_rng_state(self.torch_state)
         for device, state in enumerate(self.cuda):
             self.torch.cuda.set_rng_state(state, device)
-        _spare.append(self.own)
 
 
 _NUMPY: Any = np.random  # its types leave out that the global generator can be exchanged

@@ -89,7 +89,7 @@ def conservative_step_(
     modules = () if params.module is None else (params.module,)
     before = best = params.flat()
     with params.restored(), isolated(key.fold("closure", step), modules) as isolation:
-        calls = Calls(isolation, closure)
+        calls = Calls(isolation, closure, params)
         value = float(calls()) if value is None else float(value)
         lowest, choice = (value, 0) if math.isfinite(value) else (math.inf, 0)
         optimizer.step()

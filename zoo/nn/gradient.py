@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import math
-import numbers
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
@@ -29,7 +28,8 @@ from zoo.estimators.finite_difference import (
     GradientEstimate,
     largest_slope,
 )
-from zoo.nn.isolation import Isolation, isolated
+from zoo.nn.closures import Calls, gathered
+from zoo.nn.isolation import isolated, place
 from zoo.nn.parameters import Parameters
 
 _PIECE = 2**16  # elements, which stay in the processor's cache while they are worked on
@@ -152,7 +152,7 @@ def estimate_gradient_(
     displacement after rounding.
 
     In the first two steps of every thousand the closure is called twice at the first point, and both its
-    answer and the smoothing are checked.
+    answer and the smoothing are checked, and whether any bit of a parameter was changed in the first call.
 
     Args:
         params: As for `Parameters`: a module, or what `torch.optim` takes.
@@ -174,6 +174,8 @@ def estimate_gradient_(
         TypeError: An argument, or what the closure returns, is of the wrong type.
         ValueError: `step` is negative, `estimator` needs a memory and has none, or the loss is no scalar;
             and see `Parameters`.
+        RuntimeError: The closure writes to a parameter, or exchanges its memory. It is noticed in every step,
+            but for `tensor.data.add_(1)` and the like, which only the checked steps notice.
 
     Warns:
         ZooWarning: The closure returned two values for the same point, the smoothing is lost in rounding, or
@@ -221,9 +223,16 @@ def estimate_gradient_(
             )
     asked = law.ask(state, point.x, key.fold("directions"), step)
     modules = () if params.module is None else (params.module,)
-    with isolated(key.fold("closure", step), modules) as isolation, point:
-        sweep = _Sweep(law, asked, point, _Calls(isolation, closure))
-        values = sweep.run(checked=step % _CHECKED < 2)
+    with isolated(key.fold("closure", step), modules) as isolation:
+        try:
+            try:
+                sweep = _Sweep(law, asked, point, Calls(isolation, closure, params))
+                values = sweep.run(checked=step % _CHECKED < 2)
+            finally:
+                point.put_back()
+        except KeyboardInterrupt:  # which may have come while they were put back
+            point.put_back()
+            raise
     weights = law.weights(asked, values)
     gradient = sweep.summed(weights, values)
     symmetric = np.ones(asked.draw.count, np.bool_)
@@ -249,7 +258,7 @@ _Pieces: TypeAlias = list[tuple[Tensor, Tensor, Tensor]]
 
 
 class _Point:
-    """The parameters in place, moved along a direction or where they belong; leaving it puts them back."""
+    """The parameters in place, moved along a direction or where they belong."""
 
     def __init__(self, params: Parameters) -> None:
         self.x = params.flat()
@@ -264,16 +273,14 @@ class _Point:
             for tensor in params.tensors
         ]
         self._is_uniform = all(target.dtype == self.x.dtype for target in self._targets)
+        self._homes = [(tensor, tensor.detach(), place(tensor)) for tensor in params.tensors]
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exception: object) -> None:
-        try:
-            self.restore()
-        except KeyboardInterrupt:
-            self.restore()
-            raise
+    def put_back(self) -> None:
+        """Put everything back, memory that was exchanged by `tensor.data = ...` too."""
+        for tensor, memory, where in self._homes:
+            if place(tensor) != where:
+                tensor.data = memory
+        self.restore()
 
     def pieces(self, start: int, part: Tensor) -> _Pieces:
         """Return targets, their original entries and those of a direction, tensor by tensor."""
@@ -339,51 +346,10 @@ class _Point:
             tensor.copy_(copy)
 
 
-class _Calls:
-    """Calls of a closure, counted, with what it returns as a number."""
-
-    def __init__(self, isolation: Isolation, closure: Callable[[], Any]) -> None:
-        self.isolation, self.closure = isolation, closure
-        self.count = 0
-        self.dtype: torch.dtype | None = None
-
-    def __call__(self) -> Any:
-        """Return the loss: a float, or on a device a tensor of no dimensions, for which nothing waits."""
-        self.count += 1
-        try:
-            loss = self.isolation.call(self.closure)
-        except RuntimeError as error:
-            if "does not require grad" in str(error):
-                error.add_note(
-                    "The closure of `estimate_gradient_` is called without a graph of gradients: it has to "
-                    "return the loss, and to leave out `loss.backward()`."
-                )
-            raise
-        if isinstance(loss, Tensor):
-            if not loss.is_floating_point():
-                raise TypeError(
-                    f"`closure` must return a loss of floating point, got a tensor of {loss.dtype}; convert "
-                    "it with `.double()` if it is meant."
-                )
-            if loss.numel() != 1:
-                raise ValueError(
-                    f"`closure` must return a single number, got a tensor of shape {tuple(loss.shape)}; take "
-                    "its mean."
-                )
-            self.dtype = loss.dtype
-            return loss.item() if loss.device.type == "cpu" else loss.detach().double().reshape(())
-        if isinstance(loss, bool) or not isinstance(loss, numbers.Real):
-            instead = "; has it a `return`?" if loss is None else "."
-            raise TypeError(
-                f"`closure` must return the loss, a number or a tensor of one, got {loss!r}{instead}"
-            )
-        return float(loss)
-
-
 class _Sweep:
     """The evaluations of a step, and the sum over its directions that is formed as they come in."""
 
-    def __init__(self, law: FiniteDifference, asked: Displaced, point: _Point, calls: _Calls) -> None:
+    def __init__(self, law: FiniteDifference, asked: Displaced, point: _Point, calls: Calls) -> None:
         self.law, self.asked, self.point, self.calls = law, asked, point, calls
         self.central = asked.stencil == "central"
         self.total: Tensor | None = None  # the first direction, where it moves all, becomes the sum
@@ -398,7 +364,7 @@ class _Sweep:
         shares = (relative * (factor / distance)).tolist()
         values: list[Any] = []
         if asked.lead:
-            values.append(calls())
+            values.append(calls(thorough=checked))
             if checked:
                 self.again = values[0], calls()
         for index in range(count):
@@ -408,9 +374,9 @@ class _Sweep:
                 self.lost = _lost(pieces, distance)
             if asked.mirror and index == 0:
                 point.move(pieces, -distance)
-                values.append(calls())
+                values.append(calls(thorough=checked and not values))
             point.move(pieces, distance)
-            values.append(calls())
+            values.append(calls(thorough=checked and not values))
             if checked and self.again is None:
                 self.again = values[0], calls()
             if self.central:
@@ -423,7 +389,7 @@ class _Sweep:
                 point.restore(pieces)
             self._add(start, part, difference * shares[index])
             del part, pieces  # before the next one is drawn
-        return Evaluations(_gathered(values)).values
+        return Evaluations(gathered(values)).values
 
     def direction(self, index: int) -> tuple[int, Tensor]:
         """Return where a direction begins to differ from 0, and its entries from there on."""
@@ -480,7 +446,7 @@ class _Sweep:
         differences = weights.differences * (2 if self.central else 1)
         if not len(finite) or not len(differences):
             return
-        spacing = self._spacing(finite) * float(np.abs(finite).max())
+        spacing = self.calls.spacing(finite)
         typical = float(np.sqrt(np.mean(differences**2)))
         if 0 < typical < _DROWNED * spacing:
             warnings.warn(
@@ -505,15 +471,6 @@ class _Sweep:
                 stacklevel=3,
             )
 
-    def _spacing(self, values: np.ndarray[Any, Any]) -> float:
-        """Return the spacing of losses at 1, judged by what was returned."""
-        dtype = self.calls.dtype
-        if dtype is None or dtype == torch.float64:
-            # A number that was computed in single precision can be told from its digits.
-            single = bool((values.astype(np.float32) == values).all())
-            dtype = torch.float32 if single else torch.float64
-        return torch.finfo(dtype).eps
-
 
 def _lost(pieces: _Pieces, distance: float) -> tuple[float, float] | None:
     """Return which share of entries hardly moves, and the smoothing with which nine in ten do."""
@@ -527,18 +484,6 @@ def _lost(pieces: _Pieces, distance: float) -> tuple[float, float] | None:
     if not smoothing.shape[0]:
         return None
     return float((smoothing > distance).double().mean()), float(torch.quantile(smoothing, 0.9))
-
-
-def _gathered(values: list[Any]) -> np.ndarray[Any, Any]:
-    """Return floats and tensors of no dimensions as one array, with one copy off the device."""
-    if all(isinstance(value, float) for value in values):
-        return np.array(values, np.float64)
-    device = next(value.device for value in values if isinstance(value, Tensor))
-    return (
-        torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in values])
-        .cpu()
-        .numpy()
-    )
 
 
 def _check_arguments(closure: object, estimator: object, key: object) -> None:

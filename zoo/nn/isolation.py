@@ -16,8 +16,14 @@ from torch.nn.parameter import is_lazy
 
 from zoo.core.rng import Key, rewindable_generators
 
-_SHORT = 2**16  # elements, up to which a buffer is put back whether or not it is known to have changed
 _OPEN: list[Isolation] = []  # those of blocks that are open, the innermost one last
+
+
+def place(tensor: Tensor) -> tuple[Any, ...] | None:
+    """Return where a tensor's entries are in memory, None where it has no such place."""
+    if tensor.layout is not torch.strided:
+        return None
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
 
 
 class Isolation:
@@ -33,13 +39,16 @@ class Isolation:
         self._rewind = rewind
         self._seen: dict[int, nn.Module] = {}
         self._slots: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}  # by id: a buffer and a copy, always put back
-        self._large: dict[int, tuple[Tensor, Tensor, int]] = {}  # put back when its version has changed
+        # By id: a buffer, its memory, where that is, and a copy. Versions do not count what is written
+        # through `.data` or by normalization layers, and to compare takes longer than to copy.
+        self._kept: dict[int, tuple[Tensor, Tensor, Any, Tensor]] = {}
         self._thread = threading.get_ident()
 
     def call(self, closure: Callable[[], Any]) -> Any:
         """Return what a closure returns, without a graph of gradients."""
         self._rewind()
+        # An autocast around the block would go on with casts of the parameters as they were before.
+        torch.clear_autocast_cache()
         with torch.no_grad():
             result = closure()
         self.restore()
@@ -57,27 +66,26 @@ class Isolation:
                 continue
             self._slots.append((inner, dict(inner._buffers)))
             for name, buffer in inner._buffers.items():
-                if buffer is not None and id(buffer) not in self._kept and id(buffer) not in self._large:
+                if buffer is not None and id(buffer) not in self._kept:
                     self._keep(inner, name, buffer)
 
     def restore(self) -> None:
         """Put all buffers back as they were."""
+        torch.clear_autocast_cache()
         for module, buffers in self._slots:
             now = module._buffers
             if len(now) != len(buffers) or any(now.get(name) is not was for name, was in buffers.items()):
                 module._non_persistent_buffers_set -= now.keys() - buffers.keys()
                 now.clear()
                 now.update(buffers)
-        if not self._kept and not self._large:
+        if not self._kept:
             return
         with torch.no_grad():
-            if self._kept:
-                pairs = self._kept.values()
-                torch._foreach_copy_([buffer for buffer, _ in pairs], [kept for _, kept in pairs])
-            for name, (buffer, kept, version) in self._large.items():
-                if buffer._version != version:
-                    buffer.copy_(kept)
-                    self._large[name] = buffer, kept, buffer._version
+            for buffer, memory, where, _ in self._kept.values():
+                if place(buffer) != where:
+                    buffer.data = memory
+            pairs = self._kept.values()
+            torch._foreach_copy_([pair[0] for pair in pairs], [pair[-1] for pair in pairs])
 
     def _keep(self, module: nn.Module, name: str, buffer: Tensor) -> None:
         if is_lazy(buffer):
@@ -87,11 +95,12 @@ class Isolation:
             )
         if buffer.is_inference():  # nothing can write to it here
             return
-        # Normalization layers write to their buffers without counting it as a version; those are short.
-        if buffer.numel() <= _SHORT:
-            self._kept[id(buffer)] = buffer, buffer.detach().clone()
-        else:
-            self._large[id(buffer)] = buffer, buffer.detach().clone(), buffer._version
+        if buffer.layout is torch.strided and any(
+            size > 1 and not stride for size, stride in zip(buffer.shape, buffer.stride(), strict=True)
+        ):  # an expanded one, to which nothing can write either
+            return
+        memory = buffer.detach()
+        self._kept[id(buffer)] = buffer, memory, place(buffer), memory.clone()
 
 
 def _called(module: nn.Module, inputs: Any) -> None:
@@ -151,14 +160,23 @@ def isolated(key: Key, modules: Iterable[nn.Module] = ()) -> Iterator[Isolation]
         isolation = Isolation(rewind)
         for module in modules:
             isolation.note(module)
-        _OPEN.append(isolation)
-        _HOOKS[_PLACE] = _called
         if "torch._dynamo" in sys.modules and _FIRES_TWICE not in warnings.filters:
             warnings.filterwarnings("ignore", _FIRES_TWICE[1].pattern)
         try:
-            yield isolation
-        finally:
-            _OPEN.pop()
-            if not _OPEN:
-                del _HOOKS[_PLACE]
-            isolation.restore()
+            try:
+                _OPEN.append(isolation)
+                _HOOKS[_PLACE] = _called
+                yield isolation
+            finally:
+                _close(isolation)
+        except KeyboardInterrupt:  # which may have come while it was closed
+            _close(isolation)
+            raise
+
+
+def _close(isolation: Isolation) -> None:
+    if isolation in _OPEN:
+        _OPEN.remove(isolation)
+    if not _OPEN:
+        _HOOKS.pop(_PLACE, None)
+    isolation.restore()

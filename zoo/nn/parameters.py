@@ -184,13 +184,24 @@ class Parameters:
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
         """Put all back as they are now, to the last bit, after the block."""
-        before = [tensor.detach().clone() for tensor in self.tensors]
+        memory = [tensor.detach() for tensor in self.tensors]
+        before = list(zip(self.tensors, memory, [tensor.clone() for tensor in memory], strict=True))
         try:
-            yield
-        finally:
-            with torch.no_grad():
-                for tensor, kept in zip(self.tensors, before, strict=True):
-                    tensor.copy_(kept)
+            try:
+                yield
+            finally:
+                _put_back(before)
+        except KeyboardInterrupt:  # which may have come while they were put back
+            _put_back(before)
+            raise
+
+
+def _put_back(before: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Give tensors their own memory again, which `tensor.data = ...` exchanges, and what was in it."""
+    with torch.no_grad():
+        for tensor, memory, kept in before:
+            tensor.data = memory
+            tensor.copy_(kept)
 
 
 def _named(params: Any) -> list[tuple[str, Tensor, int]]:

@@ -31,7 +31,8 @@ from zoo.estimators.directions import (
     Subspace,
 )
 from zoo.estimators.finite_difference import FiniteDifference, GradientEstimate
-from zoo.nn.gradient import Estimator, _Calls, _on_device, estimate_gradient_
+from zoo.nn.closures import Calls
+from zoo.nn.gradient import Estimator, _on_device, _Point, estimate_gradient_
 from zoo.nn.parameters import Parameters
 
 KEY = Key(7)
@@ -609,7 +610,7 @@ def test_losses_that_are_not_waited_for(
     stencil: str, failed: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a device losses stay tensors until the end of a step; the estimate is that of numbers."""
-    problem, call = Quadratic(), _Calls.__call__
+    problem, call = Quadratic(), Calls.__call__
 
     def gradient() -> Tensor:
         calls = itertools.count()
@@ -622,7 +623,11 @@ def test_losses_that_are_not_waited_for(
         ).gradient
 
     expected = gradient()
-    monkeypatch.setattr(_Calls, "__call__", lambda self: torch.tensor(call(self), dtype=torch.float64))
+
+    def waiting(self: Calls, **how: bool) -> Tensor:
+        return torch.tensor(call(self, **how), dtype=torch.float64)
+
+    monkeypatch.setattr(Calls, "__call__", waiting)
     torch.testing.assert_close(gradient(), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -727,6 +732,110 @@ def test_a_closure_that_goes_backward() -> None:
     with pytest.raises(RuntimeError) as caught:
         estimate_gradient_(layer, closure, FiniteDifference("gaussian", 1, 0.1), KEY, STEP)
     assert "leave out `loss.backward()`" in caught.value.__notes__[0]
+
+
+class _Bounded(nn.Linear):
+    """Keeps its weights short in its forward pass, as networks for signals do."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.weight.data = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=0.3)
+        return super().forward(inputs)
+
+
+class _Shifted(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.weight.data.add_(0.01)
+        return super().forward(inputs)
+
+
+@pytest.mark.parametrize("law", ["axes", "gaussian"])
+@pytest.mark.parametrize("stencil", ["forward", "central"])
+@pytest.mark.parametrize(
+    ("layer", "step"),
+    [
+        (lambda: nn.Embedding(6, 4, max_norm=1.0), STEP),
+        (lambda: nn.Embedding(6, 4, max_norm=1.0), 0),
+        (lambda: _Bounded(4, 4), STEP),
+        (lambda: _Shifted(4, 4), 0),
+        (lambda: _Shifted(4, 4).bfloat16(), 0),
+    ],
+)
+def test_a_closure_that_writes_to_a_parameter(
+    layer: Callable[[], nn.Module], step: int, stencil: str, law: str
+) -> None:
+    model = layer()
+    inputs = torch.arange(6) if isinstance(model, nn.Embedding) else torch.ones(2, 4)
+    if next(model.parameters()).dtype == torch.bfloat16:
+        inputs = inputs.bfloat16()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    places = [value.data_ptr() for value in model.parameters()]
+    with pytest.raises(RuntimeError, match="the closure wrote to the parameter 'weight'"):
+        estimate_gradient_(
+            model,
+            lambda: model(inputs).float().square().sum(),
+            FiniteDifference(law, 2, 1e-2, stencil),
+            KEY,
+            step,
+        )
+    assert [value.data_ptr() for value in model.parameters()] == places
+    for name, value in model.named_parameters():
+        assert torch.equal(value, before[name])
+        assert value.grad is None
+
+
+def test_memory_that_was_exchanged_is_put_back_when_a_closure_raises() -> None:
+    layer = nn.Linear(3, 2)
+    before, memory = layer.weight.detach().clone(), layer.weight.data_ptr()
+
+    def closure() -> Any:
+        layer.weight.data = torch.zeros(5, 7)
+        raise KeyError("lost")
+
+    with pytest.raises(KeyError):
+        estimate_gradient_(layer, closure, FiniteDifference("gaussian", 1, 0.1), KEY, STEP)
+    assert torch.equal(layer.weight, before)
+    assert layer.weight.data_ptr() == memory
+
+
+def test_an_interruption_while_parameters_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, put_back = nn.Linear(3, 2), _Point.put_back
+    before, times = layer.weight.detach().clone(), itertools.count()
+
+    def second(self: _Point) -> None:
+        if not next(times):
+            raise KeyboardInterrupt
+        put_back(self)
+
+    monkeypatch.setattr(_Point, "put_back", second)
+    with pytest.raises(KeyboardInterrupt):
+        estimate_gradient_(
+            layer, lambda: layer(torch.ones(3)).sum(), FiniteDifference("gaussian", 1, 0.1), KEY, STEP
+        )
+    assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("law", ["axes", "gaussian"])
+def test_an_autocast_around_is_as_one_inside(law: str) -> None:
+    """It keeps casts of parameters, which do not see that these were moved."""
+    model = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 3))
+    inputs = torch.linspace(-1, 1, 10).view(2, 5)
+    estimator = FiniteDifference(law, 20, 0.1)
+
+    def loss() -> Tensor:
+        return model(inputs).float().square().mean()
+
+    def inside() -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return loss()
+
+    expected = estimate_gradient_(model, inside, estimator, KEY, STEP).gradient
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss()
+        found = estimate_gradient_(model, loss, estimator, KEY, STEP).gradient
+        there = loss()
+    assert expected[:20].any()
+    assert torch.equal(found, expected)
+    assert torch.equal(there, inside())
 
 
 def test_a_closure_may_use_gradients_of_its_own() -> None:

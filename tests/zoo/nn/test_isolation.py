@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.conftest import global_generators
 from zoo.core.rng import Key, keyed_generators
-from zoo.nn.isolation import isolated
+from zoo.nn.isolation import Isolation, isolated
 
 
 @pytest.fixture
@@ -128,6 +128,52 @@ def test_buffers_that_come_and_go() -> None:
     assert float(module.large[0]) == 0
     assert list(module.state_dict()) == ["steps", "large", "gone"]
     assert "cache" not in module._non_persistent_buffers_set
+
+
+@pytest.mark.parametrize("size", [10, 2**16 + 1])
+def test_buffers_written_where_versions_do_not_count(size: int) -> None:
+    """As codebooks of vector quantization are."""
+    module = nn.Module()
+    module.register_buffer("code", torch.zeros(size))
+
+    def closure() -> float:
+        module.code.data.add_(1)
+        return float(module.code.sum())
+
+    with isolated(Key(0), [module]) as isolation:
+        assert isolation.call(closure) == isolation.call(closure) == size
+    assert not module.code.any()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda queue: setattr(queue, "data", torch.cat([queue.data, torch.ones(1, 2)])),
+        lambda queue: setattr(queue, "data", queue.data.t()),
+        lambda queue: queue.data.resize_(7, 9).fill_(1),
+        lambda queue: queue.resize_(1),
+    ],
+)
+def test_buffers_of_another_shape(write: Callable[[Tensor], Any]) -> None:
+    module, kept = nn.Module(), torch.arange(4.0).view(2, 2)
+    module.register_buffer("queue", kept.clone())
+    buffer, memory = module.queue, module.queue.data_ptr()
+    with isolated(Key(0), [module]) as isolation:
+        for _ in range(2):
+            isolation.call(lambda: write(module.queue))
+            assert torch.equal(module.queue, kept)
+    assert module.queue is buffer
+    assert buffer.is_contiguous()
+    if write(torch.ones(2, 2)) is None:  # it was given other memory, and has its own again
+        assert buffer.data_ptr() == memory
+
+
+def test_buffers_that_were_expanded() -> None:
+    """Nothing can write to them in place, so nothing is put back."""
+    module = nn.Module()
+    module.register_buffer("scale", torch.ones(1).expand(5))
+    with isolated(Key(0), [module]) as isolation:
+        assert float(isolation.call(lambda: module.scale.sum())) == 5
 
 
 @networks
@@ -257,3 +303,48 @@ def test_an_exception(error: type[BaseException]) -> None:
     assert int(norm.num_batches_tracked) == 0
     assert global_generators() == before
     assert not nn.modules.module._global_forward_pre_hooks
+
+
+def test_an_interruption_while_all_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm, before, put_back = nn.BatchNorm1d(2), global_generators(), torch.set_rng_state
+    interrupted: list[Any] = []
+
+    def once(state: Any) -> None:
+        if not len(interrupted):
+            interrupted.append(state)
+            raise KeyboardInterrupt
+        put_back(state)
+
+    def closure() -> None:
+        norm(torch.randn(3, 2))
+        drawn()
+        monkeypatch.setattr(torch, "set_rng_state", once)
+
+    with pytest.raises(KeyboardInterrupt), isolated(Key(0)) as isolation:
+        isolation.call(closure)
+    assert len(interrupted) == 1
+    assert global_generators() == before
+    assert not nn.modules.module._global_forward_pre_hooks
+
+
+def test_an_interruption_while_buffers_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm, put_back = nn.BatchNorm1d(2), Isolation.restore
+    times: list[int] = []
+
+    def second(self: Isolation) -> None:
+        times.append(0)
+        if len(times) == 2:
+            raise KeyboardInterrupt
+        put_back(self)
+
+    monkeypatch.setattr(Isolation, "restore", second)
+
+    def closure() -> None:
+        norm(torch.ones(3, 2))
+        times.append(0)
+        raise ZeroDivisionError
+
+    with pytest.raises(KeyboardInterrupt), isolated(Key(0)) as isolation:
+        isolation.call(closure)
+    assert norm.num_batches_tracked is not None
+    assert int(norm.num_batches_tracked) == 0
