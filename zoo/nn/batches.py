@@ -125,8 +125,8 @@ class CropAndFlip:
             of black is -mean / deviation.
 
     Raises:
-        TypeError: `padding` is no integer, or `flip` not True or False.
-        ValueError: `padding` is negative.
+        TypeError: `padding` is no integer, `flip` not True or False, or `fill` no numbers.
+        ValueError: `padding` is negative, or `fill` not finite, or not a row.
 
     Example:
         >>> images = torch.arange(9.0).view(1, 1, 3, 3)
@@ -142,6 +142,14 @@ class CropAndFlip:
     def __post_init__(self) -> None:
         check_count("padding", self.padding, minimum=0)
         check_flag("flip", self.flip)
+        try:
+            fill = torch.as_tensor(self.fill, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"`fill` must be a number, or one for each channel, got {self.fill!r}."
+            ) from error
+        if fill.ndim > 1 or not fill.numel() or not bool(torch.isfinite(fill).all()):
+            raise ValueError(f"`fill` must be a finite number, or one for each channel, got {self.fill!r}.")
 
     def __call__(self, inputs: Tensor, key: Key) -> Tensor:
         """Return images of the same shape.
@@ -178,9 +186,19 @@ class CropAndFlip:
         return framed[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
-def check_examples(inputs: Tensor, targets: Tensor) -> None:
-    """Raise unless there are inputs, and as many targets on the same device."""
-    for name, value in (("inputs", inputs), ("targets", targets)):
+def check_examples(inputs: Tensor, targets: Tensor, names: tuple[str, str] = ("inputs", "targets")) -> None:
+    """Raise unless there are inputs, and as many targets on the same device.
+
+    Args:
+        inputs: Shape (n, ...).
+        targets: Shape (n, ...).
+        names: What they are called in messages.
+
+    Raises:
+        TypeError: One is no tensor.
+        ValueError: They are not as many, there are none, or they are on two devices.
+    """
+    for name, value in zip(names, (inputs, targets), strict=True):
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"`{name}` must be a tensor, got {type(value).__name__}; convert it with torch.as_tensor."
@@ -188,8 +206,8 @@ def check_examples(inputs: Tensor, targets: Tensor) -> None:
         if not value.ndim or not len(value):
             raise ValueError(f"`{name}` must hold at least one example, got shape {tuple(value.shape)}.")
     if len(inputs) != len(targets):
-        raise ValueError(f"`targets` must be as many as `inputs`, {len(inputs)}, got {len(targets)}.")
+        raise ValueError(f"`{names[1]}` must be as many as `{names[0]}`, {len(inputs)}, got {len(targets)}.")
     if inputs.device != targets.device:
         raise ValueError(
-            f"`targets` must be on the device of `inputs`, {inputs.device}, got {targets.device}."
+            f"`{names[1]}` must be on the device of `{names[0]}`, {inputs.device}, got {targets.device}."
         )

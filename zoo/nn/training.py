@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from zoo.arguments import as_executor, as_key
 from zoo.core.device import Array, Like, to_numpy
-from zoo.core.errors import RunDirectoryError, ZooWarning
+from zoo.core.errors import EvaluationError, RunDirectoryError, ZooWarning
 from zoo.core.fingerprint import describe, digest
 from zoo.core.rng import Key
 from zoo.core.types import Optimizer
@@ -26,14 +26,23 @@ from zoo.core.validation import check_choice, check_count, check_positive, hint
 from zoo.execution.executor import Executor
 from zoo.experiment import differences
 from zoo.facade import Interrupted
-from zoo.nn.batches import Augment, Batches
+from zoo.nn.batches import Augment, Batches, check_examples
 from zoo.nn.changes import Changes
 from zoo.nn.deepzero import DeepZero
 from zoo.nn.evaluate import accuracy
 from zoo.nn.losses import Loss
 from zoo.nn.masks import Layers
 from zoo.nn.network_loss import BatchSource, NetworkLoss
-from zoo.nn.training_job import COLUMNS, Test, TrainingJob, TrainingState, history_of, number_of, settle
+from zoo.nn.training_job import (
+    COLUMNS,
+    Test,
+    TrainingJob,
+    TrainingState,
+    history_of,
+    number_of,
+    settle,
+    tested,
+)
 from zoo.registry import Method, find
 from zoo.run.directory import RunDirectory, dump, holds_run, read_config
 from zoo.run.job import Report
@@ -42,6 +51,7 @@ from zoo.run.watching import Watcher
 
 _TESTS = 10  # in a run whose epochs nobody knows
 _BATCH = 128  # examples, where nobody says how many
+_TRIED = 2  # examples that a test is tried on
 _STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5}
 # Not in the registry: what it asks for are changes of single parameters, which networks alone understand.
 _DEEPZERO = Method("deepzero", "zoo.nn.deepzero:DeepZero", "sparse coordinate-wise differences")
@@ -54,7 +64,8 @@ class TrainingStep(NamedTuple):
     Attributes:
         step: Steps of training so far.
         queries: Evaluations so far.
-        loss: Of the mini-batch, at the parameters before the step; NaN if that evaluation failed.
+        loss: Of the mini-batch, at the parameters before the step where a step evaluates them, as forward
+            differences do, else the mean of all that it evaluates; NaN if there is none.
         test: What the test gave, NaN where there was none.
         x: Parameters after the step, shape (dim,); not to be written to.
     """
@@ -73,13 +84,14 @@ class Training:
     Attributes:
         model: The network, with its new parameters, and running statistics that belong to them.
         x: Its parameters, shape (dim,).
-        loss: Of the last mini-batch, at the parameters before the last step.
+        loss: Of the last step, as in `TrainingStep`.
         test: What the test says of the network, NaN without one.
         steps: Steps of training.
         queries: Evaluations of a network on a mini-batch: all that the method asked for. Tests, and passes
             for running statistics, are not among them.
         num_failed: Evaluations that had no finite value.
-        history: By name, one number for each step of the run: "step", "queries", "loss", "test".
+        history: By name, one number for each step of the run: "step", "queries", "loss", "test". Steps that
+            a DeepZero takes for its scores come first, with the number 0.
         message: Why it ended.
         success: Whether it ended as it was to.
         seconds: Time this process spent on it.
@@ -146,11 +158,13 @@ def train(
             given those of the network, and without `steps` those of the training.
         options: Options of a method that is named.
         epochs: Passes through the data.
-        steps: Steps of training; one of the two, or a budget, must be given.
+        steps: Steps of training; one of the two, or a budget, must be given, unless `method` is a DeepZero
+            that has `steps` of its own.
         budget: Evaluations of a network on a mini-batch, at most.
         seconds: End after the first step that is done later than this.
         test: Inputs and labels, for the share of them that is right; or a function of the network, which is
-            in evaluation mode, returning a number.
+            in evaluation mode, returning a number. It is tried before the first step: the share on two
+            examples, a function as a whole.
         test_every: Steps from test to test; an epoch by default, or a tenth of the run. The network is tested
             at the end in any case.
         workers: Number of processes (-1: one for each core), an executor such as `zoo.Ray(8)`, or a map-like
@@ -168,7 +182,8 @@ def train(
     Raises:
         TypeError: An argument is of a type that it cannot be.
         ValueError: It has a value that it cannot have; or the loss is not one finite number for each example.
-        EvaluationError: The network raised; `error.result` is what came of it until then.
+        EvaluationError: The network raised, or `test` after the first step; `error.result` is what came of it
+            until then.
         RunDirectoryError: `out` cannot be used.
         Interrupted: SIGINT or SIGTERM; `error.result` is what came of it until then.
 
@@ -189,7 +204,7 @@ def train(
     batches = _as_batches(data, batch_size, augment, key)
     objective = NetworkLoss(model, loss, batches, stages=stages, device=device, key=key.fold("network"))
     x0 = objective.parameters.flat()
-    planned = _as_steps(epochs, steps, budget, batches)
+    planned = _as_steps(epochs, steps, budget, batches, method)
     optimizer = _as_optimizer(method, options, planned, objective)
     if budget is not None:
         check_count("budget", budget)
@@ -200,6 +215,7 @@ def train(
     callbacks, watchers = _as_callbacks(callback)
     objective.check(x0)
     _check_smoothing(objective, x0, optimizer)
+    _try_test(test, judge, objective)
     config, arrays = _written(
         optimizer, objective, x0, key, planned, budget, test, every, on_error, executor.threads
     )
@@ -232,40 +248,50 @@ def train(
             if directory is not None and directory.is_new and directory.is_untouched:
                 directory.discard()
             raise
-        result = _result(model, job, outcome)
-        if directory is not None and not directory.result:
+        result, untested = _result(model, job, outcome)
+        if directory is not None and not directory.result and untested is None:
             directory.finish(_entries(job, outcome, result))
     if outcome.status == "interrupted":
         where = f"; train(..., out={str(out)!r}) goes on" if out is not None else ""
         raise Interrupted(outcome.reason + where, result, outcome.signal or 2)
-    if outcome.error is not None:
-        outcome.error.result = result  # type: ignore[attr-defined]
-        raise outcome.error
+    error = outcome.error or untested
+    if error is not None:
+        error.result = result  # type: ignore[attr-defined]
+        raise error
     return result
 
 
-def _result(model: Any, job: TrainingJob, outcome: Run[TrainingState]) -> Training:
-    """Return what came of a run, its parameters written into the model."""
+def _result(
+    model: Any, job: TrainingJob, outcome: Run[TrainingState]
+) -> tuple[Training, EvaluationError | None]:
+    """Return what came of a run, its parameters written into the model, and what the last test raised."""
     done = job.finish(outcome.state)
     trained = model if isinstance(model, nn.Module) else job.objective.network()
     settle(trained, done.x, job.objective.batches)
     columns = history_of(done)
     # `finished` of the method says whether the loss could be computed at all.
     lost = getattr(done.optimizer, "lost", 0) > 0
-    return Training(
+    test, untested = math.nan, None
+    try:
+        test = job.tested(done.optimizer)
+    except EvaluationError as error:
+        untested = error
+    ended = outcome.status not in ("interrupted", "failed") and untested is None
+    result = Training(
         model=trained,
         x=done.x,
         loss=done.fun,
-        test=job.tested(done.optimizer),
+        test=test,
         steps=number_of(done),
         queries=done.nfev,
         num_failed=done.num_failed,
         history=columns,
         message=outcome.reason,
-        success=outcome.status not in ("interrupted", "failed") and not lost and math.isfinite(done.fun),
+        success=ended and not lost and math.isfinite(done.fun),
         seconds=outcome.seconds,
         account=job.account.entries(done.nfev),
     )
+    return result, untested
 
 
 def _entries(job: TrainingJob, outcome: Run[TrainingState], result: Training) -> dict[str, Any]:
@@ -420,10 +446,16 @@ def _as_batches(data: Any, batch_size: int | None, augment: Augment | None, key:
     inputs, targets = data
     if batch_size is None and isinstance(inputs, Tensor) and inputs.ndim:
         batch_size = max(1, min(_BATCH, len(inputs)))
-    return Batches(inputs, targets, batch_size or _BATCH, key=key.fold("batches"), augment=augment)
+    return Batches(
+        inputs,
+        targets,
+        _BATCH if batch_size is None else batch_size,
+        key=key.fold("batches"),
+        augment=augment,
+    )
 
 
-def _as_steps(epochs: Any, steps: Any, budget: Any, batches: BatchSource) -> int | None:
+def _as_steps(epochs: Any, steps: Any, budget: Any, batches: BatchSource, method: Any) -> int | None:
     if epochs is not None and steps is not None:
         raise ValueError(f"`epochs` and `steps` must not both be given, got {epochs!r} and {steps!r}.")
     if steps is not None:
@@ -436,9 +468,11 @@ def _as_steps(epochs: Any, steps: Any, budget: Any, batches: BatchSource) -> int
                 "makes: give `steps`."
             )
         return check_count("epochs", epochs) * int(each)
-    if budget is None:
+    if budget is not None:
+        return None
+    if not isinstance(method, DeepZero) or method.steps is None:
         raise ValueError("`steps`, `epochs` or `budget` must be given: nothing else ends a training.")
-    return None
+    return method.steps
 
 
 def _as_optimizer(method: Any, options: Any, steps: int | None, objective: NetworkLoss) -> Optimizer[Any]:
@@ -478,12 +512,26 @@ def _as_test(test: Any) -> Test | None:
     if not isinstance(test, (tuple, list)) or len(test) != 2:
         raise TypeError(f"`test` must be (inputs, labels) or a function of the network, got {test!r}.")
     inputs, labels = test
+    check_examples(inputs, labels, ("test[0]", "test[1]"))
 
     def share(model: nn.Module) -> float:
         device = next(model.parameters()).device
         return accuracy(model, inputs.to(device), labels.to(device))
 
     return share
+
+
+def _try_test(test: Any, judge: Test | None, objective: NetworkLoss) -> None:
+    """Raise what a test raises, rather than after an epoch."""
+    if judge is None:
+        return
+    brief = judge
+    if not callable(test):
+        inputs, labels = test
+        tried = _as_test((inputs[:_TRIED], labels[:_TRIED]))
+        assert tried is not None
+        brief = tried
+    tested(objective.network(), brief)
 
 
 def _as_test_every(test_every: Any, steps: int | None, batches: BatchSource) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from zoo.core.device import Array
+from zoo.core.errors import EvaluationError
 from zoo.core.rng import Key
 from zoo.core.state import Log, state
 from zoo.core.types import Candidates, Evaluations, Optimizer, Rows
@@ -125,14 +126,20 @@ class TrainingJob(SearchJob):
         return told, Report(lowest, evaluations, told.fun_best < state.fun_best)
 
     def tested(self, optimizer: Any) -> float:
-        """Return what the test says of the network in a state of the method, NaN without a test."""
+        """Return what the test says of the network in a state of the method, NaN without a test.
+
+        Raises:
+            EvaluationError: The test raised.
+        """
         if self._test is None:
             return float("nan")
         if self._judged is None:
             self._judged = self.objective.network()
         settle(self._judged, self.optimizer.recommend(optimizer), self.objective.batches)
-        with evaluating(self._judged), torch.no_grad():
-            return float(self._test(self._judged))
+        try:
+            return tested(self._judged, self._test)
+        except Exception as error:  # what was trained until then is not to be lost
+            raise EvaluationError(f"`test` raised {type(error).__name__}: {error}") from error
 
     def finish(self, state: SearchState) -> SearchState:
         """Settle for where the method is."""
@@ -188,6 +195,20 @@ def loss_of(candidates: Candidates, evaluations: Evaluations) -> float:
         return float(values[0])
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
+
+
+def tested(model: nn.Module, test: Test) -> float:
+    """Return what a test says of a network, in evaluation mode.
+
+    Raises:
+        TypeError: It says no number.
+    """
+    with evaluating(model), torch.no_grad():
+        said = test(model)
+    try:
+        return float(said)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`test` must return a number, got {said!r}.") from error
 
 
 def settle(model: nn.Module, x: Array, batches: BatchSource) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -158,6 +159,13 @@ def test_batches_are_the_same_on_a_device() -> None:
         (lambda: Batches(ROWS, ROWS.to("meta"), 2, key=Key(0)), ValueError, "on the device of `inputs`, cpu"),
         (lambda: batches().at(-1), ValueError, "`step` must be at least 0"),
         (lambda: batches(augment=lambda x, key: x[:1]).at(0), ValueError, "as many inputs as it is given, 4"),
+        (
+            lambda: CropAndFlip(fill="a"),
+            TypeError,
+            "`fill` must be a number, or one for each channel, got 'a'",
+        ),
+        (lambda: CropAndFlip(fill=math.nan), ValueError, "`fill` must be a finite number"),
+        (lambda: CropAndFlip(fill=()), ValueError, "`fill` must be a finite number"),
         (lambda: CropAndFlip(padding=-1), ValueError, "`padding` must be at least 0"),
         (lambda: CropAndFlip(flip="no"), TypeError, "`flip` must be True or False"),
         (lambda: CropAndFlip()(torch.zeros(2, 3), Key(0)), ValueError, r"got \(2, 3\)"),

@@ -217,7 +217,7 @@ def test_any_measure_of_the_network_is_a_test():
 
     done = train(small(), cross_entropy, examples(), steps=6, method=SMALL, test=largest, test_every=2, rng=0)
     assert done.test == float(done.x.abs().max()) == done.history["test"][-1]
-    assert seen == [False] * 4
+    assert seen == [False] * 5  # once before the first step
     assert np.isfinite(done.history["test"]).sum() == 3
 
 
@@ -335,6 +335,40 @@ def test_an_exception_ends_the_run_and_says_what_there_is():
     assert not caught.value.result.success
 
 
+class Unsteady:
+    """A test of a network that raises after some calls."""
+
+    def __init__(self, calls):
+        self._calls = calls
+
+    def __call__(self, model):
+        self._calls -= 1
+        if self._calls < 0:
+            raise OSError("no space left")
+        return 1.0
+
+
+@pytest.mark.parametrize(("calls", "steps"), [(2, 3), (4, 6)])
+def test_what_came_of_it_outlives_a_test_that_raises(tmp_path, calls, steps):
+    arguments = {"steps": 6, "batch_size": 10, "method": SMALL, "rng": 0, "test_every": 2}
+    whole = train(small(), cross_entropy, examples(), **arguments)
+    model, out = small(), tmp_path / "run"
+    with pytest.raises(EvaluationError, match="`test` raised OSError: no space left") as caught:
+        train(model, cross_entropy, examples(), test=Unsteady(calls), out=out, **arguments)
+    result = caught.value.result
+    assert (result.steps, result.success) == (steps, False)
+    assert torch.equal(torch.cat([p.detach().reshape(-1) for p in model.parameters()]), result.x)
+    done = train(small(), cross_entropy, examples(), test=Unsteady(99), out=out, **arguments)
+    assert (done.success, done.test) == (True, 1.0)
+    assert torch.equal(done.x, whole.x)
+
+
+def test_a_method_that_ends_by_itself_needs_no_number_of_steps():
+    method = DeepZero(sparsity=0.0, steps=3)
+    done = train(small(), cross_entropy, examples(), method=method, rng=0)
+    assert (done.steps, done.message) == (3, "all 3 steps are done")
+
+
 def test_a_loss_that_stays_no_number_ends_it():
     def loss(outputs, targets):
         return cross_entropy(outputs, targets) + torch.where(
@@ -417,6 +451,15 @@ def test_half_precision_has_no_single_coordinates():
         ),
         ({"options": {"sparsity": 1.5}}, ValueError, "`sparsity` must be at least 0 and below 1, got 1.5"),
         ({"options": {"sparsity": 0.999}}, ValueError, "this excludes everything"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1, got 0"),
+        (
+            {"test": (examples()[0], examples()[1][:3])},
+            ValueError,
+            r"`test\[1\]` must be as many as `test\[0\]`, 40, got 3",
+        ),
+        ({"test": (examples()[0].numpy(), examples()[1])}, TypeError, r"`test\[0\]` must be a tensor"),
+        ({"test": (examples()[0][:, :3], examples()[1])}, RuntimeError, "shapes"),
+        ({"test": lambda model: None}, TypeError, "`test` must return a number, got None"),
         ({"test": 3}, TypeError, r"`test` must be \(inputs, labels\) or a function"),
         ({"test_every": 0}, ValueError, "`test_every` must be at least 1"),
         ({"callback": 3}, TypeError, "`callback` must be a function"),
