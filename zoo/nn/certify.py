@@ -96,13 +96,16 @@ class Certificates:
     votes: Tensor
 
     def holds(self, targets: Tensor, radius: float) -> Tensor:
-        """Return for each input whether g is certified to give it its label up to a radius, shape (n,)."""
+        """Return for each input whether g is certified to give it its label up to a radius, shape (n,).
+
+        Where g abstains nothing is certified, also for inputs whose label is -1.
+        """
         if not isinstance(targets, Tensor) or targets.shape != self.labels.shape:
             raise ValueError(
                 f"`targets` must be a tensor of {len(self.labels)} labels, one for each input, got "
                 f"{_described(targets)}."
             )
-        right = self.labels == targets.to(self.labels.device)
+        right = (self.labels == targets.to(self.labels.device)) & (self.labels != ABSTAINED)
         return right & (self.radii >= _check_radius(radius))
 
     def accuracy(

@@ -33,7 +33,7 @@ def round_stochastically(values: Tensor, dtype: torch.dtype, key: Key) -> Tensor
     Args:
         values: Numbers of single precision, any shape.
         dtype: `torch.bfloat16` or `torch.float16`.
-        key: Where the chance comes from; the same key rounds the same way.
+        key: Where the chance comes from; the same key rounds the same way on the same kind of device.
 
     Raises:
         TypeError: `values` are not of single precision, or `dtype` is no half one.
@@ -60,7 +60,9 @@ def round_stochastically(values: Tensor, dtype: torch.dtype, key: Key) -> Tensor
     rounded = (bits & -(1 << spare)).view(torch.float32)
     if dtype == torch.float16:
         steps = values.abs() * 2.0**24
-        below = torch.floor(steps + chance * 2.0**-16) * 2.0**-24
+        whole = torch.floor(steps)
+        # The sum of steps and chance would itself be rounded, and up to the next whole number at worst.
+        below = (whole + (chance * 2.0**-16 >= 1 - (steps - whole))) * 2.0**-24
         rounded = torch.where(values.abs() < _SMALLEST, torch.copysign(below, values), rounded)
     # Carrying into a NaN's sign bit would give something else.
     return torch.where(values.isfinite(), rounded, values).to(dtype)
@@ -68,6 +70,9 @@ def round_stochastically(values: Tensor, dtype: torch.dtype, key: Key) -> Tensor
 
 def _chance(key: Key, like: Tensor) -> Tensor:
     """Return integers of 16 bits in 32, of the shape and device of `like`."""
+    if like.device.type != "cpu":
+        drawn = key.uniform(0, 1, like.numel(), like=like)[0]
+        return drawn.mul_(2.0**16).to(torch.int32).view(like.shape)
     words = key.generator().bit_generator.random_raw(-(-like.numel() // 4))
-    drawn = np.asarray(words, "<u8").view("<u2")[: like.numel()].astype(np.int32)
-    return torch.from_numpy(drawn).to(like.device).view(like.shape)
+    halves = np.asarray(words, "<u8").view("<u2")[: like.numel()].astype(np.int32)
+    return torch.from_numpy(halves).view(like.shape)

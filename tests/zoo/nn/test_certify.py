@@ -123,6 +123,9 @@ def test_abstention_is_no_certificate() -> None:
     assert (found.labels.tolist(), found.radii.tolist()) == ([ABSTAINED], [0.0])
     assert not found.holds(torch.tensor([0]), 0.0).item()
     assert not found.holds(torch.tensor([1]), 0.0).item()
+    # The number that loaders give what has no label.
+    assert not found.holds(torch.tensor([-1]), 0.0).item()
+    assert found.accuracy(torch.tensor([-1]), [0.0])[0].share == 0
 
 
 def test_copies_without_a_finite_score_vote_for_nobody() -> None:

@@ -42,6 +42,30 @@ def test_what_fits_stays(dtype: torch.dtype) -> None:
     assert round_stochastically(torch.tensor([math.nan]), dtype, Key(1)).isnan().all()
 
 
+def test_every_number_of_float16_stays_whatever_the_chance() -> None:
+    """Also where the sum of a number of steps and a chance has no place in single precision."""
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(torch.float16)
+    every = every[every.isfinite()]
+    for number in range(20):
+        rounded = round_stochastically(every.float(), torch.float16, Key(0).fold(number))
+        assert torch.equal(rounded.view(torch.int16), every.view(torch.int16))
+    largest = torch.full((2**20,), 1000 * 2.0**-24)
+    assert (round_stochastically(largest, torch.float16, Key(1)).float() == largest).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a CUDA device")
+@pytest.mark.parametrize("dtype", HALF)
+def test_devices_round_without_bias(dtype: torch.dtype) -> None:
+    n = 100_000
+    x = torch.full((n,), 1 + 2.0**-12, device="cuda")
+    rounded = round_stochastically(x, dtype, Key(0))
+    assert torch.equal(rounded, round_stochastically(x, dtype, Key(0)))
+    spacing = torch.finfo(dtype).eps
+    share = 2.0**-12 / spacing
+    assert abs(float(rounded.double().mean() - 1) - 2.0**-12) < 5 * spacing * math.sqrt(share / n)
+    assert sorted(rounded.double().unique().tolist()) == [1.0, 1 + spacing]
+
+
 def test_a_key_rounds_one_way() -> None:
     x = Key(0).normal(0, 1, 1000, like=torch.zeros(1))[0]
     one, two = (round_stochastically(x, torch.bfloat16, Key(0)) for _ in range(2))
