@@ -79,8 +79,8 @@ class DeepZero:
         layers: Where the weights are that masks are for; None for the whole vector as one layer.
             `zoo.nn.training.train` fills it in.
         steps: Steps of training, after which it is finished; None for no end.
-        learning_rate: A schedule of `zoo.updates.schedules`, or a number: with `steps`, the peak of a
-            warm-up over .06 of them and a cosine to 0 over the rest, else constant.
+        learning_rate: A schedule of `zoo.updates.schedules`, or a number above 0: with `steps`, the peak of
+            a warm-up over .06 of them and a cosine to 0 over the rest, else constant.
         momentum: Share of the velocity that is kept, at least 0 and below 1.
         weight_decay: At least 0.
         sparsity: Share of the weights that is left out of each step, at least 0 and below 1.
@@ -134,10 +134,11 @@ class DeepZero:
         if self.steps is not None:
             check_count("steps", self.steps)
         schedule = as_schedule("learning_rate", self.learning_rate)
-        if self.steps is not None and schedule is not self.learning_rate:
-            warmup = math.ceil(_WARMUP * self.steps)
+        if schedule is not self.learning_rate:
             peak = check_positive("learning_rate", self.learning_rate)
-            schedule = Warmup(warmup, Cosine(peak, max(1, self.steps - warmup)))
+            if self.steps is not None:
+                warmup = math.ceil(_WARMUP * self.steps)
+                schedule = Warmup(warmup, Cosine(peak, max(1, self.steps - warmup)))
         object.__setattr__(self, "schedule", schedule)
         check_fraction("momentum", self.momentum)
         if not 0 <= check_number("weight_decay", self.weight_decay) < math.inf:

@@ -50,7 +50,11 @@ class Cosine:
     Args:
         peak: Where it starts, above 0.
         steps: Steps it takes, at least 1.
-        end: Where it ends, at least 0.
+        end: Where it ends, at least 0 and at most `peak`.
+
+    Raises:
+        TypeError: An argument is no number, or `steps` no integer.
+        ValueError: An argument is out of range.
 
     Example:
         >>> cosine = Cosine(0.2, 100)
@@ -70,6 +74,8 @@ class Cosine:
         check_positive("peak", self.peak)
         check_count("steps", self.steps)
         _check_least("end", self.end)
+        if self.end > self.peak:
+            raise ValueError(f"`end` must be at most `peak`, {self.peak!r}, got {self.end!r}.")
 
     def value(self, step: int) -> float:
         """Return the number at a step, counted from 0."""

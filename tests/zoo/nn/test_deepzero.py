@@ -224,6 +224,7 @@ def test_it_converges():
         (lambda: DeepZero(layers=3), TypeError, "`layers` must be a Layers"),
         (lambda: DeepZero(steps=0), ValueError, "`steps` must be at least 1"),
         (lambda: DeepZero(learning_rate="auto"), TypeError, "`learning_rate` must be a number, got 'auto'"),
+        (lambda: DeepZero(learning_rate=0.0), ValueError, "`learning_rate` must be .* above 0"),
         (lambda: DeepZero(learning_rate=0.0, steps=3), ValueError, "`learning_rate` must be .* above 0"),
         (lambda: DeepZero(momentum=1.0), ValueError, "`momentum` must be at least 0 and below 1"),
         (lambda: DeepZero(weight_decay=-1.0), ValueError, "`weight_decay` must be .* at least 0, got -1.0"),

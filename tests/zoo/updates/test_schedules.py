@@ -71,6 +71,7 @@ def test_a_descent_may_follow_a_schedule():
         (lambda: Cosine(0.0, 5), ValueError, "`peak` must be a finite number above 0"),
         (lambda: Cosine(1.0, 0), ValueError, "`steps` must be at least 1"),
         (lambda: Cosine(1.0, 5, end=-1.0), ValueError, "`end`"),
+        (lambda: Cosine(0.1, 2, end=5.0), ValueError, "`end` must be at most `peak`, 0.1, got 5.0"),
         (lambda: StepDecay(1.0, 3, factor=1.5), ValueError, "`factor` .* at most 1, got 1.5"),
         (lambda: StepDecay(1.0, 0), ValueError, "`every`"),
         (lambda: Warmup(-1, 0.1), ValueError, "`steps` must be at least 0"),
