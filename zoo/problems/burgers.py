@@ -17,7 +17,7 @@ import numpy as np
 
 from zoo.core.device import Array, array_module
 from zoo.core.rng import Key
-from zoo.core.validation import check_count, check_positive
+from zoo.core.validation import check_count, check_number, check_positive
 
 _RANGE = 1e12  # of the Cole-Hopf transform: beyond it, its small values are lost in rounding
 
@@ -83,7 +83,7 @@ class Burgers:
         check_count("cells", self.cells, minimum=4)
         check_positive("dt", self.dt)
         check_positive("viscosity", self.viscosity)
-        if self.order not in (1, 2):
+        if check_count("order", self.order) > 2:
             raise ValueError(f"`order` must be 1 or 2, got {self.order!r}.")
         check_positive("length", self.length)
         longest = self.dx**2 / (2 * self.viscosity)
@@ -116,7 +116,11 @@ class Burgers:
 
         Returns:
             The same kind and shape; NaN in rows that the time step is too long for.
+
+        Raises:
+            ValueError: `u` has another number of cells.
         """
+        self._check(u)
         xp = array_module(u)
         v = u + self.dt * self._change(u)
         if self.order == 2:
@@ -129,12 +133,24 @@ class Burgers:
     def run(self, u: Array, steps: int, every: int = 1) -> Array:
         """Return the first state and every so many steps the next, shape (1 + steps // every, ..., cells).
 
+        Args:
+            u: Shape (..., cells), numpy or torch.
+            steps: How many, at least 0.
+            every: Steps from one state that is returned to the next, at least 1.
+
         Raises:
-            ValueError: The time step is too long for a row of `u`.
+            TypeError: `steps` or `every` is no integer.
+            ValueError: It is out of range, `u` has another number of cells or something that is no number, or
+                the time step is too long for a row of it.
         """
+        self._check(u)
+        check_count("steps", steps, minimum=0)
+        check_count("every", every)
         xp = array_module(u)
         peak = float(xp.abs(u).max())
-        if not peak <= self.fastest:
+        if not math.isfinite(peak):
+            raise ValueError("`u` must be finite, and some of it is infinite or no number.")
+        if peak > self.fastest:
             raise ValueError(
                 f"`u` must not exceed {self.fastest:.3g} with dt = {self.dt:.3g} and {self.cells} cells, got "
                 f"{peak:.3g}; make `dt` shorter."
@@ -145,6 +161,10 @@ class Burgers:
             if number % every == 0:
                 frames.append(u)
         return xp.stack(frames)
+
+    def _check(self, u: Array) -> None:
+        if not u.ndim or u.shape[-1] != self.cells:
+            raise ValueError(f"`u` must have the shape (..., {self.cells}), got {tuple(u.shape)}.")
 
     def _change(self, u: Array) -> Array:
         """Return L(u), how fast the means of cells change."""
@@ -241,14 +261,18 @@ def cole_hopf(u: np.ndarray, time: float, viscosity: float, length: float = 2 * 
         Values at the same points, shape (..., n).
 
     Raises:
-        ValueError: phi spans more than 12 orders of magnitude, as with little viscosity, and would be lost
-            in rounding.
+        TypeError: `time`, `viscosity` or `length` is no number.
+        ValueError: One of them is out of range; or phi spans more than 12 orders of magnitude, as with little
+            viscosity, and would be lost in rounding.
 
     References:
         Hopf, "The partial differential equation u_t + u u_x = mu u_xx", 1950.
         https://doi.org/10.1002/cpa.3160030302
     """
+    if not 0 <= check_number("time", time) < math.inf:
+        raise ValueError(f"`time` must be a finite number of at least 0, got {time!r}.")
     check_positive("viscosity", viscosity)
+    check_positive("length", length)
     n = u.shape[-1]
     mean = u.mean(-1, keepdims=True)
     wave = 2j * math.pi * np.fft.rfftfreq(n, length / n)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,3 +132,27 @@ def test_starts_follow_from_the_key_alone() -> None:
 def test_wrong_arguments_are_refused(name: str, wrong: float) -> None:
     with pytest.raises(ValueError, match=f"`{name}`"):
         Burgers(**{"cells": 32, "dt": 0.02, name: wrong})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("order", [True, 1.0])
+def test_the_order_is_an_integer(order: Any) -> None:
+    with pytest.raises(TypeError, match="`order` must be an integer"):
+        Burgers(32, 0.02, order=order)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda of: of.run(np.zeros(31), 1), r"`u` must have the shape \(..., 32\), got \(31,\)"),
+        (lambda of: of.step(torch.zeros(2, 64)), r"`u` must have the shape \(..., 32\), got \(2, 64\)"),
+        (lambda of: of.step(np.float64(1.0)), "`u` must have the shape"),
+        (lambda of: of.run(np.zeros(32), -1), "`steps` must be at least 0"),
+        (lambda of: of.run(np.zeros(32), 2, every=0), "`every` must be at least 1"),
+        (lambda of: of.run(np.full(32, np.nan), 1), "`u` must be finite"),
+        (lambda of: cole_hopf(np.zeros(32), -1.0, 0.1), "`time` must be a finite number of at least 0"),
+        (lambda of: cole_hopf(np.zeros(32), 1.0, 0.1, length=0.0), "`length` must be"),
+    ],
+)
+def test_what_does_not_fit_is_refused(call: Callable[[Burgers], Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        call(Burgers(32, 0.02))

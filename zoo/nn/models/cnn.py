@@ -10,6 +10,8 @@ from zoo.core.rng import Key
 from zoo.core.validation import check_count, check_flag
 from zoo.nn.initialize import initialized
 
+_HALVED = (2, 4)  # convolutions, of a `deepzero_cnn`
+
 
 def cnn(
     *,
@@ -31,7 +33,7 @@ def cnn(
         key: Where the initial weights come from.
         in_channels: Channels of an image.
         size: Its width and height.
-        channels: Of the convolutions.
+        channels: Of the convolutions, at least one.
         hidden: Units between the two linear layers.
         num_classes: Outputs.
         activation: Makes the module behind a convolution and between the linear layers.
@@ -42,13 +44,16 @@ def cnn(
 
     Raises:
         TypeError: A number is no integer, or `norm` not True or False.
-        ValueError: A number is below 1, or the images are too small to be halved as often.
+        ValueError: A number is below 1, there is no convolution, or the images are too small to be halved as
+            often.
 
     Example:
         >>> model = cnn(key=Key(0))
         >>> sum(parameter.numel() for parameter in model.parameters())
         4858
     """
+    if not len(channels):
+        raise ValueError(f"`channels` must name at least one convolution, got {tuple(channels)!r}.")
     channels = [check_count("channels", count) for count in channels]
     before = check_count("in_channels", in_channels)
     check_count("hidden", hidden)
@@ -82,7 +87,7 @@ def deepzero_cnn(
     in_channels: int = 3,
     width: int = 18,
     num_classes: int = 10,
-    halve_after: Sequence[int] = (2, 4),
+    halve_after: Sequence[int] | None = None,
 ) -> nn.Sequential:
     """Return a network of 730 to 12,610 parameters, on which coordinates were compared with first-order.
 
@@ -98,14 +103,15 @@ def deepzero_cnn(
         in_channels: Channels of an image.
         width: Channels of a convolution.
         num_classes: Outputs.
-        halve_after: Behind which convolutions, counted from 1, the image is halved.
+        halve_after: Behind which convolutions, counted from 1 to `depth`, the image is halved; None for the
+            second and the fourth, where there are as many.
 
     Returns:
         A network from (n, in_channels, height, width) to (n, num_classes).
 
     Raises:
         TypeError: A number is no integer.
-        ValueError: A number is below 1.
+        ValueError: A number is below 1, or one of `halve_after` above `depth`.
 
     Example:
         >>> model = deepzero_cnn(5, key=Key(0))
@@ -120,7 +126,13 @@ def deepzero_cnn(
     check_count("in_channels", in_channels)
     check_count("width", width)
     check_count("num_classes", num_classes)
-    halved = {check_count("halve_after", number) for number in halve_after}
+    halved = set(_HALVED)
+    if halve_after is not None:
+        halved = {check_count("halve_after", number) for number in halve_after}
+        if halved and max(halved) > depth:
+            raise ValueError(
+                f"`halve_after` must name convolutions, and there are {depth}, got {tuple(halve_after)!r}."
+            )
 
     def build() -> nn.Sequential:
         modules: list[nn.Module] = []

@@ -60,7 +60,7 @@ def resnet20(
         key: Where the initial weights come from: N(0, 2 / n) for units with n inputs, biases of 0.
         in_channels: Channels of an image.
         width: Channels of the first group; those of each further group are twice as many.
-        blocks: How many blocks each group has.
+        blocks: How many blocks each group has; at least one group.
         shortcut: What an image passes beside a block that halves it: "pad" for every second pixel, with
             channels of zeros added, as published for small images; "conv" for a 1 x 1 convolution with
             batch normalization, which makes 272,474 parameters.
@@ -70,7 +70,7 @@ def resnet20(
 
     Raises:
         TypeError: A number is no integer.
-        ValueError: A number is below 1, or `shortcut` is none of the two.
+        ValueError: A number is below 1, there is no group, or `shortcut` is none of the two.
 
     Example:
         >>> model = resnet20(key=Key(0))
@@ -85,6 +85,8 @@ def resnet20(
     check_count("num_classes", num_classes)
     check_count("in_channels", in_channels)
     check_count("width", width)
+    if not len(blocks):
+        raise ValueError(f"`blocks` must name at least one group, got {tuple(blocks)!r}.")
     counts = [check_count("blocks", count) for count in blocks]
 
     def build() -> nn.Sequential:
