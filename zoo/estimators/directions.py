@@ -341,7 +341,7 @@ class Blocks(Directions):
         ValueError: A size or `active` is out of range, or the laws are not as many as the blocks.
 
     Note:
-        With fewer directions than active blocks the first of these have one each, and the others none.
+        With fewer directions than `active` only as many blocks are active: they take turns, or are drawn.
 
     Example:
         Two directions a step, one for each block:
@@ -369,7 +369,7 @@ class Blocks(Directions):
                 raise ValueError("`sizes` must name one block at least, got none.")
             object.__setattr__(self, "sizes", tuple(check_count("sizes", size) for size in sizes))
         else:
-            check_count("sizes", sizes)
+            object.__setattr__(self, "sizes", check_count("sizes", sizes))
         if isinstance(law, (str, Directions)):
             object.__setattr__(self, "law", as_directions(law))
         else:
@@ -482,7 +482,9 @@ class Blocks(Directions):
 
     def _turns(self, draw: Draw) -> list[_Turn]:
         """Return which blocks get directions in a step."""
-        blocks, count = self._blocks(draw.dim), self._active(draw.dim)
+        blocks = self._blocks(draw.dim)
+        # Blocks that got no direction would be left out in every step, so only the others count as active.
+        count = min(self._active(draw.dim), draw.count)
         first = draw.step * count
         if self.order == "cyclic" or count == len(blocks):
             chosen = [(first + place) % len(blocks) for place in range(count)]

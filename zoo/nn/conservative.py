@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -57,7 +58,9 @@ def conservative_step_(
 
     Raises:
         TypeError: An argument, or what the closure returns, is of the wrong type.
-        ValueError: `step` is negative, or the loss is no scalar; and see `Parameters`.
+        ValueError: `step` is negative, the optimizer has trainable parameters that are not in `params`, or
+            the loss is no scalar; and see `Parameters`.
+        RuntimeError: The closure writes to a parameter.
 
     Example:
         >>> from zoo.estimators.finite_difference import FiniteDifference
@@ -85,12 +88,25 @@ def conservative_step_(
     if not isinstance(key, Key):
         raise TypeError(f"`key` must be a Key, such as Key(0), got {key!r}.")
     step = check_count("step", step, minimum=0)
+    if value is not None:
+        value = _number(value)
     params = params if isinstance(params, Parameters) else Parameters(params)
+    known = {id(tensor) for tensor in params.tensors}
+    others = sum(
+        tensor.requires_grad and id(tensor) not in known
+        for group in optimizer.param_groups
+        for tensor in group["params"]
+    )
+    if others:
+        raise ValueError(
+            f"`optimizer` must be one of `params` alone, got {others} trainable parameters more, whose step "
+            "could not be taken back; add them to `params`, or make an optimizer of their own for them."
+        )
     modules = () if params.module is None else (params.module,)
     before = best = params.flat()
     with params.restored(), isolated(key.fold("closure", step), modules) as isolation:
         calls = Calls(isolation, closure, params)
-        value = float(calls()) if value is None else float(value)
+        value = float(calls()) if value is None else value
         lowest, choice = (value, 0) if math.isfinite(value) else (math.inf, 0)
         optimizer.step()
         after = params.flat()
@@ -102,3 +118,12 @@ def conservative_step_(
     if choice:
         params.write_(best)
     return ConservativeStep(lowest if math.isfinite(lowest) else math.nan, choice, calls.count)
+
+
+def _number(value: Any) -> float:
+    """Return a loss as a float; it may be NaN."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`value` must be a number, the loss where the parameters are, got {value!r}.")
+    return float(value)

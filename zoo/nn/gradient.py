@@ -7,6 +7,8 @@ Beside them there are never more than a copy of them, one direction, and the sum
 from __future__ import annotations
 
 import bisect
+import dataclasses
+import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -87,7 +89,7 @@ class Estimator:
         """Return what is remembered, as plain types and tensors, which `torch.save` takes."""
         tree, arrays = freeze(self._state)
         return {
-            "law": repr(self.estimator.law),
+            "estimator": _described(self.estimator),
             "sizes": list(self._sizes),
             "queries": self.queries,
             "state": tree,
@@ -98,16 +100,17 @@ class Estimator:
         """Go on from what `state_dict` returned, on whatever device.
 
         Raises:
-            ValueError: It is not what an estimator with such a law of directions returned.
+            ValueError: It is not what an estimator with the same arguments returned.
         """
-        keys = {"law", "sizes", "queries", "state", "arrays"}
+        keys = {"estimator", "sizes", "queries", "state", "arrays"}
         if not isinstance(state_dict, Mapping) or set(state_dict) != keys:
             raise ValueError("`state_dict` must be what `Estimator.state_dict` returned.")
-        law = repr(self.estimator.law)
-        if state_dict["law"] != law:
-            raise ValueError(
-                f"`state_dict` must be that of an estimator with the law {law}, got {state_dict['law']}."
-            )
+        for name, mine in _described(self.estimator).items():
+            if state_dict["estimator"][name] != mine:
+                raise ValueError(
+                    f"`state_dict` must be that of an estimator with the {name} {mine}, got "
+                    f"{state_dict['estimator'][name]}."
+                )
         arrays = {name: tensor.cpu().numpy() for name, tensor in state_dict["arrays"].items()}
         self._state = thaw(_on_device(state_dict["state"], "cpu"), arrays)
         self._sizes = tuple(state_dict["sizes"])
@@ -496,6 +499,29 @@ def _check_arguments(closure: object, estimator: object, key: object) -> None:
         )
     if not isinstance(key, Key):
         raise TypeError(f"`key` must be a Key, such as Key(0), got {key!r}.")
+
+
+def _described(estimator: FiniteDifference) -> dict[str, Any]:
+    """Return all arguments of an estimator as plain values."""
+    return {
+        "law": repr(estimator.law),
+        "masks": _masks(estimator.law),
+        "num_directions": estimator.num_directions,
+        "smoothing": estimator.smoothing,
+        "stencil": estimator.stencil,
+    }
+
+
+def _masks(law: Any) -> list[str]:
+    """Return digests of the arrays of a law and of those in it, which its text leaves out."""
+    if isinstance(law, tuple):
+        return [mask for one in law for mask in _masks(one)]
+    if isinstance(law, np.ndarray):
+        return [hashlib.sha256(law.tobytes()).hexdigest()[:16]]
+    if not dataclasses.is_dataclass(law):
+        return []
+    fields = [field for field in dataclasses.fields(law) if field.init]
+    return [mask for field in fields for mask in _masks(getattr(law, field.name))]
 
 
 def _on_device(tree: Any, device: str) -> Any:

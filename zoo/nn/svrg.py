@@ -109,6 +109,12 @@ class SVRG:
             TypeError: See `estimate_gradient_`.
             ValueError: So here, or the parameters are other ones than those of the anchor.
         """
+        for name, closure in (("batch", batch), ("full", full)):
+            if not callable(closure):
+                raise TypeError(f"`{name}` must be a function that returns the loss, got {closure!r}.")
+        if not isinstance(key, Key):
+            raise TypeError(f"`key` must be a Key, such as Key(0), got {key!r}.")
+        step = check_count("step", step, minimum=0)
         params = params if isinstance(params, Parameters) else Parameters(params)
         if self._anchor is None:
             self._check_memory(params.flat())

@@ -87,6 +87,20 @@ def test_blocks_take_turns() -> None:
     assert moving(Blocks((2, 1, 3), active=None), 2, 6, 3) == [[0, 1, 2, 3, 4, 5]] * 2
 
 
+def test_fewer_directions_than_active_blocks_take_turns() -> None:
+    assert moving(Blocks((2, 1, 3), active=None), 4, 6, 1) == [[0, 1], [2], [3, 4, 5], [0, 1]]
+    assert moving(Blocks((2, 1, 3), active=None), 3, 6, 2) == [[0, 1, 2], [0, 1, 3, 4, 5], [2, 3, 4, 5]]
+    assert moving(Blocks((1, 1, 1, 1), active=2), 4, 4, 1) == [[0], [1], [2], [3]]
+    law = Blocks((2, 1, 3), active=None, order="random")
+    draws = [Draw(Key(0).fold(step), step, 1, 6, KINDS[0]) for step in range(30)]
+    starts = {law.part(draw, 0, None, law.plan(draw, None))[0] for draw in draws}
+    assert starts == {0, 2, 3}
+
+
+def test_sizes_may_be_numbers_of_numpy() -> None:
+    assert moving(Blocks(np.int64(4)), 3, 10, 3) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
 def test_blocks_at_random() -> None:
     """Each of 5 is active in 2 of 5 steps: a binomial count, within 6 deviations."""
     law, n = Blocks((1,) * 5, order="random", active=2), 1000

@@ -103,6 +103,13 @@ def test_parameters_are_put_back_when_the_closure_raises() -> None:
         ({"optimizer": "sgd"}, TypeError, "`optimizer` must be an optimizer of torch"),
         ({"key": 0}, TypeError, "`key` must be a Key"),
         ({"step": -1}, ValueError, "`step` must be"),
+        ({"value": "a"}, TypeError, "`value` must be a number.*got 'a'"),
+        ({"value": True}, TypeError, "`value` must be a number.*got True"),
+        (
+            {"optimizer": torch.optim.SGD([parameter(), parameter()], lr=1.0)},
+            ValueError,
+            "`optimizer` must be one of `params` alone, got 2 trainable parameters more",
+        ),
         ({"closure": lambda: torch.zeros(2)}, ValueError, "`closure` must return a single number"),
     ],
 )
@@ -117,3 +124,28 @@ def test_wrong_arguments(change: Any, error: Any, message: str) -> None:
     }
     with pytest.raises(error, match=message):
         conservative_step_(**{**given, **change})
+
+
+def test_a_closure_that_writes_to_a_parameter() -> None:
+    x = parameter()
+    before = x.detach().clone()
+
+    def closure() -> Any:
+        with torch.no_grad():
+            return x.clamp_(-0.1, 0.1).sum()
+
+    with pytest.raises(RuntimeError, match="the closure wrote to the parameter '0'"):
+        stepped(x, closure, [1.0, 1.0, 1.0])
+    assert torch.equal(x, before)
+
+
+def test_an_autocast_around_is_as_one_inside() -> None:
+    """It keeps casts of parameters, which do not see that these were moved."""
+    x = nn.Parameter(torch.eye(2))
+
+    def closure() -> Any:
+        return (x @ torch.ones(2, 2)).float().square().sum()
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert stepped(x, closure, torch.eye(2)).choice == 1
+    assert torch.equal(x, torch.eye(2) / 2)

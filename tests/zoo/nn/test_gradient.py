@@ -570,6 +570,43 @@ def test_another_network_needs_another_holder() -> None:
         holder.load_state_dict({"queries": 3})
 
 
+def _guided(mask: list[bool]) -> Directions:
+    return Blocks((3, 2), (Masked(Guided(), np.array(mask)), "guided"), active=None)
+
+
+@pytest.mark.parametrize(
+    ("saved", "other", "message"),
+    [
+        (
+            FiniteDifference("guided", 2, 0.1),
+            FiniteDifference("guided", 2, 0.2),
+            "the smoothing 0.2, got 0.1",
+        ),
+        (FiniteDifference("guided", 2), FiniteDifference("guided", 2, 0.2), "the smoothing 0.2, got auto"),
+        (
+            FiniteDifference("guided", 2, 0.1),
+            FiniteDifference("guided", 3, 0.1),
+            "the num_directions 3, got 2",
+        ),
+        (
+            FiniteDifference("guided", 2, 0.1),
+            FiniteDifference("guided", 2, 0.1, "forward"),
+            "the stencil forward, got central",
+        ),
+        (
+            FiniteDifference(_guided([True, True, False]), 2, 0.1),
+            FiniteDifference(_guided([False, True, True]), 2, 0.1),
+            "the masks ",
+        ),
+    ],
+)
+def test_a_state_of_other_arguments(saved: FiniteDifference, other: FiniteDifference, message: str) -> None:
+    state = Estimator(saved).state_dict()
+    Estimator(saved).load_state_dict(state)
+    with pytest.raises(ValueError, match=f"must be that of an estimator with {message}"):
+        Estimator(other).load_state_dict(state)
+
+
 # Half and mixed precision.
 
 

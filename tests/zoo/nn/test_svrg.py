@@ -163,3 +163,23 @@ def test_other_parameters_than_the_anchors_are_refused() -> None:
     fewer = Parameters([nn.Parameter(torch.zeros(2))])
     with pytest.raises(ValueError, match="`params` must be 6 numbers as at the anchor, got 2"):
         svrg.estimate_(fewer, lambda: 0.0, lambda: 0.0, Key(0), 1)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"batch": None}, TypeError, "`batch` must be a function that returns the loss, got None"),
+        ({"full": 1.0}, TypeError, "`full` must be a function that returns the loss, got 1.0"),
+        ({"key": 0}, TypeError, "`key` must be a Key"),
+        ({"step": -1}, ValueError, "`step` must be at least 0"),
+        ({"step": "1"}, TypeError, "`step` must be an integer"),
+    ],
+)
+def test_wrong_arguments_of_a_step(change: Any, error: Any, message: str, at: int) -> None:
+    problem, svrg = Sum(), SVRG(RANDOM, 10, BATCHES)
+    if at:
+        step_(problem, svrg, 0)
+    given = {"batch": lambda: 0.0, "full": lambda: 0.0, "key": Key(0), "step": at}
+    with pytest.raises(error, match=message):
+        svrg.estimate_(Parameters([nn.Parameter(torch.zeros(6))]), **{**given, **change})
