@@ -184,7 +184,7 @@ def test_branches_come_after_their_normalization() -> None:
         (lambda: mlp((4, 0), key=Key(0)), "`sizes` must be at least 1"),
         (lambda: cnn(key=Key(0), channels=()), "`channels` must name at least one convolution"),
         (lambda: resnet20(key=Key(0), blocks=()), "`blocks` must name at least one group"),
-        (lambda: deepzero_cnn(2, key=Key(0), halve_after=(2, 9)), "`halve_after` must name .* there are 2, got"),
+        (lambda: deepzero_cnn(2, key=Key(0), halve_after=(2, 9)), "`halve_after` must .* there are 2, got"),
         (lambda: cnn(key=Key(0), size=3), "`size` must be at least 4 for 2 convolutions, got 3"),
         (lambda: cnn(key=Key(0), hidden=0), "`hidden` must be at least 1"),
         (lambda: deepzero_cnn(0, key=Key(0)), "`depth` must be at least 1"),
