@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, array_module, to_numpy
+from zoo.core.state import state
 from zoo.core.validation import check_choice, check_probability
 from zoo.estimators.directions import Directions
 from zoo.estimators.displaced import Displaced
@@ -46,6 +49,10 @@ class ControlVariate(FiniteDifference):
             behind where the gradient changes. Under axes this is JAGUAR's gradient: each step replaces some
             coordinates of a stored one.
 
+    Parameters of a network that are of half precision move by what rounding leaves of a direction, and the
+    model is taken along the same: all coordinates are rounded as the coarsest parameters are, so that among
+    parameters of several dtypes some noise remains.
+
     Raises:
         ValueError: An argument is out of range, or `model` is no row of finite numbers, one per coordinate.
 
@@ -79,13 +86,21 @@ class ControlVariate(FiniteDifference):
         check_choice("returns", self.returns, ("corrected", "memory"))
         if self.model is not None:
             model = to_numpy(self.model)
-            if model.ndim != 1 or not np.isfinite(model.astype(np.float64)).all():
+            is_real = model.dtype.kind in "fiu"
+            if model.ndim != 1 or not is_real or not np.isfinite(model.astype(np.float64)).all():
                 raise ValueError(f"`model` must be a row of finite numbers, got {self.model!r}.")
         object.__setattr__(self, "law", Modelled(self.law, self.model))
 
+    def init(
+        self, x: Array, *, bounds: Bounds | None = None, scale: Any = 1.0, coarsest: str | None = None
+    ) -> FiniteDifferenceState:
+        state = super().init(x, bounds=bounds, scale=scale, coarsest=coarsest)
+        known, inner = state.memory
+        return dataclasses.replace(state, memory=(dataclasses.replace(known, rounded=coarsest), inner))
+
     def known(self, state: FiniteDifferenceState) -> Array:
         """Return h, shape (dim,)."""
-        model: Array = state.memory[0]
+        model: Array = state.memory[0].model
         return model
 
     def conclude(
@@ -99,12 +114,13 @@ class ControlVariate(FiniteDifference):
     ) -> tuple[FiniteDifferenceState, GradientEstimate]:
         if not len(weights.differences):
             return super().conclude(state, asked, values, weights, gradient, symmetric)
-        model = self.known(state)
-        difference = gradient - self._explained(asked, values, model)
+        model, rounded = self.known(state), state.memory[0].rounded
+        evaluated = asked if rounded is None else _rounded(asked, rounded)
+        difference = gradient - self._explained(evaluated, values, model)
         learned = model + self._share(asked) * difference
         gradient = learned if self.returns == "memory" else model + difference
         state, estimate = super().conclude(state, asked, values, weights, gradient, symmetric)
-        return dataclasses.replace(state, memory=(learned, state.memory[1])), estimate
+        return dataclasses.replace(state, memory=(Known(learned, rounded), state.memory[1])), estimate
 
     def _explained(self, asked: Displaced, values: Any, model: Array) -> Array:
         """Return what this step's directions estimate the model's gradient to be."""
@@ -128,6 +144,26 @@ class ControlVariate(FiniteDifference):
         return min(1.0, count / size if perpendicular else count / (count + size + 1))
 
 
+@state
+class Known:
+    """What is remembered.
+
+    Attributes:
+        model: h, shape (dim,).
+        rounded: Name of the dtype that points are rounded to where they are evaluated; None for their own.
+    """
+
+    model: Array
+    rounded: str | None
+
+
+def _rounded(asked: Displaced, dtype: str) -> Displaced:
+    """Return the same candidates, rounded to another dtype."""
+    other = copy.copy(asked)
+    other.rows_like = Like(asked.rows_like.kind, dtype, asked.rows_like.device)
+    return other
+
+
 @dataclass(frozen=True, eq=False)
 class Modelled(Wrapped):
     """A law of directions beside which a linear model is remembered."""
@@ -135,9 +171,9 @@ class Modelled(Wrapped):
     law: Directions
     model: Array | None = field(default=None, repr=False)
 
-    def begin(self, x: Array) -> Array:
+    def begin(self, x: Array) -> Known:
         if self.model is None:
-            return array_module(x).zeros_like(x)
+            return Known(array_module(x).zeros_like(x), None)
         if len(self.model) != len(x):
             raise ValueError(f"`model` must have one entry per coordinate, {len(x)}, got {len(self.model)}.")
-        return Like.of(x).asarray(self.model)
+        return Known(Like.of(x).asarray(self.model), None)

@@ -191,9 +191,28 @@ def test_states_go_through_files() -> None:
         (lambda: ControlVariate(returns="both"), "`returns` must be one of"),
         (lambda: ControlVariate(model=SLOPES * np.nan), "`model` must be a row of finite numbers"),
         (lambda: ControlVariate(model=SLOPES[:, None]), "`model` must be a row of finite numbers"),
+        (lambda: ControlVariate(model=np.array(["a"])), "`model` must be a row of finite numbers"),
         (lambda: ControlVariate(model=SLOPES[:-1]).init(X), "`model` must have one entry per coordinate, 6"),
     ],
 )
 def test_wrong_arguments(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("stencil", STENCILS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_right_model_leaves_no_variance_in_half_precision(dtype: str, stencil: str) -> None:
+    """The parameters move by what rounding leaves of a direction, here often nothing."""
+    torch = pytest.importorskip("torch")
+    from zoo.nn.gradient import Estimator, estimate_gradient_
+
+    slopes = torch.from_numpy(np.random.default_rng(3).normal(size=50))
+    start = Key(2).normal(0, 1, 50, like=torch.zeros(1))[0]
+    weight = torch.nn.Parameter(start.to(getattr(torch, dtype)))
+    law = ControlVariate("gaussian", 4, 1e-2, stencil, model=slopes.numpy(), share=0.0)
+    estimator = Estimator(law)
+    for step in range(2, 5):
+        found = estimate_gradient_([weight], lambda: weight.double() @ slopes, estimator, Key(0), step)
+        error = (found.gradient.double() - slopes).norm() / slopes.norm()
+        assert float(error) < 1e-4
