@@ -164,7 +164,11 @@ class FiniteDifference:
         else:
             check_positive("smoothing", self.smoothing)
         check_choice("stencil", self.stencil, STENCILS)
-        check_fraction("smoothing_decay", self.smoothing_decay)
+        if check_fraction("smoothing_decay", self.smoothing_decay) and self.smoothing == "auto":
+            raise ValueError(
+                "`smoothing_decay` needs a number as `smoothing`, and that is 'auto', which says itself how the "
+                "smoothing goes on; give a number, or leave `smoothing_decay` out."
+            )
 
     def init(
         self, x: Array, *, bounds: Bounds | None = None, scale: Any = 1.0, coarsest: str | None = None

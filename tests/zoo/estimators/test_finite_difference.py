@@ -422,6 +422,7 @@ def test_values_of_any_size(size: float, dtype: str) -> None:
         ({"smoothing": "large"}, "`smoothing` must be one of 'auto'"),
         ({"stencil": "centre"}, "Did you mean 'central'"),
         ({"smoothing_decay": 1.0}, "`smoothing_decay` must be at least 0 and below 1"),
+        ({"smoothing": "auto", "smoothing_decay": 0.1}, "`smoothing_decay` needs a number as `smoothing`"),
     ],
 )
 def test_wrong_arguments(options: dict[str, Any], message: str) -> None:
