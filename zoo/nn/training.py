@@ -182,8 +182,8 @@ def train(
     Raises:
         TypeError: An argument is of a type that it cannot be.
         ValueError: It has a value that it cannot have; or the loss is not one finite number for each example.
-        EvaluationError: The network raised, or `test` after the first step; `error.result` is what came of it
-            until then.
+        EvaluationError: The network raised, or `test` after the first step, or a network whose running
+            statistics were to be found out; `error.result` is what came of it until then.
         RunDirectoryError: `out` cannot be used.
         Interrupted: SIGINT or SIGTERM; `error.result` is what came of it until then.
 
@@ -264,18 +264,20 @@ def train(
 def _result(
     model: Any, job: TrainingJob, outcome: Run[TrainingState]
 ) -> tuple[Training, EvaluationError | None]:
-    """Return what came of a run, its parameters written into the model, and what the last test raised."""
+    """Return what came of a run, and what went wrong after it; its parameters are written into the model."""
     done = job.finish(outcome.state)
     trained = model if isinstance(model, nn.Module) else job.objective.network()
-    settle(trained, done.x, job.objective.batches)
     columns = history_of(done)
     # `finished` of the method says whether the loss could be computed at all.
     lost = getattr(done.optimizer, "lost", 0) > 0
     test, untested = math.nan, None
     try:
+        settle(trained, done.x, job.objective.batches)
         test = job.tested(done.optimizer)
     except EvaluationError as error:
         untested = error
+    except Exception as error:  # of mini-batches that no step has seen
+        untested = EvaluationError(f"running statistics cannot be found out, {type(error).__name__}: {error}")
     ended = outcome.status not in ("interrupted", "failed") and untested is None
     result = Training(
         model=trained,

@@ -363,6 +363,17 @@ def test_what_came_of_it_outlives_a_test_that_raises(tmp_path, calls, steps):
     assert torch.equal(done.x, whole.x)
 
 
+def test_what_came_of_it_outlives_statistics_that_cannot_be_found():
+    inputs, targets = examples(21)
+    batches = Batches(inputs, targets, 20, key=Key(0), drop_last=False)  # one is left over
+    model = small(norm=True)
+    with pytest.raises(EvaluationError, match="running statistics cannot be found out, ValueError") as caught:
+        train(model, cross_entropy, batches, steps=1, method=SMALL, rng=0)
+    result = caught.value.result
+    assert (result.steps, result.success) == (1, False)
+    assert torch.equal(torch.cat([p.detach().reshape(-1) for p in model.parameters()]), result.x)
+
+
 def test_a_method_that_ends_by_itself_needs_no_number_of_steps():
     method = DeepZero(sparsity=0.0, steps=3)
     done = train(small(), cross_entropy, examples(), method=method, rng=0)
