@@ -15,9 +15,14 @@ from zoo.nn.isolation import isolated
 class Residual(nn.Module):
     """A branch added to a shortcut: branch(x) + shortcut(x).
 
+    Both ways are of the same x: one in which a module works in place (`inplace`) gets a copy.
+
     Args:
         branch: Modules of the branch, in their order.
         shortcut: What x passes on the other way; nothing by default.
+
+    Raises:
+        ValueError: A way wrote to x, and no module in it says so by an attribute `inplace` that is True.
 
     Example:
         >>> block = Residual([nn.Linear(2, 2, bias=False), nn.ReLU()])
@@ -35,7 +40,7 @@ class Residual(nn.Module):
         self.shortcut = nn.Identity() if shortcut is None else shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.branch(x) + self.shortcut(x)
+        return _of(x, self.branch) + _of(x, self.shortcut)
 
 
 class Stages:
@@ -51,7 +56,8 @@ class Stages:
         is_sequential: Whether they are all that the network does because it is an `nn.Sequential`.
 
     Raises:
-        TypeError: `model` is no `nn.Sequential`, and no stages are given.
+        TypeError: `model` is no `nn.Sequential`, and no stages are given; or a module of TorchScript in it
+            has buffers, which nothing could put back.
         ValueError: A parameter of the model is in none of the stages, or in two of them.
 
     Example:
@@ -69,6 +75,12 @@ class Stages:
                     f"got {type(model).__name__}."
                 )
             modules = list(model)
+        for part in model.modules():
+            if isinstance(part, torch.jit.ScriptModule) and any(True for _ in part.buffers()):
+                raise TypeError(
+                    "`model` must not hold a module of TorchScript with buffers, got one made from "
+                    f"{part.original_name}; give the module that it was made from."
+                )
         self.model, self.modules = model, tuple(flattened(modules))
         self._check_parameters()
 
@@ -108,10 +120,26 @@ class Stages:
                 raise ValueError(f"`modules` must hold all parameters of the model, and none holds {name!r}.")
 
 
+def _of(x: Tensor, way: nn.Module) -> Tensor:
+    """Return what a way makes of x, which stays as it is."""
+    copied = any(getattr(module, "inplace", False) for module in way.modules())
+    counts = not (copied or x.is_inference())
+    before = x._version if counts else 0
+    y: Tensor = way(x.clone() if copied else x)
+    if counts and x._version != before:
+        raise ValueError(
+            "the ways of a `Residual` must not write to what they are given, and one did; let its module "
+            "work on a copy, or say so by an attribute `inplace` that is True."
+        )
+    return y
+
+
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Return whether a module does what the modules of a type do and nothing else, by hooks or otherwise."""
+    # A module of TorchScript has no `forward` in its type.
     return (
-        type(module).forward is kind.forward
+        isinstance(module, kind)
+        and type(module).forward is kind.forward
         and "forward" not in module.__dict__
         and not (module._forward_hooks or module._forward_pre_hooks)
     )

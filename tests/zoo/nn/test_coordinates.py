@@ -358,6 +358,19 @@ def test_any_module_can_be_a_network_of_given_stages() -> None:
         )
 
 
+def test_branches_that_begin_in_place_are_of_what_the_shortcut_is_of() -> None:
+    branches = [nn.ReLU(inplace=True), nn.Linear(6, 6)], [nn.Dropout(0.4, inplace=True), nn.Linear(6, 6)]
+    blocks = [Residual([nn.LayerNorm(6), Residual(branches[0])]), Residual(branches[1])]
+    assert_same(nn.Sequential(nn.Linear(12, 6), *blocks, nn.Linear(6, 10)), batch_of(8, 12))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_torchscript_is_evaluated_like_any_module() -> None:
+    script = torch.jit.script(nn.Linear(6, 6).double())
+    model = nn.Sequential(nn.Linear(12, 6), Residual([script]), nn.Dropout(0.3), nn.Linear(6, 10))
+    assert_same(model, batch_of(8, 12))
+
+
 def test_a_residual_block_that_uses_a_layer_twice_stays_whole() -> None:
     layer = nn.Linear(6, 6)
     model = nn.Sequential(nn.Linear(12, 6), Residual([layer, nn.Tanh(), layer]), nn.Linear(6, 10))

@@ -42,6 +42,37 @@ def test_a_residual_block_adds_its_shortcut() -> None:
     assert torch.equal(Residual([nn.Threshold(2, 5)], nn.Flatten())(x), x + 5)
 
 
+@pytest.mark.parametrize(
+    "first", [nn.ReLU(inplace=True), nn.Sequential(nn.Identity(), nn.LeakyReLU(0.1, inplace=True))]
+)
+def test_a_way_that_works_in_place_leaves_the_other_what_it_is_given(first: nn.Module) -> None:
+    x = -torch.ones(1, 2)
+    expected = x + first(x.clone())
+    assert torch.equal(Residual([first])(x), expected)
+    assert torch.equal(Residual([nn.Identity()], first)(x), expected)
+    assert torch.equal(x, -torch.ones(1, 2))
+    with torch.inference_mode():
+        assert torch.equal(Residual([first])(-torch.ones(1, 2)), expected)
+
+
+def test_a_way_that_writes_and_does_not_say_so_is_refused() -> None:
+    class Doubled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mul_(2)
+
+    with pytest.raises(ValueError, match="must not write"):
+        Residual([Doubled()])(torch.ones(1, 2))
+    assert torch.equal(Residual([nn.Tanh(), Doubled()])(torch.zeros(1, 2)), torch.zeros(1, 2))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_torchscript_is_a_stage_if_it_has_no_buffers() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), torch.jit.script(nn.Linear(4, 2)))
+    assert len(Stages(model)) == 2
+    with pytest.raises(TypeError, match="made from BatchNorm1d"):
+        Stages(nn.Sequential(nn.Linear(3, 4), torch.jit.script(nn.BatchNorm1d(4))))
+
+
 def test_modules_without_parameters_are_stages_like_others() -> None:
     model = nn.Sequential(nn.Flatten(), nn.ReLU())
     stages = Stages(model)

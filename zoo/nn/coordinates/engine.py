@@ -350,6 +350,7 @@ class _Orders:
         hooks = [
             layer.module.register_forward_pre_hook(self._note)
             for layer in {id(layer.module): layer for layer in network.layers.values()}.values()
+            if not isinstance(layer.module, torch.jit.ScriptModule)  # which takes no hooks
         ]
         try:
             for module in modules:

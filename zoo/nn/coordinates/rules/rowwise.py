@@ -69,7 +69,7 @@ class RowWise(Rule):
 
 def _each_changed(module: nn.Module, places: Places, call: Callable[[], Tensor]) -> Tensor:
     """Return what a module returns with one entry of a parameter changed after the other, (K * b, ...)."""
-    parameter = module.get_parameter(places.name)
+    parameter = dict(module.named_parameters())[places.name]
     value = parameter.detach().clone(memory_format=torch.contiguous_format)
     entries, results = value.view(-1), []
     with _replaced(module, parameter, value):
