@@ -212,6 +212,13 @@ def _named(params: Any) -> list[tuple[str, Tensor, int]]:
         return [(name, tensor, 0) for name, tensor in params.named_parameters() if tensor.requires_grad]
     if isinstance(params, Tensor):
         raise TypeError("`params` must be a module or hold tensors, got a single tensor; put it into a list.")
+    if isinstance(params, Mapping):
+        raise TypeError(
+            "`params` must be a module or hold tensors, got a dictionary; put a parameter group into a list, "
+            "and give tensors by name as pairs, `params.items()`."
+        )
+    if not isinstance(params, Iterable):
+        raise TypeError(f"`params` must be a module or hold tensors, got {params!r}.")
     found: list[tuple[str, Tensor, int]] = []
     groups = list(params)
     if not any(isinstance(group, Mapping) for group in groups):
@@ -239,6 +246,13 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
         raise TypeError(
             f"`params` must be of float16, bfloat16, float32 or float64, got {name!r} of {tensor.dtype}."
         )
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"`params` must be dense, got {name!r} of {tensor.layout}; use `.to_dense()`.")
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise ValueError(
+            f"`params` must be writable, and {name!r} was made under `torch.inference_mode`; make the module "
+            "outside of it, or with `torch.no_grad`."
+        )
     if not tensor.is_leaf:
         raise ValueError(
             f"`params` must not be computed from other tensors, and {name!r} is; give the parameters "
@@ -259,11 +273,26 @@ def _check_memory(names: tuple[str, ...], tensors: tuple[Tensor, ...]) -> None:
             )
         if tensor.numel():
             begin = tensor.data_ptr()
-            places.append((begin, begin + extent * tensor.element_size(), name))
-    places.sort()
-    for (_, end, one), (begin, _, other) in itertools.pairwise(places):
-        if begin < end:
-            raise ValueError(
-                f"`params` must not share memory, got {one!r} and {other!r} of the same; give a tensor that "
-                "two modules share once, as the same parameter."
-            )
+            places.append((begin, begin + extent * tensor.element_size(), name, tensor))
+    places.sort(key=lambda place: place[:2])
+    reached: list[tuple[int, str, Tensor]] = []  # those that may go on beyond where the next one begins
+    for begin, end, name, tensor in places:
+        reached = [one for one in reached if begin < one[0]]
+        for _, other, earlier in reached:
+            # Columns of one array lie within each other's extent, and need not have an entry in common.
+            is_whole = earlier.is_contiguous() and tensor.is_contiguous()
+            if is_whole or np.intersect1d(_occupied(earlier), _occupied(tensor)).size:
+                raise ValueError(
+                    f"`params` must not share memory, got {other!r} and {name!r} of the same; give a tensor "
+                    "that two modules share once, as the same parameter."
+                )
+        reached.append((end, name, tensor))
+
+
+def _occupied(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Return which pairs of bytes hold the entries of a tensor, as numbers of pairs."""
+    pairs = tensor.element_size() // 2
+    found = np.arange(pairs) + tensor.data_ptr() // 2
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        found = np.add.outer(found, np.arange(size) * stride * pairs)
+    return found.reshape(-1)

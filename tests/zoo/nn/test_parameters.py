@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from zoo.core.rng import Key, keyed_generators
+from zoo.nn import parameters
 from zoo.nn.parameters import Parameters
 
 
@@ -128,12 +130,69 @@ def test_a_shared_parameter_counts_once() -> None:
         Parameters([nn.Parameter(torch.zeros(1).expand(3))])
 
 
+def test_parts_of_one_array() -> None:
+    """Columns are within each other's extent; what counts is whether they have an entry in common."""
+    memory = torch.arange(12.0).view(4, 3)
+    columns = [nn.Parameter(memory[:, column]) for column in range(3)]
+    params = Parameters(columns)
+    params.write_(params.flat() + 1)
+    assert memory.tolist() == (torch.arange(12.0).view(4, 3) + 1).tolist()
+    with pytest.raises(ValueError, match="must not share memory, got '0' and '2' of the same"):
+        Parameters([columns[0], columns[1], nn.Parameter(memory[2])])
+    single = nn.Parameter(memory.view(torch.bfloat16)[:, 0])  # half of each entry of the first column
+    with pytest.raises(ValueError, match="must not share memory"):
+        Parameters([columns[0], columns[1], single])
+
+
+def test_memory_that_was_exchanged_is_put_back() -> None:
+    layer = nn.Linear(2, 2)
+    before, memory = layer.weight.detach().clone(), layer.weight.data_ptr()
+    with Parameters(layer).restored():
+        layer.weight.data = torch.zeros(3, 5)
+    assert torch.equal(layer.weight, before)
+    assert layer.weight.data_ptr() == memory
+
+
+def test_an_interruption_while_all_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, put_back, times = nn.Linear(2, 2), parameters._put_back, itertools.count()
+    before = layer.weight.detach().clone()
+
+    def second(kept: Any) -> None:
+        if not next(times):
+            raise KeyboardInterrupt
+        put_back(kept)
+
+    monkeypatch.setattr(parameters, "_put_back", second)
+    with pytest.raises(KeyboardInterrupt), Parameters(layer).restored():
+        layer.weight.data.zero_()
+    assert torch.equal(layer.weight, before)
+
+
+def _of_inference() -> nn.Module:
+    with torch.inference_mode():
+        made = nn.Linear(2, 2)
+        assert Parameters(made).dim == 6  # there it can be written to
+    return made
+
+
 @pytest.mark.parametrize(
     ("made", "error", "message"),
     [
         (lambda: network().requires_grad_(False), ValueError, "all are frozen"),
         (list, ValueError, "must hold a parameter that requires gradients"),
         (lambda: torch.ones(2), TypeError, "put it into a list"),
+        (lambda: 3, TypeError, "`params` must be a module or hold tensors, got 3"),
+        (
+            lambda: {"params": [torch.ones(2)]},
+            TypeError,
+            "got a dictionary; put a parameter group",
+        ),
+        (
+            lambda: [nn.Parameter(torch.eye(2).to_sparse())],
+            TypeError,
+            "must be dense, got '0' of torch.sparse_coo",
+        ),
+        (_of_inference, ValueError, "'weight' was made under `torch.inference_mode`; make the module"),
         (lambda: ["weight"], TypeError, "must hold tensors, got str"),
         (lambda: [{"weights": 1}], TypeError, "must be a dictionary with 'params'"),
         (
