@@ -41,7 +41,6 @@ from zoo.nn.training_job import (
     history_of,
     number_of,
     settle,
-    tested,
 )
 from zoo.registry import Method, find
 from zoo.run.directory import RunDirectory, dump, holds_run, read_config
@@ -533,7 +532,7 @@ def _try_test(test: Any, judge: Test | None, objective: NetworkLoss) -> None:
         tried = _as_test((inputs[:_TRIED], labels[:_TRIED]))
         assert tried is not None
         brief = tried
-    tested(objective.network(), brief)
+    judged(objective.network(), brief)
 
 
 def _as_test_every(test_every: Any, steps: int | None, batches: BatchSource) -> int:

@@ -137,7 +137,7 @@ class TrainingJob(SearchJob):
             self._judged = self.objective.network()
         settle(self._judged, self.optimizer.recommend(optimizer), self.objective.batches)
         try:
-            return tested(self._judged, self._test)
+            return judged(self._judged, self._test)
         except Exception as error:  # what was trained until then is not to be lost
             raise EvaluationError(f"`test` raised {type(error).__name__}: {error}") from error
 
@@ -197,7 +197,7 @@ def loss_of(candidates: Candidates, evaluations: Evaluations) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def tested(model: nn.Module, test: Test) -> float:
+def judged(model: nn.Module, test: Test) -> float:
     """Return what a test says of a network, in evaluation mode.
 
     Raises:
