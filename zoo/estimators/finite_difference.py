@@ -166,8 +166,8 @@ class FiniteDifference:
         check_choice("stencil", self.stencil, STENCILS)
         if check_fraction("smoothing_decay", self.smoothing_decay) and self.smoothing == "auto":
             raise ValueError(
-                "`smoothing_decay` needs a number as `smoothing`, got 'auto', which says itself how it goes on; "
-                "give a number, or leave `smoothing_decay` out."
+                "`smoothing_decay` needs a number as `smoothing`, got 'auto', which says itself how it "
+                "goes on; give a number, or leave `smoothing_decay` out."
             )
 
     def init(

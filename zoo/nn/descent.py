@@ -164,7 +164,7 @@ def apply_(params: Any, estimate: SeededEstimate, update: Descent, memory: Memor
         raise TypeError(f"`estimate` must be what `Seeded.estimate` returned, got {estimate!r}.")
     if not isinstance(update, Descent):
         raise TypeError(f"`update` must be a Descent, such as Descent(1e-3), got {update!r}.")
-    if memory is not None and not callable(getattr(memory, "source", None)):
+    if memory is not None and not (callable(getattr(memory, "source", None)) and hasattr(memory, "beta")):
         raise TypeError(f"`memory` must be a LowRankMomentum or None, got {memory!r}.")
     known = as_parameters(params)
     check_layout(estimate, known)
