@@ -39,6 +39,7 @@ from zoo.nn.training_job import (
     TrainingJob,
     TrainingState,
     history_of,
+    judged,
     number_of,
     settle,
 )

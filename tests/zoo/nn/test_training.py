@@ -335,6 +335,14 @@ def test_an_exception_ends_the_run_and_says_what_there_is():
     assert not caught.value.result.success
 
 
+def test_a_test_is_tried_before_the_first_step():
+    told, data = [], examples()
+    for test in ((data[0][:, :3], data[1]), lambda model: model(data[0][:, :3])):
+        with pytest.raises(RuntimeError, match="shapes"):
+            train(small(), cross_entropy, data, steps=2, method=SMALL, test=test, callback=told.append, rng=0)
+    assert not told
+
+
 class Unsteady:
     """A test of a network that raises after some calls."""
 
@@ -469,7 +477,6 @@ def test_half_precision_has_no_single_coordinates():
             r"`test\[1\]` must be as many as `test\[0\]`, 40, got 3",
         ),
         ({"test": (examples()[0].numpy(), examples()[1])}, TypeError, r"`test\[0\]` must be a tensor"),
-        ({"test": (examples()[0][:, :3], examples()[1])}, RuntimeError, "shapes"),
         ({"test": lambda model: None}, TypeError, "`test` must return a number, got None"),
         ({"test": 3}, TypeError, r"`test` must be \(inputs, labels\) or a function"),
         ({"test_every": 0}, ValueError, "`test_every` must be at least 1"),
