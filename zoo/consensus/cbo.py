@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from zoo.consensus import choices, dynamics, guard, schedules, weights
+from zoo.consensus.host import of_kind, on_host
 from zoo.consensus.members import Members as Members
 from zoo.consensus.members import Move as Move
 from zoo.consensus.members import join as join
@@ -494,7 +495,9 @@ class CBO:
         if self.batch_size is not None:
             rows = choices.batches(frame.keys, state.moves, state.count, self.batch_size)
             offsets = _rows(offsets, rows)
-        return Particles(frame.like, frame.bounds, state.anchor, offsets[:, :count], self._averaged(state))
+        if count < offsets.shape[1]:
+            offsets = offsets[:, :count]
+        return Particles(frame.like, frame.bounds, state.anchor, offsets, self._averaged(state))
 
     def _averaged(self, state: CBOState) -> Matrix | None:
         """Return effective sample sizes where values go into means, going by the consensus before these."""
@@ -652,11 +655,12 @@ class CBO:
         parts = list(sums)
         if self._has_guest:
             there = np.isfinite(state.best_value) * 1.0
-            parts.append(weights.Sums(state.best_value, there, there, state.best - state.anchor))
+            parts.append(weights.Sums(state.best_value, there, there, on_host(state.best - state.anchor)))
         merged = weights.merge(parts, state.alpha)
         sample_size = merged.total * merged.total / np.maximum(merged.squares, 1.0)  # that of the best is 1
         awaits = self.correction != "none"
-        return changed(state, shift=weights.centre(merged), sample_size=sample_size, awaits=awaits)
+        shift = of_kind(state.anchor, weights.centre(merged))
+        return changed(state, shift=shift, sample_size=sample_size, awaits=awaits)
 
     def order(self, state: CBOState, height: Matrix) -> tuple[CBOState, Move]:
         """Return the state after a move of all particles, but for them, and what they are told.

@@ -16,14 +16,16 @@ def is_on_device(array: Array) -> bool:
     return not isinstance(array, np.ndarray) and array.device.type != "cpu"
 
 
-def on_host(array: Array) -> Matrix:
-    """Return the numpy array that shares the memory of another one there."""
-    return array if isinstance(array, np.ndarray) else array.numpy()
+def on_host(array: Array) -> Array:
+    """Return the numpy array that shares the memory of another one there; one on a device as it is."""
+    return array.numpy() if not isinstance(array, np.ndarray) and array.device.type == "cpu" else array
 
 
-def of_kind(array: Array, made: Matrix) -> Array:
-    """Return a numpy array as the kind of another one on the host, sharing its memory."""
-    return made if isinstance(array, np.ndarray) else array_module(array).from_numpy(made)
+def of_kind(array: Array, made: Array) -> Array:
+    """Return a numpy array as the kind of another one on the host, sharing its memory; others as they are."""
+    if isinstance(array, np.ndarray) or not isinstance(made, np.ndarray):
+        return made
+    return array_module(array).from_numpy(made)
 
 
 def empty_like(array: Array) -> Array:

@@ -98,7 +98,7 @@ class Motion:
             told: What all of them are told.
         """
         start, stop, count, work = members.start, members.stop, told.count, frame.work
-        shift = cast(told.shift, work)[:, None]
+        shift = cast(told.shift, work).reshape(-1, 1, frame.dim)
         memory = members.memory - shift if self.memory != "none" else members.memory
         walls = limits(frame, told.anchor, REACH)
         offsets = empty_like(members.offsets)

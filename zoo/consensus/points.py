@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from zoo.consensus import weights
+from zoo.consensus.host import of_kind
 from zoo.consensus.swarm import Frame, Particles
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, array_module, to_numpy
@@ -95,7 +96,7 @@ def gibbs_mean(energies: Matrix, points: Array, alpha: float, before: Array) -> 
         for first, last in itertools.pairwise(edges)
     ]
     sums = weights.merge(parts, alphas)
-    mean = weights.centre(sums)
+    mean = of_kind(points, weights.centre(sums))
     if not sums.total.all():
         mean = array_module(points).where(column(sums.total > 0, points), mean, before)
     squares = np.where(sums.squares > 0, sums.squares, 1.0)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo.consensus import weights
+from zoo.consensus.host import of_kind
 from zoo.consensus.swarm import Frame, Particles, begin, confine, place, scatter, spread_of
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, array_module, to_numpy
@@ -130,7 +131,8 @@ def gather(swarm: Swarm, energies: Matrix, alpha: float, points: Array | None = 
     sums = weights.merge([weights.sums_between(edges, energies, points, alphas)], alphas)
     squares = float(sums.squares[0])
     sample_size = float(sums.total[0]) ** 2 / squares if squares else 0.0
-    return replace(swarm, alpha=alpha, sample_size=sample_size), weights.centre(sums)
+    shift = of_kind(points, weights.centre(sums))
+    return replace(swarm, alpha=alpha, sample_size=sample_size), shift
 
 
 def advance(swarm: Swarm, anchor: Array, offsets: Array) -> Swarm:

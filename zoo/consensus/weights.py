@@ -88,7 +88,7 @@ def boltzmann(energies: Matrix, lowest: Matrix, alpha: Matrix, furthest: float =
     with np.errstate(over="ignore", invalid="ignore"):
         exponents = lowest - energies
         exponents *= alpha
-    least = exponents.min()
+    least = np.minimum.reduce(exponents, None)
     if least > -furthest:
         return np.exp(exponents, out=exponents)
     if not least > -np.inf:
@@ -138,7 +138,8 @@ def weighted_sum(weights: Matrix, points: Array) -> Array:
 
 
 def _host_sum(weights: Matrix, points: Matrix) -> Matrix:
-    return (weights.astype(points.dtype)[:, None] @ points)[:, 0].astype(np.float64)
+    row = weights.astype(points.dtype, copy=False)[:, None]
+    return np.matmul(row, points)[:, 0].astype(np.float64, copy=False)
 
 
 def consensus_point(points: Array, values: Matrix, alpha: float) -> Array:
@@ -177,7 +178,7 @@ class Sums(NamedTuple):
         lowest: Least energy of the block, infinite if all failed, shape (m,).
         total: Z = sum exp(-alpha (f - lowest)), shape (m,).
         squares: The sum of the squares of these, shape (m,).
-        moment: S = sum exp(-alpha (f - lowest)) x, shape (m, dim), float64.
+        moment: S = sum exp(-alpha (f - lowest)) x, shape (m, dim), float64; of points on the host, numpy's.
     """
 
     lowest: Matrix
@@ -218,16 +219,19 @@ def sums_between(edges: Sequence[int], energies: Matrix, points: Array, alpha: M
         moments = [weighted_sum(weights[:, a:b], points[:, a:b])[:, None] for a, b in pairwise(edges)]
         return Sums(lowest, total, squares, _joined(moments))
     host = on_host(points)
-    shares, moments, first = weights.astype(host.dtype)[:, None], [], 0
+    shares, first = weights.astype(host.dtype)[:, None], 0
     if len(starts) == 1:
-        return Sums(lowest, total, squares, of_kind(points, np.matmul(shares, host).astype(np.float64)))
+        return Sums(lowest, total, squares, np.matmul(shares, host).astype(np.float64))
+    moment = np.empty((len(energies), len(starts), host.shape[2]))
     if len(energies) == 1 and even > 1:
         # Blocks of one swarm are added up as if they were swarms.
         first, whole, height = even, edges[even], edges[1]
         swarms = host[0, :whole].reshape(even, height, -1)
-        moments.append(np.matmul(shares[0, 0, :whole].reshape(even, 1, height), swarms).swapaxes(0, 1))
-    moments += [np.matmul(shares[:, :, a:b], host[:, a:b]) for a, b in pairwise(edges[first:])]
-    return Sums(lowest, total, squares, of_kind(points, _joined(moments).astype(np.float64)))
+        moment[0, :even] = np.matmul(shares[0, 0, :whole].reshape(even, 1, height), swarms)[:, 0]
+    for block in range(first, len(starts)):
+        a, b = edges[block : block + 2]
+        moment[:, block] = np.matmul(shares[:, :, a:b], host[:, a:b])[:, 0]
+    return Sums(lowest, total, squares, moment)
 
 
 @functools.lru_cache(maxsize=256)
@@ -261,9 +265,9 @@ def merge(parts: Sequence[Sums], alpha: Matrix) -> Sums:
             _joined([part[i].reshape(swarms, -1) for part in parts]) for i in range(3)
         )
         moments = _joined([part.moment.reshape(swarms, -1, parts[0].moment.shape[-1]) for part in parts])
-    lowest = lowests.min(-1)
+    lowest = np.minimum.reduce(lowests, -1)
     shares = boltzmann(lowests, lowest, alpha)
-    total, square = (shares * totals).sum(-1), (shares * shares * squares).sum(-1)
+    total, square = np.add.reduce(shares * totals, -1), np.add.reduce(shares * shares * squares, -1)
     return Sums(lowest, total, square, weighted_sum(shares, moments))
 
 
@@ -272,12 +276,15 @@ def _joined(parts: Sequence[Array]) -> Array:
 
 
 def centre(sums: Sums) -> Array:
-    """Return the weighted mean, shape (m, dim), float64; 0 where all evaluations failed."""
+    """Return the weighted mean, shape (m, dim), float64; 0 where all evaluations failed.
+
+    On the host it is numpy's, as moments are.
+    """
     safe = np.maximum(sums.total, 1.0)[:, None]  # the best has weight 1
     moment = sums.moment
     if is_on_device(moment):
-        return moment / array_module(moment).from_numpy(safe).to(moment.device)
-    return of_kind(moment, on_host(moment) / safe)
+        safe = array_module(moment).from_numpy(safe).to(moment.device)
+    return moment / safe
 
 
 def alpha_of(energies: Matrix, share: float, before: Matrix) -> Matrix:

@@ -578,7 +578,7 @@ class _Quick:
         import torch
 
         self.bits = np.random.SFC64(0)
-        self.words = np.zeros(4, np.uint64)  # three of the state, and the counter
+        self.words = np.array([0, 0, 0, 1], np.uint64)  # three of the state, and the counter
         self.state: Any = {
             "bit_generator": "SFC64",
             "state": {"state": self.words},
@@ -593,12 +593,21 @@ class _Quick:
 
     def draw(self, key: Key, pairs: int) -> np.ndarray[Any, Any]:
         """Return 48 bits for each of some pairs, a multiple of four, as bytes."""
-        if key._words is None:
-            key._words = np.frombuffer(key.digest, "<u8").astype(np.uint64)
-        self.words[:2], self.words[2], self.words[3] = key._words, 0, 1
-        self.bits.state = self.state
-        self.bits.random_raw(12)
-        return self.bits.random_raw(pairs * 3 // 4).astype("<u8", copy=False).view(np.uint8)
+        self.words[:2] = np.frombuffer(key.digest, "<u8")
+        self.bits.state = self.state  # which is copied
+        return self.bits.random_raw(12 + pairs * 3 // 4)[12:].astype("<u8", copy=False).view(np.uint8)
+
+    def polar(self, key: Key, pairs: int, first: int, last: int) -> tuple[torch.Tensor, ...]:
+        """Return radii over sqrt(2) and angles of some pairs of a stretch, and memory for as many numbers."""
+        torch = sys.modules["torch"]
+        radius, angle, scratch, radii, angles = self.parts(last - first)
+        raw = self.draw(key, pairs)
+        np.copyto(radii, raw.view("<u4")[first:last])
+        np.copyto(angles, raw.view("<i2")[2 * pairs + first : 2 * pairs + last])
+        torch.add(self.least, radius, alpha=_CELL * 2.0**-32, out=radius)
+        torch.add(radius, angle, alpha=_CELL, out=angle)
+        torch.sub(self.top, radius.log_(), out=radius)
+        return radius.sqrt_(), angle, scratch
 
     def parts(self, pairs: int) -> tuple[Any, ...]:
         """Return memory for so many pairs: radii, angles and more, and the first two as numpy sees them."""
@@ -625,9 +634,17 @@ def _fill_quick(key: Key, out: torch.Tensor, start: int, size: int, mean: float,
     """
     import torch
 
-    quick = _quick()
-    half, count = whole_stretch(size) // 2, len(out)
-    stop = start + count
+    quick, half, std = _quick(), whole_stretch(size) // 2, std * math.sqrt(2)
+    if mean != quick.is_mean:
+        quick.mean.fill_(mean)
+        quick.is_mean = mean
+    if len(out) == 2 * half and not out.data_ptr() % 64:  # a cache line
+        radius, angle, _ = quick.polar(key, half, 0, half)
+        for function, into in ((torch.cos, out[:half]), (torch.sin, out[half:])):
+            function(angle, out=into)
+            torch.addcmul(quick.mean, radius, into, value=std, out=into)
+        return
+    stop = start + len(out)
     # The pairs of which cosines are wanted, and those of which sines are.
     cosines, sines = (start, min(stop, half)), (max(start - half, 0), stop - half)
     there = [range_ for range_ in (cosines, sines) if range_[0] < range_[1]]
@@ -635,27 +652,12 @@ def _fill_quick(key: Key, out: torch.Tensor, start: int, size: int, mean: float,
         return
     first = min(range_[0] for range_ in there) // _VECTOR * _VECTOR
     last = -(-max(range_[1] for range_ in there) // _VECTOR) * _VECTOR
-    radius, angle, scratch, radii, angles = quick.parts(last - first)
-    raw = quick.draw(key, half)
-    np.copyto(radii, raw[4 * first : 4 * last].view("<u4"))
-    np.copyto(angles, raw[4 * half + 2 * first : 4 * half + 2 * last].view("<i2"))
-    torch.add(quick.least, radius, alpha=_CELL * 2.0**-32, out=radius)
-    torch.add(radius, angle, alpha=_CELL, out=angle)
-    torch.sub(quick.top, radius.log_(), out=radius)
-    radius.sqrt_()
-    if mean != quick.is_mean:
-        quick.mean.fill_(mean)
-        quick.is_mean = mean
-    is_whole = count == 2 * (last - first) == 2 * half and not out.data_ptr() % 64  # a cache line
+    radius, angle, scratch = quick.polar(key, half, first, last)
     for function, (low, high), offset in ((torch.cos, cosines, 0), (torch.sin, sines, half)):
         if low < high:
-            into = target = out[low + offset - start : high + offset - start]
-            if not is_whole:
-                into = scratch
-            function(angle, out=into)
-            torch.addcmul(quick.mean, radius, into, value=std * math.sqrt(2), out=into)
-            if not is_whole:
-                target.copy_(scratch[low - first : high - first])
+            function(angle, out=scratch)
+            torch.addcmul(quick.mean, radius, scratch, value=std, out=scratch)
+            out[low + offset - start : high + offset - start] = scratch[low - first : high - first]
 
 
 def _local() -> _Local:
