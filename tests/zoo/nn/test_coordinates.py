@@ -7,14 +7,18 @@ import itertools
 import math
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from zoo.core.rng import Key, keyed_generators
 from zoo.nn.coordinates import Cached, Coordinates
 from zoo.nn.coordinates.changes import Columns
+from zoo.nn.coordinates.losses import Judge, judge_of
 from zoo.nn.coordinates.rules import rule_of
 from zoo.nn.coordinates.rules.normalization import normalized_together
 from zoo.nn.isolation import isolated
@@ -329,6 +333,28 @@ def test_what_was_prepared_for_other_weights_is_refused() -> None:
         prepared(mlp([12, 7, 10], key=Key(0)))[0].losses(cached, index, 0.1)
 
 
+@pytest.mark.parametrize("loss", [cross_entropy, lambda y, t: cross_entropy(y, t)])
+def test_threads_may_judge_different_numbers_of_copies(loss: Loss) -> None:
+    outputs, labels = batch_of(4, 10)
+
+    class Other(Judge):
+        """Lets another thread ask for another number of copies whenever something is kept."""
+
+        busy = False
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "_repeated" and value and not self.busy:
+                self.busy = True
+                self.of_whole(outputs.repeat(3, 1), 3)
+                self.busy = False
+
+    kind = type(judge_of(loss, outputs, labels))
+    judge = type("Both", (Other, kind), {})(loss, outputs, labels)
+    expected = loss(outputs, labels).mean()
+    torch.testing.assert_close(judge.of_whole(outputs.repeat(2, 1), 2), expected.repeat(2))
+
+
 def test_a_hook_or_a_type_of_ones_own_is_heeded() -> None:
     class Doubled(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -369,6 +395,40 @@ def test_torchscript_is_evaluated_like_any_module() -> None:
     script = torch.jit.script(nn.Linear(6, 6).double())
     model = nn.Sequential(nn.Linear(12, 6), Residual([script]), nn.Dropout(0.3), nn.Linear(6, 10))
     assert_same(model, batch_of(8, 12))
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_module_that_draws_as_many_numbers_as_it_likes_is_followed_copy_by_copy(plain: bool) -> None:
+    block = Residual([nn.Linear(6, 6), nn.RReLU(), nn.Dropout(0.3)])
+    model = nn.Sequential(nn.Linear(12, 6), nn.ReLU(), block, nn.Linear(6, 10), nn.Dropout(0.3)).double()
+    batch = batch_of(8, 12)
+    engine = Coordinates(Stages(model), cross_entropy, plain=plain)
+    everything = torch.arange(0, engine.parameters.dim, 3)
+    found = engine.losses(engine.prepare(*batch, KEY), everything, 0.5)
+    _, expected = whole_passes(model, cross_entropy, batch, everything, 0.5)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_one_channel_convolutions_need_no_more_memory_than_columns() -> None:
+    # The kernel has 49 offsets; nothing of that many times the size of the columns may be made.
+    layer = nn.Conv2d(2, 2, 7, padding=3, groups=2).double()
+    convolution = rule_of(layer)
+    x = batch_of(4, 2, 16, 16)[0]
+    seen = convolution.see(layer, x, False)
+    columns = Columns(x[:, :1].repeat(8, 1, 1, 1, 1)[:, :, 0], torch.zeros(8, dtype=torch.int64), (0,) * 8)
+    sizes: list[int] = []
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = func(*args, **(kwargs or {}))
+            sizes.extend(part.untyped_storage().nbytes() // part.element_size() for part in tree_leaves(made))
+            return made
+
+    with torch.no_grad(), Largest():
+        found = convolution.columns(seen, columns)
+    assert found is not None
+    torch.testing.assert_close(found.values[0], layer(x)[:, 0])
+    assert max(sizes) < 3 * columns.values.numel()
 
 
 def test_a_residual_block_that_uses_a_layer_twice_stays_whole() -> None:

@@ -71,6 +71,8 @@ class Coordinates:
     themselves take it further. The first that mixes columns is applied to the change alone, where it has four
     columns or more, and only behind it copies are whole. Modules that treat examples one by one see several
     copies at once; a module of which nothing is known sees one after the other, with the same random numbers.
+    How many numbers a module draws must not depend on what it is given: nn.RReLU is known to be of that kind,
+    and everything from it on is evaluated copy by copy if more is drawn behind it.
 
     Beyond what layers were given, as much as a forward pass that keeps everything for a backward pass, memory
     is bounded: on a CPU a few arrays of 2^20 numbers of changed columns and of 2^17 of whole copies, or of
@@ -148,7 +150,7 @@ class Coordinates:
             if not self.plain and any(
                 layer.rule.draws(layer.module) for layer in self._network.layers.values()
             ):
-                isolation.call(lambda: orders.record(self.stages.modules, self._network, inputs))
+                isolation.call(lambda: orders.record(self._network, inputs))
             memory, outputs = isolation.call(lambda: self._network.see(inputs, orders.pop))
         if outputs.ndim == 0 or len(outputs) != len(inputs):
             raise ValueError(
@@ -345,7 +347,7 @@ class _Orders:
     def __init__(self) -> None:
         self._by_module: dict[int, list[bool]] = {}
 
-    def record(self, modules: tuple[nn.Module, ...], network: Network, inputs: Tensor) -> None:
+    def record(self, network: Network, inputs: Tensor) -> None:
         """Call the stages and remember."""
         hooks = [
             layer.module.register_forward_pre_hook(self._note)
@@ -353,7 +355,7 @@ class _Orders:
             if not isinstance(layer.module, torch.jit.ScriptModule)  # which takes no hooks
         ]
         try:
-            for module in modules:
+            for module in network.modules:
                 inputs = module(inputs)
         finally:
             for hook in hooks:

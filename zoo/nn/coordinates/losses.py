@@ -29,9 +29,8 @@ class Judge:
 
     def of_whole(self, outputs: Tensor, count: int) -> Tensor:
         """Return the mean losses of whole copies, (count,) in float64; `outputs` may be written to."""
-        if count not in self._repeated:
-            self._repeated = {count: self.targets.repeat(count, *[1] * (self.targets.ndim - 1))}
-        return _means(by_copy(self.loss(outputs.contiguous(), self._repeated[count]), count))
+        targets = self._of_all(count, lambda: self.targets.repeat(count, *[1] * (self.targets.ndim - 1)))
+        return _means(by_copy(self.loss(outputs.contiguous(), targets), count))
 
     def of_columns(self, columns: Columns) -> Tensor:
         """Return the mean losses where a column of the outputs is changed, (K,) in float64."""
@@ -40,6 +39,14 @@ class Judge:
     def spreads(self, columns: Columns) -> bool:
         """Return whether `of_columns` makes whole copies of the outputs."""
         return True
+
+    def _of_all(self, count: int, made: Callable[[], Tensor]) -> Tensor:
+        """Return what is the same for so many copies each time, made once; threads may ask at once."""
+        found = self._repeated.get(count)
+        if found is None:
+            found = made()
+            self._repeated = {count: found}
+        return found
 
 
 class CrossEntropy(Judge):
@@ -59,11 +66,13 @@ class CrossEntropy(Judge):
 
     def _places(self, count: int) -> Tensor:
         """Return where the logits of the targets are among all of so many copies, (count * b,)."""
-        if count not in self._repeated:
+
+        def made() -> Tensor:
             n = count * len(self.targets)
             columns = torch.arange(n, device=self.targets.device)
-            self._repeated = {count: self.targets.long().repeat(count) * n + columns}
-        return self._repeated[count]
+            return self.targets.long().repeat(count) * n + columns
+
+        return self._of_all(count, made)
 
     def of_columns(self, columns: Columns) -> Tensor:
         if columns.flat:  # more than one class changes

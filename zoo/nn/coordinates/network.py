@@ -172,6 +172,7 @@ class Network:
         plain: Whether to take no stage apart, and to know nothing about any.
 
     Attributes:
+        modules: The stages, the last ones as one module where they cannot be told apart.
         nodes: Layers and residual blocks in their order.
         layers: All layers, by number.
         tails: By the number of a layer: what its outputs pass, in order.
@@ -184,7 +185,8 @@ class Network:
         self.tails: dict[int, tuple[Step, ...]] = {}
         self.owners: dict[int, tuple[Layer, str]] = {}
         nodes: list[Node] = []
-        for module in stages.modules:
+        self.modules = _joined(stages.modules)
+        for module in self.modules:
             nodes += [self._whole(module, plain=True)] if plain else self._nodes(module)
         self.nodes = tuple(nodes)
         self._follow(self.nodes, ())
@@ -227,6 +229,20 @@ class Network:
             else:
                 for way, other in ((0, 1), (1, 0)):
                     self._follow(node.ways[way], (Join(node, other), *tail))
+
+
+def _joined(modules: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
+    """Return modules, those from the first nn.RReLU on as one if any after it may draw random numbers.
+
+    It draws one for every input below 0, so that a change in front of it moves what all others draw.
+    """
+    for number, module in enumerate(modules):
+        if any(type(part) is nn.RReLU for part in module.modules()):
+            rest = nn.Sequential(*modules[number:])
+            drawing = [part for part in rest.modules() if not isinstance(part, (nn.Sequential, Residual))]
+            alone = sum(rule_of(part).draws(part) for part in drawing) == 1
+            return tuple(modules) if alone else (*modules[:number], rest)
+    return tuple(modules)
 
 
 def _is_residual(module: nn.Module) -> TypeGuard[Residual]:

@@ -65,10 +65,14 @@ class Convolution(Rule):
         if columns.last or not module.groups == module.in_channels == module.out_channels:
             return None
         weight = module.weight.detach().flatten(1)
-        kernels = picked(weight, columns.index, columns.numbers).expand(len(columns), -1)
-        values = torch.bmm(kernels.unsqueeze(1), _patches(seen, columns.values).transpose(0, 1))
+        kernels = picked(weight, columns.index, columns.numbers)
+        shifted = _shifted(module, _planes(columns.values), _planes(seen.y).shape[-2:])
+        values = torch.zeros_like(shifted[0, 0], memory_format=torch.contiguous_format)
         if module.bias is not None:
-            values += module.bias.detach()[columns.index].view(-1, 1, 1)
+            values += module.bias.detach()[columns.index].view(-1, 1, 1, 1)
+        # One offset after the other: all of them side by side would take as many arrays.
+        for offset, moved in enumerate(plane for row in shifted for plane in row):
+            values.addcmul_(moved, kernels[:, offset].view(-1, 1, 1, 1))
         return columns.holding(values.view(len(columns), len(seen.y), *seen.y.shape[2:]))
 
     def mixed(self, seen: Seen, columns: Columns) -> Tensor:
