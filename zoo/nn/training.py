@@ -204,7 +204,7 @@ def train(
     batches = _as_batches(data, batch_size, augment, key)
     objective = NetworkLoss(model, loss, batches, stages=stages, device=device, key=key.fold("network"))
     x0 = objective.parameters.flat()
-    planned = _as_steps(epochs, steps, budget, batches, method)
+    planned = _as_steps(epochs, steps, budget, batches, _own_steps(method, options))
     optimizer = _as_optimizer(method, options, planned, objective)
     if budget is not None:
         check_count("budget", budget)
@@ -457,7 +457,14 @@ def _as_batches(data: Any, batch_size: int | None, augment: Augment | None, key:
     )
 
 
-def _as_steps(epochs: Any, steps: Any, budget: Any, batches: BatchSource, method: Any) -> int | None:
+def _own_steps(method: Any, options: Any) -> Any:
+    """Return after how many steps a method ends by itself, or None."""
+    if isinstance(method, DeepZero):
+        return method.steps
+    return (options or {}).get("steps") if method == _DEEPZERO.name else None
+
+
+def _as_steps(epochs: Any, steps: Any, budget: Any, batches: BatchSource, own: Any) -> int | None:
     if epochs is not None and steps is not None:
         raise ValueError(f"`epochs` and `steps` must not both be given, got {epochs!r} and {steps!r}.")
     if steps is not None:
@@ -472,9 +479,9 @@ def _as_steps(epochs: Any, steps: Any, budget: Any, batches: BatchSource, method
         return check_count("epochs", epochs) * int(each)
     if budget is not None:
         return None
-    if not isinstance(method, DeepZero) or method.steps is None:
+    if own is None:
         raise ValueError("`steps`, `epochs` or `budget` must be given: nothing else ends a training.")
-    return method.steps
+    return check_count("steps", own)
 
 
 def _as_optimizer(method: Any, options: Any, steps: int | None, objective: NetworkLoss) -> Optimizer[Any]:

@@ -382,9 +382,15 @@ def test_what_came_of_it_outlives_statistics_that_cannot_be_found():
     assert torch.equal(torch.cat([p.detach().reshape(-1) for p in model.parameters()]), result.x)
 
 
-def test_a_method_that_ends_by_itself_needs_no_number_of_steps():
-    method = DeepZero(sparsity=0.0, steps=3)
-    done = train(small(), cross_entropy, examples(), method=method, rng=0)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"method": DeepZero(sparsity=0.0, steps=3)},
+        {"method": "deepzero", "options": {"sparsity": 0.0, "steps": 3}},
+    ],
+)
+def test_a_method_that_ends_by_itself_needs_no_number_of_steps(given):
+    done = train(small(), cross_entropy, examples(), rng=0, **given)
     assert (done.steps, done.message) == (3, "all 3 steps are done")
 
 
