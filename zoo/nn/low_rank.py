@@ -33,6 +33,10 @@ class Factors:
 
     def fill_(self, out: Tensor, start: int) -> None:
         """Write the entries from `start` on, counted row by row."""
+        with in_one_thread():
+            self._fill_(out, start)
+
+    def _fill_(self, out: Tensor, start: int) -> None:
         columns, stop = len(self.right), start + len(out)
         first, last = start // columns, -(-stop // columns)
         if last - first > 2:

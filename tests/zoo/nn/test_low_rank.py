@@ -90,14 +90,16 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(count)
 
 
-@pytest.mark.parametrize("law", [Lozo(24), SubZero(24)])
+@pytest.mark.parametrize(
+    ("law", "shape"), [(Lozo(24), (1024, 700)), (Lozo(2), (3, 70_001)), (SubZero(24), (1024, 700))]
+)
 def test_directions_are_the_same_for_any_number_of_threads(
-    law: TensorLaw, threads: Callable[[int], None]
+    law: TensorLaw, shape: tuple[int, ...], threads: Callable[[int], None]
 ) -> None:
     drawn = []
-    for count in (1, 2, 3):
+    for count in (1, 2, 7):
         threads(count)
-        drawn.append(draw(law, place((1024, 700)), torch.empty(1024, 700)))
+        drawn.append(draw(law, place(shape), torch.empty(shape)))
         assert torch.get_num_threads() == count
     assert torch.equal(drawn[0], drawn[1])
     assert torch.equal(drawn[0], drawn[2])
@@ -106,7 +108,7 @@ def test_directions_are_the_same_for_any_number_of_threads(
 def test_momentum_is_the_same_for_any_number_of_threads(threads: Callable[[int], None]) -> None:
     law, weight = Lozo(64, period=1), nn.Parameter(torch.zeros(64, 4096))
     held = []
-    for count in (1, 2, 3):
+    for count in (1, 2, 7):
         threads(count)
         momentum = LowRankMomentum()
         for step in range(2, 4):
