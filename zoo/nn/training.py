@@ -461,7 +461,8 @@ def _own_steps(method: Any, options: Any) -> Any:
     """Return after how many steps a method ends by itself, or None."""
     if isinstance(method, DeepZero):
         return method.steps
-    return (options or {}).get("steps") if method == _DEEPZERO.name else None
+    is_named = method == _DEEPZERO.name and isinstance(options, Mapping)
+    return options.get("steps") if is_named else None
 
 
 def _as_steps(epochs: Any, steps: Any, budget: Any, batches: BatchSource, own: Any) -> int | None:
