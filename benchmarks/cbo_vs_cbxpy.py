@@ -202,7 +202,7 @@ def compare(name, blocks):
         "cbxpy, numpy": cbxpy(size),
         "cbxpy, torch": cbxpy(size, with_torch=True),
     }
-    if name == "small":
+    if name in ("small", "large"):
         runs["ours, numpy"] = ours(size, kind="numpy")
         runs["free, numpy"] = ours(size, is_free=True, kind="numpy")
     if name == "large":
