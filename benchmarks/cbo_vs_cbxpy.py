@@ -5,7 +5,8 @@
 Both minimise Rastrigin's function with component-wise noise, lambda 1, sigma 10.1, dt .01 and alpha
 30 * 1.05^k. CBXpy is run as its documentation does it where speed matters: numpy, an objective of whole
 arrays (`f_dim="3D"`), nothing tracked, its own schedule. Ours goes through `ask` and `tell`; the objective is
-in torch and gets rows a piece at a time, as an executor would hand them over. Blocks of steps of the two take
+in torch, or for single small swarms in the faster of torch and numpy, and gets rows a piece at a time, as an
+executor would hand them over. Blocks of steps of the two take
 turns, one thread, medians; every block starts afresh, so that none of them runs on a swarm that
 has collapsed.
 
