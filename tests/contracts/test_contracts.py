@@ -132,6 +132,7 @@ def test_is_a_frozen_value_whose_repr_makes_it_again(case: Case) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("zoo."):
             names.update(vars(module))
+    names.update(vars(sys.modules[type(method).__module__]))  # another class there may have the same name
     assert eval(repr(method), names) == method
     assert case.build() == method
     assert isinstance(method.recommends_evaluated, bool)

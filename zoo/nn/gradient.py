@@ -58,7 +58,7 @@ class Estimator:
         TypeError: `estimator` is no `FiniteDifference`.
 
     Example:
-        >>> layer = nn.utils.skip_init(nn.Linear, 2, 1)
+        >>> layer = nn.Linear(2, 1)
         >>> _ = nn.init.ones_(layer.weight)
         >>> def loss():
         ...     return layer.weight.square().sum()

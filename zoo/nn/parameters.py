@@ -46,7 +46,7 @@ class Parameters:
             others, they are on several devices, or two share memory.
 
     Example:
-        >>> params = Parameters(nn.utils.skip_init(nn.Linear, 3, 2))
+        >>> params = Parameters(nn.Linear(3, 2))
         >>> params.names, params.dim, params.like.dtype
         (('weight', 'bias'), 8, 'float32')
     """
@@ -158,7 +158,7 @@ class Parameters:
             ValueError: A name or a shape is not that of a tensor.
 
         Example:
-            >>> params = Parameters(nn.utils.skip_init(nn.Linear, 2, 1))
+            >>> params = Parameters(nn.Linear(2, 1))
             >>> params.mask({"weight": torch.tensor([[True, False]])}).tolist()
             [True, False, True]
         """

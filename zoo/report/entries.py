@@ -88,6 +88,8 @@ class Entry:
         method, options = self.config.get("method"), plain_options(self.config)
         if method == "coordinate-descent":
             return options.get("num_directions") is not None and options.get("order") != "cyclic"
+        if method == "hizoo" and options.get("directions", "axes") == "axes":
+            return options.get("num_directions") is not None
         known = list_methods().get(str(method))
         is_ours = known is not None and known.target.startswith("zoo.")
         return is_ours and (method not in _WITHOUT_DRAWS or bool(options.get("restarts")))
