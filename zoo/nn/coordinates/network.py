@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeGuard
@@ -22,20 +23,20 @@ ByPixel: TypeAlias = Callable[[nn.Module, Tensor], bool]
 """Whether the network itself has the inputs of a module pixel by pixel in memory."""
 
 
-class Step:
+class Step(abc.ABC):
     """Something that changed copies pass on their way through the network."""
 
+    @abc.abstractmethod
     def columns(self, memory: Memory, columns: Columns) -> Columns | None:
         """Return what becomes of changed columns, if each remains a single one; else None."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def mixed(self, memory: Memory, columns: Columns) -> Tensor:
         """Return what becomes of changed columns if they do not."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def stacked(self, memory: Memory, x: Tensor, count: int) -> Tensor:
         """Return what becomes of whole copies; `x` may be written to."""
-        raise NotImplementedError
 
     def layers(self) -> Iterator[Layer]:
         """Yield the layers that are passed."""

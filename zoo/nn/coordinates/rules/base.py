@@ -117,7 +117,7 @@ class Rule(ABC):
 
     def changed_columns(self, seen: Seen, places: Places) -> Columns:
         """Return those columns; asked for only if `moves_columns`."""
-        raise NotImplementedError(f"{type(self).__name__} has no parameters.")
+        raise TypeError(f"{type(self).__name__} has no parameters.")
 
     def columns(self, seen: Seen, columns: Columns) -> Columns | None:
         """Return what becomes of changed columns, if each remains a single one; else None."""
