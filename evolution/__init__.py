@@ -1,5 +1,4 @@
-"""Neuroevolution on top of `zoo`: nothing here yet.
+"""Neuroevolution: genetic algorithms, novelty search and evolution strategies on environments.
 
-What this package will hold (genomes, selection, deep genetic algorithms, novelty search) stands on
-`zoo` and never imports `federated`.
+It stands on `zoo` and never imports `federated`.
 """
