@@ -22,11 +22,11 @@ class CartPole(Environment):
     """Balance a pole on a cart by pushing the cart left (0) or right (1); a step is worth 1.
 
     Shows position, velocity, angle and angular velocity. An episode is over when the cart is beyond 2.4 from
-    the middle, the pole beyond 12 degrees from upright, or after 500 steps. Every episode is bit for bit that of
-    Gymnasium's CartPole-v1 with this seed and these actions (the same operations in the same order in float64,
-    but for powers of two), in about 1/100 of the time where many are side by side.
+    the middle, the pole beyond 12 degrees from upright, or after 500 steps. Every episode is bit for bit that
+    of Gymnasium's CartPole-v1 with this seed and these actions: the same operations in the same order in
+    float64, but for powers of two.
 
-    The arrays that `begin` and `step` return are written over by the next step.
+    The observations that `begin` and `step` return are written over by the next step.
 
     Example:
         >>> import numpy as np
@@ -63,7 +63,6 @@ class CartPole(Environment):
         self._sin, self._cos, self._pull, self._work = np.empty((4, k))
         self._size = np.empty((2, k))
         self._beyond = np.empty((2, k), bool)
-        self._ended = np.empty(k, bool)
         self._limits = np.broadcast_to(LIMITS, (2, k)).copy()
         self._rewards = np.ones(k)
         self._seen = state.astype(np.float32)
@@ -113,11 +112,11 @@ class CartPole(Environment):
         np.copyto(self._seen, self._state, "same_kind")
         np.absolute(self._slow, self._size)
         np.greater(self._size, self._limits, self._beyond)
-        np.logical_or(self._beyond[0], self._beyond[1], self._ended)
+        ended = np.logical_or(self._beyond[0], self._beyond[1])
         self._steps += 1
         if self._steps == self.max_steps:
-            self._ended[:] = True
-        return Step(self._seen, self._rewards, self._ended)
+            ended[:] = True
+        return Step(self._seen, self._rewards, ended)
 
     def keep(self, which: Array) -> None:
         self._arrange(np.ascontiguousarray(self._state[:, which]))
