@@ -59,8 +59,8 @@ class DeepGAState:
 class DeepGA:
     """A genetic algorithm for networks of any size: truncation, mutation, one elite; no crossover.
 
-        theta_i = phi(tau_i)                                     in the first generation
-        theta_i = theta_p + sigma eps(tau_i),  p ~ U{parents}    later, but for the elite, which stays as it is
+        theta_i = phi(tau_i)                                    in the first generation
+        theta_i = theta_p + sigma eps(tau_i),  p ~ U{parents}   later, but for the elite, which stays as it is
 
     Parents are the `num_parents` members of lowest value. A value is that of one noisy episode, so the
     lowest is a lucky one: the elite is the best, by the mean over `elite_episodes` further episodes, of the

@@ -161,7 +161,7 @@ class Rollouts(Objective):
                     tally.keep(left)
             else:
                 observations = done.observations
-        extras = {"steps": steps}
+        extras: dict[str, Array] = {"steps": steps}
         if behaviours is not None:
             extras["behaviour"] = behaviours
         if moments is not None:

@@ -1,0 +1,614 @@
+"""`evolve`: from the name of an environment to a champion."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evolution.environments.lookup import as_environment
+from evolution.episodes import Episodic
+from evolution.genome import Codec, Genome, SharedTable
+from evolution.job import EvolutionJob, EvolutionState, generations_of, history_of
+from evolution.methods import find
+from evolution.moments import Normalizer
+from evolution.policies.lookup import as_policy
+from evolution.policies.policy import Policy
+from evolution.rollouts import Rollouts
+from zoo.arguments import as_executor, as_key
+from zoo.core.errors import RunDirectoryError
+from zoo.core.modules import files_of, own_path
+from zoo.core.rng import Key, NoiseTable
+from zoo.core.state import freeze, thaw
+from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
+from zoo.execution.executor import Executor
+from zoo.experiment import differences
+from zoo.facade import Interrupted
+from zoo.run.directory import RunDirectory, dump, holds_run, read_config
+from zoo.run.job import Report
+from zoo.run.loop import Run, Stop, run
+from zoo.run.watching import Watcher
+
+KIND = "evolution"
+"""What `config.json` says that the run is."""
+
+_STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5}
+_TABLE_SEED = 123
+_LEAST_TABLE, _ROWS = 2**20, 16  # numbers of a table, and rows it should at least hold
+_MOST_TABLE = 2**26  # numbers; more only where a row needs it
+
+
+class Generation(NamedTuple):
+    """What a callback is told after each step.
+
+    Attributes:
+        step: Steps so far.
+        generation: Those of them that were no re-evaluations.
+        episodes: Episodes so far.
+        frames: Frames so far.
+        retrial: Whether this step was a re-evaluation.
+        highest: Highest return of a single episode of the step.
+        median: Median of all returns of the step.
+        best: Mean return of the best member by re-evaluation so far.
+    """
+
+    step: int
+    generation: int
+    episodes: int
+    frames: int
+    retrial: bool
+    highest: float
+    median: float
+    best: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evolution:
+    """What came of a run.
+
+    Attributes:
+        parameters: Of the champion, float32, shape (dim,).
+        policy: What they are the parameters of.
+        normalizer: What its observations pass through, or None.
+        genome: The champion as a chain of seeds, of methods that have those, else None.
+        codec: What the chain stands for, or None.
+        score: Mean return of the champion in fresh episodes, NaN if there were none.
+        score_error: Standard error of that mean.
+        best: Mean return of the champion by re-evaluation during the search: of the best of many, so biased.
+        episodes: Episodes of the search.
+        frames: Their frames.
+        generations: Steps that were no re-evaluations.
+        test_episodes: Fresh episodes at the end.
+        num_failed: Episodes that had no return.
+        history: By name, one number for each step; see `evolution.job.COLUMNS`.
+        message: Why it ended.
+        success: Whether it ended as it was to.
+        seconds: Time this process spent on it.
+        account: What was tried again or lost; see `zoo.execution.ledger.Account`.
+        state: The method's own last state, such as its archive.
+    """
+
+    parameters: np.ndarray[Any, Any] = field(repr=False)
+    policy: Policy = field(repr=False)
+    normalizer: Normalizer | None = field(repr=False)
+    genome: Genome | None = field(repr=False)
+    codec: Codec | None = field(repr=False)
+    score: float
+    score_error: float
+    best: float
+    episodes: int
+    frames: int
+    generations: int
+    test_episodes: int
+    num_failed: int
+    history: Mapping[str, np.ndarray[Any, Any]] = field(repr=False)
+    message: str
+    success: bool
+    seconds: float
+    account: Mapping[str, Any] = field(repr=False)
+    state: Any = field(repr=False)
+
+
+def evolve(
+    environment: Any,
+    method: str = "deep-ga",
+    *,
+    policy: Any = None,
+    options: Mapping[str, Any] | None = None,
+    environment_options: Mapping[str, Any] | None = None,
+    policy_options: Mapping[str, Any] | None = None,
+    episodes: int = 1,
+    max_steps: int | None = None,
+    behaviour: Any = None,
+    normalize: bool = False,
+    common: bool = True,
+    generations: int | None = None,
+    budget: int | None = None,
+    frames: int | None = None,
+    score: float | None = None,
+    seconds: float | None = None,
+    test_episodes: int = 30,
+    noise_table: int | None = None,
+    workers: int | Executor | Callable[..., Any] = 1,
+    rng: int | np.random.Generator | Key | None = None,
+    callback: Any = None,
+    on_error: str = "raise",
+    out: str | os.PathLike[str] | None = None,
+) -> Evolution:
+    """Look for a policy of high return in an environment.
+
+    The same arguments and the same `rng` give the same bytes, whatever the number of workers, also when
+    workers die and when the run is killed and resumed (on one model of processor and one build of the
+    numerical libraries).
+
+    Args:
+        environment: An id of Gymnasium such as "CartPole-v1" or "ALE/Frostbite-v5"; "maze"; "cart-pole", many
+            poles at once; a class, a function that returns an environment, or "module:name" of one.
+        method: A name of `evolution.list_methods()`.
+        policy: A name of `evolution.policies.lookup.POLICIES`, a `torch.nn.Module`, a function of the spaces
+            that returns one, or "module:name" of either. Layers of numbers by default, and for pictures the
+            network of 4 million parameters.
+        options: Options of the method.
+        environment_options: Arguments of the environment.
+        policy_options: Arguments of the policy, such as {"hidden": (64, 64)}.
+        episodes: Episodes that a member is tried in; its score is the mean of their returns.
+        max_steps: Steps after which an episode is over, if it is not before; as the environment says by
+            default. No episode is ever cut off for the time it takes.
+        behaviour: What episodes are characterised by, for methods that look for novelty: "position",
+            "observation", "ram", or a function, see `evolution.environments`; the environment's first one by
+            default, where the method needs one.
+        normalize: Whether observations are normalized by the moments of those of earlier steps.
+        common: Whether all members of a generation meet the same episodes.
+        generations: Generations at most.
+        budget: Episodes at most, those of re-evaluations among them.
+        frames: Frames after which no further generation is begun.
+        score: End as soon as the best member by re-evaluation has this mean return.
+        seconds: End after the first step that is done later than this.
+        test_episodes: Fresh episodes of the champion at the end, on top of the budget; 0 for none.
+        noise_table: Length of the table that mutations are read from, of methods with chains of seeds; by
+            default a power of two that holds sixteen rows, at least 2^20 and, if two rows fit, at most 2^26.
+            0 for noise that is drawn anew for each mutation.
+        workers: Number of processes (-1: one for each core), an executor such as `zoo.Ray(8)`, or a map-like
+            callable.
+        rng: Seed, generator (one number is drawn from it), `Key`, or None for a fresh seed.
+        callback: A function, called with a `Generation` after each step, `StopIteration` ending the run; a
+            `zoo.Watcher`; or a list of these.
+        on_error: What an exception of the environment does after the first success and one retry: "raise"
+            ends the run, with a checkpoint, "nan" makes the episode a failed one.
+        out: Directory to keep the run in. One that holds this very run is resumed, wherever it was stopped or
+            killed; any other is refused.
+
+    Raises:
+        TypeError: An argument is of a type that it cannot be.
+        ValueError: It has a value that it cannot have, or nothing would ever end the run.
+        EvaluationError: The environment raised; `error.result` is what was found until then.
+        TooManyFailures: More than a fifth of the last hundred episodes raised, crashed or hung.
+        RunDirectoryError: `out` cannot be used.
+        Interrupted: SIGINT or SIGTERM; `error.result` is what was found until then.
+
+    Example:
+        >>> small = {"population_size": 32, "num_parents": 8, "sigma": 0.5, "elite_candidates": 3}
+        >>> found = evolve("cart-pole", "deep-ga", options=small, score=195, generations=20, rng=0)
+        >>> found.score > 150
+        True
+    """
+    given = {
+        "environment": environment,
+        "environment_options": dict(environment_options or {}),
+        "method": method,
+        "options": dict(options or {}),
+        "policy": policy,
+        "policy_options": dict(policy_options or {}),
+        "episodes": check_count("episodes", episodes),
+        "max_steps": None if max_steps is None else check_count("max_steps", max_steps),
+        "behaviour": behaviour,
+        "normalize": check_flag("normalize", normalize),
+        "common": check_flag("common", common),
+        "generations": None if generations is None else check_count("generations", generations),
+        "budget": None if budget is None else check_count("budget", budget),
+        "frames": None if frames is None else check_count("frames", frames),
+        "score": None if score is None else check_number("score", score),
+        "test_episodes": check_count("test_episodes", test_episodes, minimum=0),
+        "noise_table": None if noise_table is None else check_count("noise_table", noise_table, minimum=0),
+        "on_error": check_choice("on_error", on_error, ("raise", "nan")),
+    }
+    if all(limit is None for limit in (generations, budget, frames, seconds)):
+        raise ValueError(
+            "`generations`, `budget`, `frames` or `seconds` must be given: nothing else is sure to end a run."
+        )
+    return _carried_out(given, _as_key(rng, out), workers, seconds, callback, out)
+
+
+def _carried_out(
+    given: Mapping[str, Any], key: Key, workers: Any, seconds: Any, callback: Any, out: Any
+) -> Evolution:
+    """Do a run, or go on with it."""
+    executor = as_executor(workers)
+    limit = None if seconds is None else check_positive("seconds", seconds)
+    callbacks, watchers = _as_callbacks(callback)
+    setting = Setting.of(given, key)
+    config = setting.config(executor.threads)
+    directory = None if out is None else _directory(Path(out), config, setting, executor)
+    with contextlib.ExitStack() as stack:
+        if directory is not None:
+            stack.callback(directory.close)
+        job = setting.job(executor)
+        if directory is not None:
+            job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
+        about: dict[str, Any] = (
+            {"watchers": watchers, "config": config, "execution": executor.describe()} if watchers else {}
+        )
+        told = [_adapted(one) for one in callbacks]
+        try:
+            outcome = run(job, Stop(None, limit), told, directory, **about)
+        except (TypeError, ValueError):  # of what was given, so that there is nothing to go on with
+            if directory is not None and directory.is_new and directory.is_untouched:
+                directory.discard()
+            raise
+        result = _result(setting, job, outcome)
+        if directory is not None and not directory.result:
+            directory.finish(_entries(setting, outcome, result))
+    if outcome.status == "interrupted":
+        where = f"; evolution.resume({str(out)!r}) goes on" if out is not None else ""
+        raise Interrupted(outcome.reason + where, result, outcome.signal or 2)  # type: ignore[arg-type]
+    if outcome.error is not None:
+        outcome.error.result = result  # type: ignore[attr-defined]
+        raise outcome.error
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A run, apart from who does it: its arguments, and what they stand for.
+
+    Attributes:
+        given: Arguments of `evolve`, checked.
+        key: Where all randomness comes from.
+        objective: The episodes.
+        method: The method, bound to its codec.
+        codec: What chains of seeds stand for, or None.
+    """
+
+    given: Mapping[str, Any]
+    key: Key
+    objective: Rollouts
+    method: Any
+    codec: Codec | None
+
+    @staticmethod
+    def of(given: Mapping[str, Any], key: Key) -> Setting:
+        """Return what arguments stand for.
+
+        Raises:
+            TypeError: One is of a type that it cannot be.
+            ValueError: It has a value that it cannot have, or they do not go together.
+        """
+        known = find(given["method"])
+        source = as_environment(
+            given["environment"],
+            options=given["environment_options"],
+            max_steps=given["max_steps"],
+            behaviour=given["behaviour"],
+        )
+        built = source.build()
+        try:
+            spaces, behaviours = built.spaces, dict(built.behaviours)
+        finally:
+            built.close()
+        policy = as_policy(given["policy"], spaces, given["policy_options"])
+        behaviour = _behaviour(given["behaviour"], behaviours, "needs behaviour" in known.traits, known.name)
+        codec = _codec(policy, given["noise_table"]) if "genomes" in known.traits else None
+        method = known.build({**given["options"], **({} if codec is None else {"codec": codec})})
+        shared = SharedTable(codec.noise) if codec and isinstance(codec.noise, NoiseTable) else None
+        objective = Rollouts(
+            source, policy, behaviour=behaviour, normalized=given["normalize"], shared=shared
+        )
+        return Setting(given, key, objective, method, codec)
+
+    @property
+    def start(self) -> np.ndarray[Any, Any]:
+        """Where methods without a codec start: a first policy, drawn."""
+        policy = self.objective.policy
+        codec = self.codec or _codec(policy, 0)
+        seed = codec.draw(self.key.fold("start"), 0, 1)
+        return codec.decode(Genome(seed, np.ones(1, np.float32)))
+
+    def config(self, threads: int) -> dict[str, Any]:
+        """Return what `config.json` is to hold."""
+        given = {name: _written(value) for name, value in self.given.items()}
+        config = {
+            "kind": KIND,
+            **given,
+            "options": freeze(_plain(given["options"]))[0],
+            "objective": self.objective.identity(),
+            "codec": None if self.codec is None else self.codec.digest,
+            "key": str(self.key),
+            "dim": self.objective.policy.dim,
+            "like": ["numpy", "float32", "cpu"],
+            "target": None,
+            "noise": True,
+            "threads": threads,
+        }
+        image: dict[str, Any] = json.loads(dump(config))
+        return image
+
+    def job(self, executor: Executor) -> EvolutionJob:
+        """Return the job that does it."""
+        given = self.given
+        spaces = self.objective.policy.spaces
+        size = getattr(spaces.observations, "size", None) if given["normalize"] else None
+        episodic = Episodic(self.method, given["episodes"], size, given["common"])
+        return EvolutionJob(
+            episodic,
+            self.objective,
+            executor,
+            self.start,
+            key=self.key,
+            generations=given["generations"],
+            budget=given["budget"],
+            frames=given["frames"],
+            score=given["score"],
+            test_episodes=given["test_episodes"],
+            on_error=given["on_error"],
+            threads=executor.threads,
+        )
+
+
+def resume(
+    out: str | os.PathLike[str],
+    *,
+    environment: Any = None,
+    policy: Any = None,
+    behaviour: Any = None,
+    workers: int | Executor | Callable[..., Any] = 1,
+    seconds: float | None = None,
+    callback: Any = None,
+) -> Evolution:
+    """Go on with a run that was stopped or killed; a finished one just returns its result.
+
+    Args:
+        out: The run's directory.
+        environment: The environment, where it was not given by name: functions are never stored.
+        policy: The policy, likewise.
+        behaviour: The behaviour, likewise.
+        workers: As in `evolve`; it need not be what it was.
+        seconds: As in `evolve`.
+        callback: As in `evolve`.
+
+    Raises:
+        RunDirectoryError: The directory is missing, no run of this kind, in use, or something has to be given
+            again.
+        CheckpointError: Its checkpoints are damaged or newer than this version.
+    """
+    path = Path(out)
+    given = read_given(path, {"environment": environment, "policy": policy, "behaviour": behaviour})
+    return _carried_out(given, _as_key(None, out), workers, seconds, callback, out)
+
+
+def read_given(path: Path, again: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the arguments that a run was started with.
+
+    Args:
+        path: Its directory.
+        again: What is given again, by name; None for what is not.
+
+    Raises:
+        RunDirectoryError: There is no run of this kind, or something has to be given again.
+    """
+    config = read_config(path)[0]
+    if config.get("kind") != KIND:
+        raise RunDirectoryError(f"{path} holds a run of another kind; zoo.resume goes on with it.")
+    given = {}
+    for name in _GIVEN:
+        value = (again or {}).get(name)
+        stored = config[name]
+        if value is None and isinstance(stored, dict) and "given" in stored:
+            raise RunDirectoryError(
+                f"{path} was started with an object as `{name}`, {stored['given']}, which a directory does "
+                f"not hold: give it again, as in evolution.resume({str(path)!r}, {name}=...)."
+            )
+        given[name] = stored if value is None else value
+    given["options"] = thaw(config["options"], {})
+    return given
+
+
+_GIVEN = (
+    "environment",
+    "environment_options",
+    "method",
+    "options",
+    "policy",
+    "policy_options",
+    "episodes",
+    "max_steps",
+    "behaviour",
+    "normalize",
+    "common",
+    "generations",
+    "budget",
+    "frames",
+    "score",
+    "test_episodes",
+    "noise_table",
+    "on_error",
+)
+
+
+def _codec(policy: Policy, noise_table: int | None) -> Codec:
+    """Return what chains of seeds stand for."""
+    from evolution.genome import DrawnNoise
+
+    dim = policy.dim
+    if noise_table == 0:
+        return Codec(DrawnNoise(_TABLE_SEED), policy.pieces)
+    size = noise_table
+    if size is None:
+        size = max(_LEAST_TABLE, min(_MOST_TABLE, _ROWS * dim), 2 * dim)
+        size = 1 << (size - 1).bit_length()
+    return Codec(NoiseTable(_TABLE_SEED, size), policy.pieces)
+
+
+def _behaviour(given: Any, offered: Mapping[str, int], needed: bool, method: str) -> str | None:
+    """Return the name of the behaviour that episodes are to be characterised by."""
+    if given is None:
+        if not needed:
+            return None
+        if not offered:
+            raise ValueError(
+                f"`behaviour` must be given for the method {method!r}, as the environment offers none: a "
+                "function of an episode that returns some numbers."
+            )
+        return next(iter(offered))
+    if isinstance(given, str) and given in offered:
+        return given
+    if len(offered) and not isinstance(given, str):
+        return next(iter(offered))  # the user's own comes first
+    raise ValueError(
+        f"`behaviour` must be one of {', '.join(map(repr, offered)) or 'none'} here, a function or "
+        f'"module:name" of one, got {given!r}.'
+    )
+
+
+def _result(setting: Setting, job: EvolutionJob, outcome: Run[EvolutionState]) -> Evolution:
+    state = outcome.state
+    method = setting.method
+    tested = state.x is not None and state.num_final > 0
+    ended = outcome.status not in ("interrupted", "failed")
+    parameters = job.settle(state, None).x if state.x is None else state.x
+    genome = getattr(method, "genome", None)
+    return Evolution(
+        parameters=parameters,
+        policy=setting.objective.policy,
+        normalizer=job.optimizer.normalizer(state.optimizer),
+        genome=None if genome is None else genome(state.optimizer.method),
+        codec=setting.codec,
+        score=-state.fun if tested else math.nan,
+        score_error=state.fun_error,
+        best=-state.fun_best if math.isfinite(state.fun_best) else math.nan,
+        episodes=state.nfev,
+        frames=state.frames,
+        generations=generations_of(state),
+        test_episodes=state.num_final,
+        num_failed=state.num_failed,
+        history=history_of(state),
+        message=outcome.reason,
+        success=ended and state.nfev > state.num_failed,
+        seconds=outcome.seconds,
+        account=job.account.entries(state.nfev + state.num_final),
+        state=state.optimizer.method,
+    )
+
+
+def _entries(setting: Setting, outcome: Run[EvolutionState], result: Evolution) -> dict[str, Any]:
+    """Return what `result.json` is to hold."""
+    return {
+        "score": result.score,
+        "score_error": result.score_error,
+        "best": result.best,
+        "fun": -result.score if math.isfinite(result.score) else -result.best,
+        "fun_best": -result.best,
+        "nfev": result.episodes + result.test_episodes,
+        "nit": outcome.state.step,
+        "generations": result.generations,
+        "frames": result.frames,
+        "num_failed": result.num_failed,
+        "success": result.success,
+        "status": _STATUS[outcome.status],
+        "message": result.message,
+        "method": setting.given["method"],
+        "account": result.account,
+        "seconds": result.seconds,
+    }
+
+
+def _directory(path: Path, config: dict[str, Any], setting: Setting, executor: Executor) -> RunDirectory:
+    """Return the directory of this run, made now or before.
+
+    Raises:
+        RunDirectoryError: It holds something else.
+    """
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    if not holds_run(path):
+        names = [value for value in setting.given.values() if isinstance(value, str)]
+        places = {"modules": files_of(names), "path": own_path(), "folder": os.getcwd()}
+        return RunDirectory.create(path, config, arrays, {**executor.describe(), **places})
+    directory = RunDirectory.open(path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(directory.close)
+        if directory.config.get("kind") != KIND:
+            raise RunDirectoryError(f"{path} holds a run of another kind; choose another directory.")
+        differ = differences((config, arrays), (directory.config, directory.start))
+        if directory.config["objective"] != config["objective"]:
+            differ = differ or ["the code of the environment or the policy differs"]
+        if differ:
+            raise RunDirectoryError(
+                f"{path} holds another run: {', '.join(differ)}. Choose another directory; an existing "
+                "run is resumed or refused, never overwritten."
+            )
+        stack.pop_all()
+    return directory
+
+
+def _as_key(rng: Any, out: Any) -> Key:
+    """Return the key of a run; without a seed, that of the one that is gone on with."""
+    if rng is None and out is not None and holds_run(Path(out)):
+        return Key.parse(read_config(Path(out))[0]["key"])
+    return as_key(rng)
+
+
+def _as_callbacks(callback: Any) -> tuple[list[Callable[[Generation], None]], list[Watcher]]:
+    given: Sequence[Any] = (
+        callback if isinstance(callback, (list, tuple)) else () if callback is None else (callback,)
+    )
+    for one in given:
+        if not (callable(one) or isinstance(one, Watcher)):
+            raise TypeError(f"`callback` must be a function, a `Watcher` or a list of these, got {one!r}.")
+    watchers = [one for one in given if isinstance(one, Watcher)]
+    return [one for one in given if not isinstance(one, Watcher)], watchers
+
+
+def _adapted(callback: Callable[[Generation], None]) -> Callable[[Any, Report], None]:
+    def call(state: EvolutionState, report: Report) -> None:
+        del report
+        own = {name: column[-1] for name, column in history_of(state).items()}
+        callback(
+            Generation(
+                state.step,
+                generations_of(state),
+                state.nfev,
+                state.frames,
+                bool(own["retrial"]),
+                float(own["highest"]),
+                float(own["median"]),
+                float(own["best"]),
+            )
+        )
+
+    return call
+
+
+def _written(value: Any) -> Any:
+    """Return an argument as a file may hold it: what is no plain value is only named."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_written(one) for one in value]
+    if isinstance(value, Mapping):
+        return {str(name): _written(one) for name, one in value.items()}
+    return {"given": getattr(value, "__qualname__", type(value).__qualname__)}
+
+
+def _plain(value: Any) -> Any:
+    """Return lists as tuples, which is what states hold."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(one) for one in value)
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value

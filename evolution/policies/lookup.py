@@ -1,0 +1,63 @@
+"""From what users name to a policy that fits the spaces of an environment."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from evolution.environments.spaces import Spaces, Vector
+from evolution.policies.policy import Policy
+from zoo.core.validation import check_known, hint
+
+POLICIES = {
+    "mlp": ("evolution.policies.mlp:MLP", "layers of numbers, computed by numpy"),
+    "recurrent": ("evolution.policies.recurrent:Recurrent", "a layer that remembers, computed by numpy"),
+    "atari-large": ("evolution.policies.atari_nets:Large", "4 million parameters at 18 actions"),
+    "atari-nature": ("evolution.policies.atari_nets:Nature", "1.7 million parameters at 18 actions"),
+    "atari-small": ("evolution.policies.atari_nets:Small", "a million parameters at 18 actions"),
+}
+"""By name: where it is, and what it is."""
+
+
+def as_policy(spec: Any, spaces: Spaces, options: Mapping[str, Any] | None = None) -> Policy:
+    """Return the policy that is meant.
+
+    Args:
+        spec: A name of `POLICIES`; a `Policy`; a `torch.nn.Module`, a function of the spaces that returns
+            one, or "module:name" of either; None for "mlp", or "atari-large" where observations are pictures.
+        spaces: What it is to fit.
+        options: Further arguments of what is named.
+
+    Raises:
+        TypeError: It is none of these, or an option is unknown.
+        ValueError: Its name is unknown, or it does not fit the spaces.
+    """
+    given = dict(options or {})
+    if spec is None:
+        spec = "mlp" if isinstance(spaces.observations, Vector) else "atari-large"
+    if isinstance(spec, Policy):
+        if spec.spaces != spaces:
+            raise ValueError(
+                f"`policy` must be for the environment's spaces, {spaces}; it is for {spec.spaces}."
+            )
+        if given:
+            raise ValueError(f"`policy_options` must be left out where `policy` is one, got {given!r}.")
+        return spec
+    if isinstance(spec, str) and ":" not in spec:
+        if spec not in POLICIES:
+            raise ValueError(
+                f'`policy` must be one of {", ".join(map(repr, POLICIES))}, "module:name" or a '
+                f"torch.nn.Module, got {spec!r}.{hint(spec, POLICIES)}"
+            )
+        module, _, name = POLICIES[spec][0].partition(":")
+        kind = getattr(importlib.import_module(module), name)
+        known = [name for name in inspect.signature(kind).parameters if name != "spaces"]
+        check_known(f"options of the policy {spec!r}", given, known)
+        made: Policy = kind(spaces, **given)
+        return made
+    from evolution.policies.torch_policy import TorchPolicy  # which takes torch
+
+    policy: Policy = TorchPolicy(spec, spaces, **given)
+    return policy
