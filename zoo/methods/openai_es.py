@@ -143,10 +143,23 @@ class OpenAIES(RegeneratingStrategy):
         return state.frame.scale * (self._width(len(state.mean)) * self.decay**state.step)
 
     def _learn(self, state: OpenAIESState, values: Vector, step: int, nfev: int) -> OpenAIESState:
+        return self.moved(state, centred_ranks(values), int((values == values).sum()), step, nfev)
+
+    def moved(self, state: OpenAIESState, weights: Vector, valid: int, step: int, nfev: int) -> OpenAIESState:
+        """Return the state after a step away from candidates of high weights.
+
+        For those who weigh them by more than the order of their values.
+
+        Args:
+            state: That which asked for the candidates.
+            weights: In place of the ranks r, shape (n,); 0 for both partners of a pair where one failed.
+            valid: How many have not failed, at least 1.
+            step: Steps told, this one among them.
+            nfev: Evaluations told, these among them.
+        """
         frame = state.frame
-        valid = int((values == values).sum())
-        first, _ = self._halves(centred_ranks(values))
-        gradient, _ = moments(self._noise(state, len(values)), first / valid, None)
+        first, _ = self._halves(weights)
+        gradient, _ = moments(self._noise(state, len(weights)), first / valid, None)
         if self.weight_decay:
             gradient += self._pull(state) * (self.weight_decay / frame.scale)
         memory, direction = self._rule.update(state.memory, gradient)
