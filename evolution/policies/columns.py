@@ -1,0 +1,203 @@
+"""What policies in numpy have in common: episodes as columns, the weights of each beside it."""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from evolution.environments.spaces import Image, Spaces
+from evolution.policies.actions import rule_of
+from evolution.policies.policy import Actor, Policy
+from zoo.core.validation import check_count
+
+Array = np.ndarray[Any, Any]
+Step: TypeAlias = Callable[[], Any]
+
+SMALL = 16_384
+"""Parameters up to which members are computed side by side. Weights of one's own are read once in every
+step, and those of more and larger members than fit into a core's cache come from memory, which takes as long
+as a product by BLAS."""
+SIDE_BY_SIDE = 256
+_LEFT = 0.75  # share of the columns that are in use below which the others are let go
+
+
+class Columns(Actor):
+    """Episodes as columns, in arrays of (numbers, k); weights in arrays of (inputs, outputs, k).
+
+    The last input of a block of weights is 1, and its weights are the bias. Blocks are applied in one of
+    three ways:
+
+    * weights for each episode: products along the columns, added up input by input;
+    * weights for all episodes, of at most `SMALL` parameters: the same products and additions in the same
+      order, so that an episode is the same bits whatever runs beside it; this holds for a single one too;
+    * above that: by BLAS.
+
+    Weights of episodes that ended are let go when a quarter of the columns is not used any more: until then
+    these are computed in vain, which takes less than to move the others in every step.
+
+    Args:
+        policy: What is computed.
+        blocks: Names of its pieces, in pairs: weights of shape (outputs, inputs), and their bias.
+        parameters: As in `Policy.actor`.
+        of: As in `Policy.actor`.
+    """
+
+    def __init__(
+        self, policy: Policy, blocks: Sequence[tuple[str, str]], parameters: Array, of: Array
+    ) -> None:
+        self._rule = rule_of(policy.spaces.actions)
+        self._is_shared = len(of) > 0 and bool(of[0] == of[-1])
+        self._is_exact = policy.dim <= SMALL or not self._is_shared
+        places = policy_slices(policy)
+        shapes = {piece.name: piece.shape for piece in policy.pieces}
+        self._shapes = [shapes[weight] for weight, _ in blocks]
+        rows = parameters[of[:1]] if self._is_shared else parameters[of]
+        self._weights = np.empty((sum((i + 1) * o for o, i in self._shapes), len(rows)), np.float32)
+        for (weight, bias), block in zip(blocks, self._blocks(), strict=True):
+            outputs, inputs = shapes[weight]
+            given = rows[:, places[weight]].reshape(-1, outputs, inputs)
+            block[:inputs] = given.transpose(2, 1, 0)
+            block[inputs] = rows[:, places[bias]].T
+        self._live: Array | None = None
+        self._begin(len(of))
+
+    def _blocks(self) -> list[Array]:
+        """Return views of the weights: (inputs + 1, outputs, columns) for each block."""
+        found, start = [], 0
+        for outputs, inputs in self._shapes:
+            stop = start + (inputs + 1) * outputs
+            found.append(self._weights[start:stop].reshape(inputs + 1, outputs, self._weights.shape[1]))
+            start = stop
+        return found
+
+    def _begin(self, k: int) -> None:
+        """Cut what a step needs out of memory once, not in every step."""
+        self._k = k
+        self._tail = () if k == 1 else (k,)
+        self._seen, self._steps, outputs = self._connect(self._blocks())
+        self._outputs = outputs.reshape(-1, k)
+
+    def _empty(self, size: int, *, with_one: bool = False) -> Array:
+        """Return memory for numbers of each episode; the last one is 1 where it is to be a block's input."""
+        return np.ones((size + with_one, *self._tail), np.float32)
+
+    def _apply(self, block: Array, inputs: Array, out: Array) -> Step:
+        """Return what puts the sums of a block into `out`."""
+        if not self._is_shared and self._k != 1:
+            return functools.partial(np.einsum, "iok,ik->ok", block, inputs, out=out)
+        block = block[:, :, 0]
+        if not self._is_exact:
+            return functools.partial(np.dot, np.ascontiguousarray(block.T), inputs, out=out)
+        return functools.partial(
+            np.einsum, "io,i->o" if self._k == 1 else "io,ik->ok", block, inputs, out=out
+        )
+
+    @abc.abstractmethod
+    def _connect(self, blocks: list[Array]) -> tuple[Array, list[Step], Array]:
+        """Return where observations go, what is then done, and where the outputs are.
+
+        Memory is as `_empty` gives it.
+        """
+
+    def _carry(self, which: Array) -> None:
+        """Go on with what is remembered of these columns."""
+
+    def act(self, observations: Array) -> Array:
+        live = self._live
+        if live is None:
+            self._seen[...] = observations
+        else:
+            self._seen[:, live] = observations
+        for step in self._steps:
+            step()
+        return self._rule(self._outputs if live is None else self._outputs.take(live, axis=1))
+
+    def keep(self, which: Array) -> None:
+        live = which if self._live is None else self._live[which]
+        if len(live) > _LEFT * self._k:
+            self._live = live
+            return
+        if not self._is_shared:
+            self._weights = self._weights.take(live, axis=1)
+        self._live = None
+        self._carry(live)
+        self._begin(len(live))
+
+
+class Several(Actor):
+    """Members one after the other, each with all its episodes.
+
+    Args:
+        actors: One for each member.
+        counts: How many episodes each is at work in.
+    """
+
+    def __init__(self, actors: Sequence[Actor], counts: Sequence[int]) -> None:
+        self._actors = list(actors)
+        self._ends = np.cumsum(counts)
+
+    def act(self, observations: Array) -> Array:
+        columns = np.split(observations, self._ends[:-1], axis=1)
+        found = [actor.act(seen) for actor, seen in zip(self._actors, columns, strict=True)]
+        return np.concatenate(found, axis=-1)
+
+    def keep(self, which: Array) -> None:
+        starts = np.concatenate([[0], self._ends[:-1]])
+        left = [
+            (actor, which[(which >= start) & (which < end)] - start)
+            for actor, start, end in zip(self._actors, starts, self._ends, strict=True)
+        ]
+        left = [(actor, own) for actor, own in left if len(own)]
+        for actor, own in left:
+            actor.keep(own)
+        self._actors = [actor for actor, _ in left]
+        self._ends = np.cumsum([len(own) for _, own in left])
+
+
+def side_by_side(
+    policy: Policy, build: Callable[[Array, Array], Actor], parameters: Array, of: Array
+) -> Actor:
+    """Return an actor for all episodes, or one for each member where these are too large to be mixed."""
+    of = np.asarray(of)
+    rows, counts = np.unique(of, return_counts=True)
+    if policy.dim <= SMALL or len(rows) < 2:
+        return build(parameters, of)
+    return Several(
+        [build(parameters, np.full(count, row)) for row, count in zip(rows, counts, strict=True)],
+        counts.tolist(),
+    )
+
+
+def policy_slices(policy: Policy) -> dict[str, slice]:
+    """Return where in a row each piece lies."""
+    found, start = {}, 0
+    for piece in policy.pieces:
+        found[piece.name] = slice(start, start + piece.size)
+        start += piece.size
+    return found
+
+
+def inputs_of(spaces: Spaces) -> int:
+    """Return how many numbers an observation has.
+
+    Raises:
+        ValueError: Observations are pictures.
+    """
+    seen = spaces.observations
+    if isinstance(seen, Image):
+        raise ValueError(
+            f"`spaces` must have vectors as observations, got pictures of "
+            f"{seen.channels} x {seen.height} x {seen.width}: use a network of convolutions."
+        )
+    return seen.size
+
+
+def check_sizes(name: str, sizes: object) -> tuple[int, ...]:
+    """Return sizes of layers as a tuple, or raise unless they are integers of at least 1."""
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+        raise TypeError(f"`{name}` must be a sequence of integers such as (32, 32), got {sizes!r}.")
+    return tuple(check_count(name, size) for size in sizes)
