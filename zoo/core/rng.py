@@ -451,6 +451,43 @@ class NoiseTable:
                     copies[kind].flags.writeable = False
             return copies[kind]
 
+    def head(self, count: int = 1024) -> np.ndarray[Any, Any]:
+        """Return the first numbers, `count` at most and 65536 at most, without the rest being drawn."""
+        key, host = Key(self.seed).fold("noise table"), Like("numpy", "float32")
+        first = next(key.normal_blocks(0, 1, self.size, like=host))[2]
+        return np.array(first[0, :count])
+
+    def adopt(self, numbers: np.ndarray[Any, Any]) -> None:
+        """Have this process read the table from memory where its numbers lie already, such as shared memory.
+
+        A table that the process has is kept as it is.
+
+        Args:
+            numbers: float32, shape (size,); not to be written to from now on.
+
+        Raises:
+            ValueError: They are not the numbers of this table.
+
+        Example:
+            >>> table = NoiseTable(0, 1000)
+            >>> numbers = table.array().copy()
+            >>> clear_cache()
+            >>> table.adopt(numbers)
+            >>> np.shares_memory(table.array(), numbers)
+            True
+        """
+        is_table = numbers.dtype == np.float32 and numbers.shape == (self.size,)
+        if not is_table or not np.array_equal(numbers[:1024], self.head()):
+            raise ValueError(
+                f"`numbers` must be those of {self!r}, float32 of shape ({self.size},); got {numbers.dtype} "
+                f"of shape {numbers.shape}{', which begin with others' if is_table else ''}."
+            )
+        with _tables_lock:
+            copies = _tables.setdefault((self.seed, self.size), {})
+            copies.setdefault(None, numbers)
+            while len(_tables) > _MOST_TABLES:
+                del _tables[next(iter(_tables))]
+
     def normal(self, key: Key, start: int, stop: int, dim: int, *, like: Array | Like = NUMPY) -> Array:
         """Read rows `start` to `stop` of a matrix; see `Key.normal`.
 
