@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from evolution.environments.drawing import BLUE, FAINT, INK, RED, blank, line
 from evolution.environments.environment import Array, Environment, Step
 from evolution.environments.spaces import Discrete, Spaces, Vector
 
@@ -16,6 +17,7 @@ MASS = 0.1 + 1.0  # of pole and cart; rounds to another number than 1.1
 HALF_MOMENT = 0.1 * 0.5  # mass of the pole times half its length
 FORCE = 10.0
 LIMITS = ((2.4,), (12 * 2 * math.pi / 360,))  # of position and angle; beyond them the episode is over
+HEIGHT, WIDTH, POLE = 200, 400, 120  # of pictures, in pixels
 
 
 class CartPole(Environment):
@@ -125,3 +127,16 @@ class CartPole(Environment):
         if name != "state":
             return super().behaviour(name)
         return self._state.T.copy()
+
+    def render(self) -> Array:
+        x, _, theta, _ = self._state[:, 0].tolist()
+        picture = blank(HEIGHT, WIDTH)
+        middle, ground = WIDTH / 2 + x * WIDTH / 4.8, 0.75 * HEIGHT
+        line(picture, (0.0, ground), (float(WIDTH), ground), 1.0, FAINT)
+        for side in (-1, 1):
+            end = WIDTH / 2 * (1 + side)
+            line(picture, (end, ground - 8), (end, ground + 8), 3.0, RED)
+        line(picture, (middle - 15, ground), (middle + 15, ground), 20.0, INK)
+        top = middle + POLE * math.sin(theta), ground - POLE * math.cos(theta)
+        line(picture, (middle, ground), top, 7.0, BLUE)
+        return picture

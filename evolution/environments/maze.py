@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from evolution.environments.drawing import BLUE, FAINT, GREEN, INK, WHITE, blank, line
 from evolution.environments.environment import Array, Environment, Step
 from evolution.environments.spaces import Continuous, Spaces, Vector
-from zoo.core.validation import check_count
+from zoo.core.validation import check_count, check_known, check_number, check_positive, listed
 
 Wall = tuple[float, float, float, float]
 
@@ -18,7 +20,27 @@ RADIUS = 8.0  # of the robot, in pixels
 RANGE = 100.0  # how far it sees, in pixels
 TOP_SPEED = 3.0  # pixels a step
 TOP_TURN = math.radians(3.0)  # a step
+SCALE, MARGIN = 2.0, 6.0  # of pictures: pixels a pixel of the maze, and what is left around it
 MOST_CHANGE = 0.2 / 3.0  # of speed and turn in a step, in parts of their tops
+
+
+def _numbers(name: str, values: Any, count: int) -> tuple[float, ...]:
+    """Return so many finite numbers, or raise."""
+    if isinstance(values, str) or not isinstance(values, (Sequence, np.ndarray)):
+        raise TypeError(f"`{name}` must be {count} numbers, got {values!r}.")
+    found = tuple(check_number(f"{name}[{i}]", value) for i, value in enumerate(values))
+    if len(found) != count or not all(map(math.isfinite, found)):
+        raise ValueError(f"`{name}` must be {count} finite numbers, got {values!r}.")
+    return found
+
+
+def _distance(point: tuple[float, float], wall: Wall) -> float:
+    """Return how far a point is from a wall."""
+    x1, y1, x2, y2 = wall
+    x, y = point[0] - x1, point[1] - y1
+    share = (x * (x2 - x1) + y * (y2 - y1)) / ((x2 - x1) ** 2 + (y2 - y1) ** 2)
+    share = min(max(share, 0.0), 1.0)
+    return math.hypot(x - share * (x2 - x1), y - share * (y2 - y1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +53,16 @@ class Maze:
         goal: x, y.
         heading: Where the robot looks at first, in degrees from the x axis to the y axis.
         goal_radius: Who ends nearer to the goal than this has solved the maze.
+
+    Raises:
+        TypeError: A wall or a point is not a sequence of numbers.
+        ValueError: A wall has not four finite numbers or no length, a point not two, `goal_radius` is not
+            above 0, or the robot, 8 in radius, has no room where it starts.
+
+    Example:
+        >>> room = Maze(walls=((0, 0, 90, 0), (90, 0, 90, 90)), start=(20, 20), goal=(70, 20))
+        >>> room.is_solved(np.array([[68.0, 24.0], [50.0, 50.0]]))
+        array([ True, False])
     """
 
     walls: tuple[Wall, ...]
@@ -38,6 +70,31 @@ class Maze:
     goal: tuple[float, float]
     heading: float = 0.0
     goal_radius: float = 10.0
+
+    def __post_init__(self) -> None:
+        walls = tuple(_numbers(f"walls[{i}]", wall, 4) for i, wall in enumerate(self.walls))
+        object.__setattr__(self, "walls", walls)
+        for name in ("start", "goal"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name), 2))
+        if not math.isfinite(check_number("heading", self.heading)):
+            raise ValueError(f"`heading` must be finite, got {self.heading!r}.")
+        check_positive("goal_radius", self.goal_radius)
+        if not walls:
+            raise ValueError("`walls` must have at least one wall, got none.")
+        for i, (x1, y1, x2, y2) in enumerate(walls):
+            if (x1, y1) == (x2, y2):
+                raise ValueError(f"`walls[{i}]` must have a length, got {walls[i]!r}.")
+            apart = _distance(self.start, walls[i])
+            if apart < RADIUS:
+                raise ValueError(
+                    f"`start` must be at least {RADIUS:g} from every wall, or the robot cannot move, got "
+                    f"{self.start!r}, {apart:.3g} from `walls[{i}]`."
+                )
+
+    def is_solved(self, ends: Array) -> Array:
+        """Return whether those who ended here have solved it: bool, shape (n,), of positions (n, 2)."""
+        found: Array = np.hypot(*(np.asarray(ends, np.float64) - self.goal).T) < self.goal_radius
+        return found
 
 
 HARD_MAZE = Maze(
@@ -61,13 +118,31 @@ HARD_MAZE = Maze(
 )
 
 
+def as_maze(maze: Any) -> Maze:
+    """Return a `Maze`, made of a mapping where it is none yet.
+
+    Raises:
+        TypeError: It is neither, or a part of it has another name or is missing.
+    """
+    if isinstance(maze, Maze):
+        return maze
+    if not isinstance(maze, Mapping):
+        raise TypeError(f"`maze` must be a `Maze` or a mapping with what it is made of, got {maze!r}.")
+    check_known("part of `maze`", maze, Maze.__slots__)
+    missing = [name for name in ("walls", "start", "goal") if name not in maze]
+    if missing:
+        raise TypeError(f"`maze` must have walls, start and goal, got none for {listed(missing)}.")
+    return Maze(**maze)
+
+
 class HardMaze(Environment):
     """Steer a robot through the hard maze of Lehman and Stanley; only the end counts.
 
-    Takes two numbers from -1/2 to 1/2. Six times these, degrees and pixels a step, is what turn and speed tend
-    to, by at most 0.2 a step; the paper's robot adds 1/2 to what its network gives and takes it off again. In
-    each step turn and speed change, the robot goes on in the direction it had, unless it came nearer than 8 to
-    a wall, and turns.
+    Takes two numbers, for turn and speed, of which -1/2 is as far back and 1/2 as far ahead as can be: the
+    outputs of a network, to which the paper's robot adds 1/2 before it takes what lies beyond 0 and 1 for
+    these. Six times the numbers, in degrees and pixels a step, is what turn and speed tend to, by at most 0.2
+    a step. In each step turn and speed change, the robot goes on in the direction it had, unless it came
+    nearer than 8 to a wall, and turns.
 
     Shows 11 numbers: 1; the distance to the next wall, in hundreds of pixels and at most 1, at -90, -45, 0,
     45, 90 and 180 degrees; and as one 1 and three 0s in which quarter the goal lies, ahead, at +90, behind or
@@ -79,11 +154,15 @@ class HardMaze(Environment):
     The observations that `begin` and `step` return are written over by the next step.
 
     Args:
-        maze: Walls, start and goal.
+        maze: Walls, start and goal: another `Maze`, or a mapping with what it is made of.
         max_steps: Steps of an episode.
 
+    Attributes:
+        solved: The return above which the maze is solved.
+
     Raises:
-        ValueError: `max_steps` is below 1.
+        TypeError: `maze` is neither, or `max_steps` no integer.
+        ValueError: `max_steps` is below 1, or there is no such maze; see `Maze`.
 
     Example:
         >>> import numpy as np
@@ -99,12 +178,13 @@ class HardMaze(Environment):
         https://doi.org/10.1162/EVCO_a_00025
     """
 
-    spaces = Spaces(Vector(11), Continuous((-0.5, -0.5), (0.5, 0.5)))
+    spaces = Spaces(Vector(11), Continuous((-1.0, -1.0), (1.0, 1.0)))
     slots = 250
     behaviours: Mapping[str, int] = {"position": 2}
 
-    def __init__(self, maze: Maze = HARD_MAZE, max_steps: int = 400) -> None:
-        self.maze = maze
+    def __init__(self, maze: Maze | Mapping[str, Any] = HARD_MAZE, max_steps: int = 400) -> None:
+        self.maze = maze = as_maze(maze)
+        self.solved = -maze.goal_radius
         self.max_steps = check_count("max_steps", max_steps)
         walls = np.array(maze.walls, np.float64).reshape(-1, 4)
         first, last = walls[:, :2], walls[:, 2:]
@@ -120,6 +200,7 @@ class HardMaze(Environment):
         )
         self._half = length / 2
         self._ends = walls[:, [0, 2]].T.ravel(), walls[:, [1, 3]].T.ravel()
+        self._walls: Array | None = None
         self._arrange(0)
 
     def _arrange(self, k: int) -> None:
@@ -177,6 +258,8 @@ class HardMaze(Environment):
         aim, pace, shift, moved = self._aim, self._pace, self._shift, self._moved
         # Both in parts of their tops, from -1 to 1.
         np.multiply(actions, 2.0, out=aim)
+        np.minimum(aim, 1.0, out=aim)
+        np.maximum(aim, -1.0, out=aim)
         np.subtract(aim, pace, out=aim)
         np.minimum(aim, MOST_CHANGE, out=aim)
         np.maximum(aim, -MOST_CHANGE, out=aim)
@@ -291,3 +374,31 @@ class HardMaze(Environment):
         if name != "position":
             return super().behaviour(name)
         return self._position.T.astype(np.float64)
+
+    def render(self) -> Array:
+        if self._walls is None:
+            self._walls, self._place = _drawn(self.maze)
+        picture = self._walls.copy()
+        x, y = self._position[:, 0].tolist()
+        ahead = x + RADIUS * float(self._cos[0]), y + RADIUS * float(self._sin[0])
+        line(picture, self._place(x, y), self._place(x, y), 2 * RADIUS * SCALE, BLUE)
+        line(picture, self._place(x, y), self._place(*ahead), SCALE, WHITE)
+        return picture
+
+
+def _drawn(maze: Maze) -> tuple[Array, Callable[[float, float], tuple[float, float]]]:
+    """Return a picture of walls, start and goal, and where in it a place of the maze is."""
+    points = np.array([*maze.walls]).reshape(-1, 2)
+    points = np.concatenate([points, [maze.start, maze.goal]])
+    left, top = points.min(axis=0) - MARGIN
+    right, bottom = points.max(axis=0) + MARGIN
+    picture = blank(round((bottom - top) * SCALE), round((right - left) * SCALE))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (x - left) * SCALE, (y - top) * SCALE
+
+    line(picture, place(*maze.goal), place(*maze.goal), 2 * maze.goal_radius * SCALE, GREEN)
+    line(picture, place(*maze.start), place(*maze.start), RADIUS * SCALE, FAINT)
+    for x1, y1, x2, y2 in maze.walls:
+        line(picture, place(x1, y1), place(x2, y2), SCALE, INK)
+    return picture, place
