@@ -37,9 +37,8 @@ class DeepGAState:
         parents: Ids of those that have children next, the best one first.
         candidates: Ids of those to be tried again before one of them becomes the elite; none in between.
         elite: Id of the elite, -1 before there is one.
-        elite_value: Mean value of its trials.
-        best: Id of the elite of lowest mean value so far, -1 before there is one.
-        best_value: That value.
+        elite_value: Mean value of all its further trials; infinite before there is one.
+        elite_trials: How often it was among the candidates.
     """
 
     key: Key
@@ -51,8 +50,7 @@ class DeepGAState:
     candidates: Ids
     elite: int
     elite_value: float
-    best: int
-    best_value: float
+    elite_trials: int
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,14 @@ class DeepGA:
     Parents are the `num_parents` members of lowest value. A value is that of one noisy episode, so the
     lowest is a lucky one: the elite is the best, by the mean over `elite_episodes` further episodes, of the
     elite before and the first `elite_candidates` - 1 of the generation (in the first one, of its first
-    `elite_candidates`). It is put in front of the parents if it is not among them.
+    `elite_candidates`). It is put in front of the parents if it is not among them, and recommended.
 
     A member is written down as the chain of its seeds, a few bytes for each ancestor, whatever its size; see
-    `evolution.genome.Codec`. What is recommended is the elite of the lowest mean of any generation.
+    `evolution.genome.Codec`.
 
-    Departures from the paper: equal values are put in order by lot, and of candidates whose means are
-    equal the elite before comes first.
+    Departures from the paper: equal values are put in order by lot; of candidates whose means are equal the
+    elite before comes first; and its mean is over all episodes that it was ever tried again in, since the
+    best of ten means of a generation is a lucky one again.
 
     Args:
         codec: What a chain of seeds stands for.
@@ -151,8 +150,8 @@ class DeepGA:
             raise ValueError(f"`x0` must have the {codec.dim} coordinates of `codec`, got {len(x0)}.")
         if bounds is not None:
             raise ValueError("`bounds` must be None: members are not kept inside a box.")
-        none, inf = _NOBODY, float("inf")
-        return DeepGAState(key, 0, Lineage.empty(), none, np.empty(0), none, none, -1, inf, -1, inf)
+        none = _NOBODY
+        return DeepGAState(key, 0, Lineage.empty(), none, np.empty(0), none, none, -1, float("inf"), 0)
 
     def ask(self, state: DeepGAState) -> Members:
         """Return the next generation, or those that are tried again for the elite."""
@@ -174,30 +173,29 @@ class DeepGA:
         return self._crowned(state, values) if again else self._selected(state, values)
 
     def recommend(self, state: DeepGAState) -> Array:
-        """Return the parameters of the best elite; of a first member before there is one."""
-        if state.best >= 0:
-            row: Array = self._codec.decode(state.lineage.genome(state.best))
+        """Return the parameters of the elite; of a first member before there is one."""
+        if state.elite >= 0:
+            row: Array = self._codec.decode(state.lineage.genome(state.elite))
             return row
         return self.ask(state).rows(0, 1)[0]
 
     def best(self, state: DeepGAState) -> tuple[int, float]:
-        """Return the id and the mean value of the best elite; -1 and infinity before there is one."""
-        return state.best, state.best_value
+        """Return the id and the mean value of the elite; -1 and infinity before there is one."""
+        return state.elite, state.elite_value
 
     def genome(self, state: DeepGAState) -> Genome | None:
-        """Return the chain of the best elite, None before there is one."""
-        return state.lineage.genome(state.best) if state.best >= 0 else None
+        """Return the chain of the elite, None before there is one."""
+        return state.lineage.genome(state.elite) if state.elite >= 0 else None
 
     def finished(self, state: DeepGAState) -> str | None:
         """Return None: it can always go on."""
         return None
 
     def diagnostics(self, state: DeepGAState) -> dict[str, Any]:
-        """Return the generation, the mean value of the elite and the best elite so far, and sigma."""
+        """Return the generation, the mean value of the elite, sigma, and how many are remembered."""
         return {
             "generation": state.generation,
             "elite": state.elite_value,
-            "best_elite": state.best_value,
             "sigma": self._sigma(state.generation),
             "ancestors": len(state.lineage),
         }
@@ -253,24 +251,26 @@ class DeepGA:
         told = replace(state, candidates=_NOBODY)
         if np.isnan(values).all():
             return replace(told, lineage=state.lineage.pruned(self._living(told)))
+        trials = state.elite_trials
+        if state.elite >= 0 and values[0] == values[0]:
+            values = values + 0.0
+            values[0] = state.elite_value + (values[0] - state.elite_value) / (trials + 1)
         row = int(np.nanargmin(values))
-        return self._led(told, int(state.candidates[row]), float(values[row]))
+        elite = int(state.candidates[row])
+        return self._led(told, elite, float(values[row]), trials + 1 if elite == state.elite else 1)
 
-    def _led(self, state: DeepGAState, elite: int, value: float) -> DeepGAState:
+    def _led(self, state: DeepGAState, elite: int, value: float, trials: int = 1) -> DeepGAState:
         """Return the state with a new elite, in front of the parents if it is not among them."""
         parents = state.parents
         if elite not in parents:
             parents = np.concatenate([[elite], parents[: self.num_parents - 1]])
-        best, best_value = (elite, value) if value < state.best_value else (state.best, state.best_value)
-        led = replace(
-            state, parents=parents, elite=elite, elite_value=value, best=best, best_value=best_value
-        )
+        led = replace(state, parents=parents, elite=elite, elite_value=value, elite_trials=trials)
         return replace(led, lineage=state.lineage.pruned(self._living(led)))
 
     def _living(self, state: DeepGAState) -> Ids:
         """Return the ids of those whose chains are needed."""
-        few = np.array([state.elite, state.best], np.int64)
-        return np.unique(np.concatenate([state.parents, few[few >= 0]]))
+        elite = [state.elite] if state.elite >= 0 else []
+        return np.unique(np.concatenate([state.parents, np.array(elite, np.int64)]))
 
 
 @dataclass(frozen=True)

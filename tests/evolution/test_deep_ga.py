@@ -64,17 +64,20 @@ def test_later_candidates_are_the_elite_and_the_first_others() -> None:
     assert state.parents.tolist() == [elite, state.population[7]]
 
 
-def test_the_best_of_all_elites_is_recommended() -> None:
+def test_an_elite_is_judged_by_all_its_trials() -> None:
     method = DeepGA(CODEC, population_size=6, num_parents=2, elite_candidates=2)
-    state = told(method, told(method, started(method), np.arange(6.0)), [0.1, 0.2])
-    best = method.recommend(state)
-    state = told(method, told(method, state, np.arange(6.0)), [5.0, 4.0])
-    assert state.elite_value == 4.0
-    assert method.best(state)[1] == 0.1
-    assert np.array_equal(method.recommend(state), best)
+    state = told(method, told(method, started(method), np.arange(6.0)), [1.0, 2.0])
+    elite, row = state.elite, method.recommend(state)
+    for value, mean in ((3.0, 2.0), (5.0, 3.0), (3.0, 3.0)):
+        state = told(method, told(method, state, np.arange(6.0)), [value, 9.0])
+        assert method.best(state) == (elite, mean)
+    state = told(method, told(method, state, np.arange(6.0)), [np.nan, 9.0])  # it failed throughout
+    assert state.elite != elite
+    assert method.best(state)[1] == 9.0
+    assert not np.array_equal(method.recommend(state), row)
     chain = method.genome(state)
     assert chain is not None
-    assert np.array_equal(CODEC.decode(chain), best)
+    assert np.array_equal(CODEC.decode(chain), method.recommend(state))
 
 
 def test_calls_and_what_trying_again_is_good_for() -> None:
