@@ -92,17 +92,21 @@ def _numbers(space: Continuous) -> Rule:
     is_box = np.isfinite(width)
     half = np.where(is_box, width / 2, np.float32(1))
     middle = np.where(is_box, low + half, np.float32(0))
+    is_beyond = bool((is_box & ((middle + half > high) | (middle - half < low))).any())  # by rounding
+    least, most = np.where(is_box, np.float32(-1), low), np.where(is_box, np.float32(1), high)
     is_unit = bool((half == 1).all() and (middle == 0).all())
 
     def rule(outputs: Array) -> Array:
-        actions = outputs
         if _has_nan(outputs):
-            actions = np.where(np.isnan(outputs), np.float32(0), outputs)
+            outputs = np.where(np.isnan(outputs), np.float32(0), outputs)
+        actions: Array = np.maximum(outputs, least)
+        np.minimum(actions, most, out=actions)
         if not is_unit:
-            actions = actions * half
+            actions *= half
             actions += middle
-        actions = np.maximum(actions, low)
-        return np.minimum(actions, high, out=actions)
+            if is_beyond:
+                actions = np.minimum(np.maximum(actions, low), high)
+        return actions
 
     return rule
 

@@ -190,8 +190,8 @@ def inputs_of(spaces: Spaces) -> int:
     seen = spaces.observations
     if isinstance(seen, Image):
         raise ValueError(
-            f"`spaces` must have vectors as observations, got pictures of "
-            f"{seen.channels} x {seen.height} x {seen.width}: use a network of convolutions."
+            f"`spaces` must have vectors as observations, got pictures of {seen.channels} x {seen.height} x "
+            f'{seen.width}: use a network of convolutions such as "atari-large".'
         )
     return seen.size
 

@@ -119,7 +119,7 @@ class _Cell(Columns):
         fresh, recalled = self._empty(rows), self._empty(rows)
         outputs = self._empty(telling.shape[1])
         cell = _elman if self._cell == "elman" else _gru
-        steps = [
+        steps: list[Step] = [
             self._apply(seeing, seen, fresh),
             self._apply(recalling, whole, recalled),
             functools.partial(cell, memory, fresh, recalled),
