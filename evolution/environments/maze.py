@@ -34,7 +34,7 @@ def _numbers(name: str, values: Any, count: int) -> tuple[float, ...]:
     return found
 
 
-def _distance(point: tuple[float, float], wall: Wall) -> float:
+def _distance(point: Sequence[float], wall: Sequence[float]) -> float:
     """Return how far a point is from a wall."""
     x1, y1, x2, y2 = wall
     x, y = point[0] - x1, point[1] - y1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from evolution.environments.maze import HARD_MAZE, HardMaze, Maze
+from evolution.environments.maze_picture import draw_maze
 from zoo.core.rng import Key
 
 AHEAD = np.array([[0.0], [0.5]], np.float32)
@@ -232,3 +233,31 @@ def test_the_picture_shows_walls_and_the_robot_where_it_is():
     assert dark[2 * (100 + 1), 2 * (56 + 3)]  # a wall
     assert not dark[2 * (100 + 1), 2 * (70 + 3)]
     assert env.render() is not picture
+
+
+def test_the_map_shows_every_end_in_the_colour_of_its_generation():
+    ends = np.array([[30.0, 15.0], [math.nan, 1.0], [100.0, 150.0], [60.0, 180.0]])
+    picture = draw_maze(ends, [3, 3, 0, 1], title="a run")
+    assert picture.caption == "Where 3 episodes ended; 1 of them solved the maze."
+    assert picture.png().startswith(b"\x89PNG")
+    everyone, solved = picture.figure.axes[0].collections[:2]
+    # The last generation is drawn last.
+    assert everyone.get_offsets().tolist() == [[100.0, 150.0], [60.0, 180.0], [30.0, 15.0]]
+    assert everyone.get_array().tolist() == [0, 1, 3]
+    assert solved.get_offsets().tolist() == [[30.0, 15.0]]
+    assert len(picture.figure.axes) == 2  # the scale of colours
+
+
+@pytest.mark.parametrize("ends", [[], [[100.0, 150.0]]], ids=len)
+def test_a_map_without_generations_needs_no_scale(ends):
+    picture = draw_maze(ends)
+    assert len(picture.figure.axes) == 1
+    assert picture.caption.endswith("none of them solved the maze.")
+    assert picture.svg().startswith("<svg")
+
+
+def test_maps_of_what_are_no_places_are_refused():
+    with pytest.raises(ValueError, match=r"`ends` must have shape \(n, 2\), got \(1, 3\)"):
+        draw_maze([[1.0, 2.0, 3.0]])
+    with pytest.raises(ValueError, match="`generations` must be as many as `ends`, 1, got 2"):
+        draw_maze([[1.0, 2.0]], [0, 1])
