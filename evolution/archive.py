@@ -9,7 +9,8 @@ import numpy as np
 
 from zoo.core.device import to_numpy
 from zoo.core.state import Log, state
-from zoo.core.validation import check_count
+from zoo.core.types import Evaluations
+from zoo.core.validation import check_count, listed
 
 Array = np.ndarray[Any, Any]
 
@@ -197,6 +198,27 @@ class Archive:
                 "All episodes of a run must have behaviours of one length."
             )
         return rows
+
+
+def behaviours_of(evaluations: Evaluations) -> Array | None:
+    """Return what members have come to, shape (n, b), NaN for those that failed; None where all did.
+
+    Raises:
+        ValueError: Evaluations have no behaviour, or one that is no row of numbers.
+    """
+    failed = np.isnan(evaluations.values)
+    behaviours = evaluations.extras.get("behaviour")
+    if failed.all():
+        return None
+    if behaviours is None:
+        raise ValueError(
+            '`evaluations` must have "behaviour" among their extras, got '
+            f"{listed(sorted(evaluations.extras))}: choose a behaviour of the environment, or give a "
+            "function that says what an episode has come to."
+        )
+    if behaviours.ndim != 2:
+        raise ValueError(f'"behaviour" must have shape (n, b), got {behaviours.shape}.')
+    return np.where(failed[:, None], np.nan, behaviours)
 
 
 def _usable(rows: Array) -> Array:

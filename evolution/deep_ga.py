@@ -11,7 +11,7 @@ from evolution.descendants import Descendants
 from evolution.genome import Codec, Genome
 from evolution.lineage import Lineage
 from evolution.members import Members
-from evolution.selection import ranked
+from evolution.selection import judged, ranked
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array
 from zoo.core.rng import Key
@@ -249,15 +249,11 @@ class DeepGA:
     def _crowned(self, state: DeepGAState, values: Array) -> DeepGAState:
         """Return the state after candidates were tried again."""
         told = replace(state, candidates=_NOBODY)
-        if np.isnan(values).all():
+        best = judged(values, state.elite_value, state.elite_trials)
+        if best is None:
             return replace(told, lineage=state.lineage.pruned(self._living(told)))
-        trials = state.elite_trials
-        if state.elite >= 0 and values[0] == values[0]:
-            values = values + 0.0
-            values[0] = state.elite_value + (values[0] - state.elite_value) / (trials + 1)
-        row = int(np.nanargmin(values))
-        elite = int(state.candidates[row])
-        return self._led(told, elite, float(values[row]), trials + 1 if elite == state.elite else 1)
+        elite = int(state.candidates[best[0]])
+        return self._led(told, elite, best[1], state.elite_trials + 1 if elite == state.elite else 1)
 
     def _led(self, state: DeepGAState, elite: int, value: float, trials: int = 1) -> DeepGAState:
         """Return the state with a new elite, in front of the parents if it is not among them."""

@@ -28,3 +28,31 @@ def ranked(values: Array, key: Key) -> Array:
     lots = key.uniform(0, 1, len(values))[0]
     order = np.lexsort((lots, values))  # NaN last
     return order[: int(np.isfinite(values).sum())]
+
+
+def judged(values: Array, before: float, trials: int) -> tuple[int, float] | None:
+    """Return who of those that were tried again is the best, and the mean value of all its further trials.
+
+    A mean of many trials is as good as what the luckiest of them was; so those of the one that won before
+    are held against it all together, and not the last ones alone.
+
+    Args:
+        values: Mean values of the trials, shape (n,), NaN for failed; the first is that of the one that won
+            before, if anybody did.
+        before: Mean of its earlier trials.
+        trials: How many these were; 0 if nobody won before.
+
+    Returns:
+        Its row and its value; None where nobody has one.
+
+    Example:
+        >>> judged(np.array([9.0, 6.0]), 3.0, 2)
+        (0, 5.0)
+    """
+    means = values + 0.0
+    if trials and means[0] == means[0]:
+        means[0] = before + (means[0] - before) / (trials + 1)
+    if np.isnan(means).all():
+        return None
+    row = int(np.nanargmin(means))
+    return row, float(means[row])
