@@ -94,7 +94,8 @@ class EnvironmentSpec:
     def _atari(self) -> Environment:
         from evolution.environments.atari import AtariEnvironment
 
-        return AtariEnvironment(self._source, **self._options)
+        limit = {} if self._max_steps is None else {"max_steps": self._max_steps}
+        return AtariEnvironment(str(self._source), **{**self._options, **limit})
 
     def _gymnasium(self, make: Any, spare: Any, pictures: bool) -> Environment:
         from evolution.environments.gymnasium import GymnasiumEnvironment
