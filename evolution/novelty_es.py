@@ -273,10 +273,12 @@ class NSES(NoveltyES):
     for pairs x_i = mean +- sigma scale z_i around the mean of the agent whose turn it is, with w = 0 here,
     1/2 in `NSRES`, and one that adapts in `NSRAES`. Ranks go from -1/2 for the lowest value, or the highest
     novelty, of all n to 1/2, as in `zoo.methods.openai_es.OpenAIES`. Novelty is the mean distance of a
-    behaviour to the `neighbours` nearest in the archive. After an update the mean is tried in
-    `behaviour_episodes` episodes, and what it came to, their mean, enters the archive. Before the first update all means are
-    tried and enter it. The next agent is drawn with chances proportional to the novelty of what their means
-    came to last. What is recommended is the mean of lowest value ever tried.
+    behaviour to the `neighbours` nearest in the archive.
+
+    Before the first update all means are tried, in `behaviour_episodes` episodes, and what they came to, the
+    mean over these, enters the archive; after each update the new mean is, and does. The next agent is drawn
+    with chances proportional to the novelty of what their means came to last. What is recommended is the
+    mean of lowest value ever tried.
 
     It needs "behaviour" among the extras: a row of numbers of one length for each member.
 
