@@ -33,8 +33,9 @@ from zoo.experiment import (
     names_in,
 )
 from zoo.registry import find
-from zoo.run.directory import RunDirectory, holds_run, read_modules
+from zoo.run.directory import RunDirectory, holds_run, read_config, read_modules
 from zoo.run.job import Report, SearchJob, SearchState
+from zoo.run.kinds import kind_of
 from zoo.run.loop import Run, Stop, run
 from zoo.run.watching import Watcher
 from zoo.wrappers.primed import Primed
@@ -50,6 +51,8 @@ _TOLERANCES = ("tolfun", "xatol", "fatol", "xtol", "ftol", "gtol", "final_tr_rad
 
 class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM ended a run; `result` is what it had found, `signal` the signal's number."""
+
+    so_far: str | None = None  # how to say what it had found, where `result` is that of another package
 
     def __init__(self, message: str, result: OptimizeResult, signal: int) -> None:
         super().__init__(message)
@@ -228,6 +231,8 @@ def resume(
 ) -> OptimizeResult:
     """Go on with a run that was stopped, killed, or cut short; a finished one just returns its result.
 
+    That of a run of another package, such as `evolution.evolve`, is what that returns.
+
     Args:
         out: The run's directory.
         fun: The objective, where it was not given by name: functions are never stored.
@@ -242,6 +247,10 @@ def resume(
         CheckpointError: Its checkpoints are damaged or newer than this version.
     """
     executor = as_executor(workers)
+    if (kind := kind_of(read_config(Path(out))[0])) is not None:
+        if fun is not None or args or constraints is not None:
+            raise TypeError(f"`fun`, `args` and `constraints` must be left out: {out} holds no minimization.")
+        return kind.resume(Path(out), workers=executor, seconds=seconds, callback=callback)
     directory = RunDirectory.open(Path(out))
     with contextlib.ExitStack() as stack:
         stack.callback(directory.close)

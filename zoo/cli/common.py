@@ -18,6 +18,7 @@ from zoo.cli.output import clean
 from zoo.run.watching import Watcher
 
 if TYPE_CHECKING:
+    from zoo.run.kinds import Kind
     from zoo.run.watching import Beginning
 
 _WORKERS, _OUTPUT = "Who evaluates", "What is shown and kept"
@@ -94,9 +95,11 @@ def explained(resume: str | None = None, *, is_one_run: bool = True) -> Iterator
         yield
     except Interrupted as error:
         result, reason = error.result, str(error).partition(";")[0]
-        found = f" after {result.nfev} evaluations" if is_one_run else ""
-        if is_one_run and result.fun_best == result.fun_best:
-            found += f", the best value being {result.fun_best:.6g}"
+        found = f" {error.so_far}" if error.so_far else ""
+        if is_one_run and not found:
+            found = f" after {result.nfev} evaluations"
+            if result.fun_best == result.fun_best:
+                found += f", the best value being {result.fun_best:.6g}"
         _complain(f"{reason}{found}")
         _complain(f"`{resume}` goes on" if resume else "nothing is kept; --out DIRECTORY keeps a run")
         raise typer.Exit(128 + error.signal) from None
@@ -188,8 +191,10 @@ class _Witness(Watcher):
         self.has_begun = True
 
 
-def watchers(progress: str, logs: Sequence[str], out: Path | str | None) -> list[Watcher]:
-    """Return who is to watch a run."""
+def watchers(
+    progress: str, logs: Sequence[str], out: Path | str | None, kind: Kind | None = None
+) -> list[Watcher]:
+    """Return who is to watch a run, of a kind that another package added, or of this one."""
     import zoo.loggers
     from zoo.core.validation import check_choice
     from zoo.progress import Progress, chosen
@@ -199,7 +204,7 @@ def watchers(progress: str, logs: Sequence[str], out: Path | str | None) -> list
     table = "steps.csv" if out is None else Path(out) / "steps.csv"
     found: list[Watcher] = [zoo.loggers.make(name, PLACES.get(name, table)) for name in logs]
     found += [_Witness()] if logs else []
-    shown = Progress(progress)
+    shown = Progress(progress) if kind is None else kind.progress(progress)
     # A run that nobody watches does not have to work out its diagnostics at every step.
     is_silent = progress == "none" or (progress == "auto" and chosen(sys.stderr) == "none")
     return found if is_silent else [shown, *found]

@@ -61,16 +61,20 @@ def resume(
     zoo resume runs/first --workers 2 --seconds 60
     """  # noqa: D301 - \b is for the help page
     import zoo
+    from zoo.run.directory import read_config
+    from zoo.run.kinds import kind_of
 
     who = (workers, ray, address, gpus_per_worker, timeout)
     with explained(resuming(directory, *who)):
         chosen = chosen_workers(*who)
-        watching = watchers(progress, log or [], directory)
+        kind = kind_of(read_config(directory)[0])
+        watching = watchers(progress, log or [], directory, kind)
         with results_alone():
             _check_objective(directory)
             result = zoo.resume(directory, workers=chosen, seconds=seconds, callback=watching)
         point_to_export(watching, log or [], directory)
-        print_result(result, as_json=as_json, out=directory, shown=shows_panel(watching))
+        show = print_result if kind is None else kind.print_result
+        show(result, as_json=as_json, out=directory, shown=shows_panel(watching))
 
 
 def _check_objective(directory: Path) -> None:

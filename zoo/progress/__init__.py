@@ -52,6 +52,10 @@ class Progress(Watcher):
         self._display: Display | None = None
         self._due = 0.0
 
+    def tally(self, run: Beginning, now: float) -> Tally:
+        """Return what is to be told of the run, and says what is to be shown of it."""
+        return Tally(run, now)
+
     def begin(self, run: Beginning) -> None:
         stream = sys.stderr
         mode = chosen(stream) if self.mode == "auto" else self.mode
@@ -59,7 +63,7 @@ class Progress(Watcher):
         self.has_summary = False
         if mode == "none" or stream is None:
             return
-        self._tally, self._due = Tally(run, time.monotonic()), 0.0
+        self._tally, self._due = self.tally(run, time.monotonic()), 0.0
         if mode == "panel":
             self._display = PanelDisplay(self._tally, stream)
         elif mode == "lines":

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from zoo.core.validation import printable
 from zoo.progress.display import Display
 from zoo.progress.tally import Tally
-from zoo.progress.wording import duration, number
+from zoo.progress.wording import duration
 
 
 class BarDisplay(Display):
@@ -35,7 +35,7 @@ class BarDisplay(Display):
                 total=tally.budget,
                 initial=tally.nfev,
                 desc=printable(tally.method),
-                unit=" evaluations",
+                unit=f" {tally.unit}",
                 file=self._stream,
             )
 
@@ -61,12 +61,7 @@ class BarDisplay(Display):
             self._print("\n")
 
     def _words(self) -> str:
-        tally = self._tally
-        size, _ = tally.diagnostics()
-        parts = [f"best {number(tally.best, 5)}" if tally.has_value else "no value yet"]
-        parts += [] if size is None else [f"step size {size}"]
-        parts += [f"{times} {name}" for name, times in tally.troubles()]
-        return printable(", ".join(parts))
+        return printable(self._tally.words())
 
     def _rewrite(self) -> None:
         tally, now = self._tally, time.monotonic()

@@ -11,7 +11,6 @@ from zoo.core.validation import printable
 from zoo.progress.display import Display
 from zoo.progress.refresher import Refresher
 from zoo.progress.tally import Tally
-from zoo.progress.wording import number, rate
 
 _FIRST, _LAST, _GROWTH = 10.0, 1800.0, 0.2  # seconds between lines: at first, at most; of the time so far
 
@@ -29,17 +28,7 @@ class LinesDisplay(Display):
         self._refresher = Refresher(self._tick, delay=_FIRST)
 
     def begin(self) -> None:
-        tally = self._tally
-        self._write(
-            "begins",
-            dim=tally.dim,
-            budget=tally.budget,
-            nfev=tally.nfev or None,
-            target=tally.target,
-            executor=tally.executor or None,
-            workers=tally.num_workers,
-            directory=tally.path,
-        )
+        self._write("begins", **self._tally.beginning())
         self._refresher.start()
 
     def look(self) -> None:
@@ -58,22 +47,7 @@ class LinesDisplay(Display):
         return max(_FIRST, min(_GROWTH * self._tally.elapsed(time.monotonic()), _LAST))
 
     def _report(self, event: str, **more: Any) -> None:
-        tally, now = self._tally, time.monotonic()
-        size, _ = tally.diagnostics()
-        pace, left = tally.rate(now), None if tally.outcome else tally.left(now)
-        self._write(
-            event,
-            nfev=tally.count,
-            best=number(tally.best, 7) if tally.has_value else None,
-            found=tally.found if tally.error is None else None,  # a mean of fresh values was found nowhere
-            violation=number(tally.violation, 3) if tally.violation > 0 else None,
-            step_size=size,
-            seconds=round(tally.elapsed(now)),
-            left=None if left is None else round(left),
-            rate=None if pace is None else rate(pace),
-            **dict(tally.troubles()),
-            **more,
-        )
+        self._write(event, **self._tally.line(time.monotonic()), **more)
 
     def _write(self, event: str, **fields: Any) -> None:
         stamp = datetime.datetime.now().astimezone().isoformat(timespec="seconds")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from textwrap import wrap
 from typing import NamedTuple
@@ -48,18 +48,41 @@ def drawn(tally: Tally, now: float, options: ConsoleOptions, height: int | None 
         options: How wide it may be, and whether there is more than ASCII.
         height: How many lines there may be, those of the border among them.
     """
+
+    def rows_of(room: int) -> list[Row]:
+        return _ended(tally, now, room) if tally.outcome else _running(tally, now, room)
+
+    return framed(tally, _subject(tally), rows_of, options, height)
+
+
+def framed(
+    tally: Tally,
+    subject: Sequence[str],
+    rows_of: Callable[[int], list[Row]],
+    options: ConsoleOptions,
+    height: int | None = None,
+) -> Panel:
+    """Return a panel of rows.
+
+    Args:
+        tally: The run, which says where it is kept and how it ended.
+        subject: What stands in the title in front of that.
+        rows_of: Returns the rows for so many columns behind the labels.
+        options: How wide it may be, and whether there is more than ASCII.
+        height: How many lines there may be, those of the border among them.
+    """
     width = min(options.max_width, _WIDEST)
     is_narrow = width < _NARROW
     label = _SHORT_LABEL if is_narrow else _LABEL
     room = width - 4 - label
-    rows = _ended(tally, now, room) if tally.outcome else _running(tally, now, room)
+    rows = rows_of(room)
     if options.ascii_only:
         rows = [row for row in rows if row.short != "past"]
     if height is not None:
         while len(rows) > max(1, height - 2):
             rows.remove(max(rows, key=lambda row: row.rank))
     lines = [_line(row, label, room, is_narrow) for row in rows]
-    title, style = _title(tally, width - 6)
+    title, style = _title(tally, subject, width - 6)
     return Panel(
         Text("\n").join(lines),
         title=title,
@@ -70,13 +93,19 @@ def drawn(tally: Tally, now: float, options: ConsoleOptions, height: int | None 
     )
 
 
-def _title(tally: Tally, room: int) -> tuple[Text, str]:
-    title, style = Text().append(printable(tally.method), "bold"), "cyan"
+def _subject(tally: Tally) -> list[str]:
+    if tally.dim is None:
+        return [tally.method]
+    variables = tally.dim if tally.space is None else len(tally.space)
+    return [tally.method, f"{variables:,} variable{'s' * (variables != 1)}"]
+
+
+def _title(tally: Tally, subject: Sequence[str], room: int) -> tuple[Text, str]:
+    title, style = Text().append(printable(subject[0]), "bold"), "cyan"
     if tally.outcome is not None:
         style = _COLOURS.get(tally.outcome.status, "green")
-    if tally.dim is not None:
-        variables = tally.dim if tally.space is None else len(tally.space)
-        title.append(f" · {variables:,} variable{'s' * (variables != 1)}", "default")
+    for part in subject[1:]:
+        title.append(f" · {printable(part)}", "default")
     if tally.path is not None:
         path = printable(tally.path)
         left = room - title.cell_len - 3
@@ -96,36 +125,46 @@ def _running(tally: Tally, now: float, room: int) -> list[Row]:
     return [
         Row("best", "best", 0, _best(tally, now)),
         Row("recommended", "x", 4, [(_point(tally, room), "")]),
-        Row("evaluations", "evals", 1, _evaluations(tally, room)),
+        Row("evaluations", "evals", 1, count_of(tally, room)),
         Row("time", "time", 2, _time(tally, now)),
         *method,
-        Row("workers", "work", 3, _workers(tally)),
-        Row("history", "past", 6, _past(tally, now, room)),
+        Row("workers", "work", 3, workers_of(tally)),
+        Row("history", "past", 6, past_of(tally, now, room)),
     ]
 
 
 def _ended(tally: Tally, now: float, room: int) -> list[Row]:
-    outcome = tally.outcome
-    assert outcome is not None
-    spent = [(f"{tally.count:,}", "bold")]
-    spent.append((f"in {duration(outcome.seconds)}" if outcome.seconds >= 1 else "in less than 1 s", ""))
-    pace = tally.rate(now)
-    if pace is not None and outcome.seconds >= 1:
-        spent.append((rate(pace), "dim"))
     rows = [
         Row("best", "best", 0, _best(tally, None)),
         Row("at", "x", 3, [(_point(tally, room), "")]),
-        Row("evaluations", "evals", 2, spent),
+        Row("evaluations", "evals", 2, spent_of(tally, now)),
     ]
     if tally.troubles():
-        rows.append(Row("workers", "work", 4, _workers(tally)))
-    rows.append(Row("history", "past", 5, _past(tally, now, room)))
-    reason = wrap(outcome.reason, room, max_lines=_REASON, placeholder=" …") or [""]
-    style = _COLOURS.get(outcome.status, "")
-    rows += [
+        rows.append(Row("workers", "work", 4, workers_of(tally)))
+    rows += [Row("history", "past", 5, past_of(tally, now, room)), *reason_of(tally, room)]
+    return [row for row in rows if row.parts]
+
+
+def spent_of(tally: Tally, now: float) -> list[Part]:
+    """Return what was counted in all, in which time."""
+    assert tally.outcome is not None
+    seconds = tally.outcome.seconds
+    spent = [(f"{tally.count:,}", "bold")]
+    spent.append((f"in {duration(seconds)}" if seconds >= 1 else "in less than 1 s", ""))
+    pace = tally.rate(now)
+    if pace is not None and seconds >= 1:
+        spent.append((rate(pace), "dim"))
+    return spent
+
+
+def reason_of(tally: Tally, room: int) -> list[Row]:
+    """Return why it ended, in some rows."""
+    assert tally.outcome is not None
+    reason = wrap(tally.outcome.reason, room, max_lines=_REASON, placeholder=" …") or [""]
+    style = _COLOURS.get(tally.outcome.status, "")
+    return [
         Row("" if i else "ended", "" if i else "ended", 1, [(part, style)]) for i, part in enumerate(reason)
     ]
-    return [row for row in rows if row.parts]
 
 
 def _best(tally: Tally, now: float | None) -> list[Part]:
@@ -158,7 +197,8 @@ def _point(tally: Tally, room: int) -> str:
     return abridged(words, count or len(words), room) if words else "nothing yet"
 
 
-def _evaluations(tally: Tally, room: int) -> list[Part]:
+def count_of(tally: Tally, room: int) -> list[Part]:
+    """Return how much of the budget was used."""
     made = f"{tally.count:,}"
     parts: list[Part] = [(made, "bold")]
     if tally.budget is not None:
@@ -187,7 +227,8 @@ def _time(tally: Tally, now: float) -> list[Part]:
     return parts
 
 
-def _workers(tally: Tally) -> list[Part]:
+def workers_of(tally: Tally) -> list[Part]:
+    """Return who evaluates, and what went wrong."""
     who = "this process"
     if tally.num_workers is not None:
         kind = {"Processes": "process", "Ray": "Ray worker"}.get(tally.executor, "worker")
@@ -196,7 +237,8 @@ def _workers(tally: Tally) -> list[Part]:
     return [(who, ""), *((f"{times:,} {name}", "yellow") for name, times in tally.troubles())]
 
 
-def _past(tally: Tally, now: float, room: int) -> list[Part]:
+def past_of(tally: Tally, now: float, room: int) -> list[Part]:
+    """Return the best values at evenly spaced times as a curve."""
     values = tally.past(now, min(_CURVE, room))
     known = [value for value in values if value is not None]
     text, logarithmic = curve(values)

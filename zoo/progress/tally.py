@@ -6,12 +6,15 @@ import math
 import time
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.core.space import Space
-from zoo.progress.wording import number, words_of
+from zoo.progress.wording import number, rate, words_of
 from zoo.run.loop import Run
 from zoo.run.watching import OWN_METRICS, Beginning
+
+if TYPE_CHECKING:
+    from zoo.progress.drawing import ConsoleOptions, Panel
 
 _SAMPLES = 256  # of the past, at most
 _APART = 0.01  # of the time so far, at least, between two of them
@@ -45,6 +48,8 @@ class Tally:
         recommended: The point the method recommends, abridged, as words; empty before it was asked.
         outcome: How the run ended, None before.
     """
+
+    unit = "evaluations"  # what is counted
 
     def __init__(self, run: Beginning, now: float) -> None:
         config, state = run.config, run.state
@@ -219,6 +224,57 @@ class Tally:
             "retried": account.retries,
         }
         return [(name, times) for name, times in found.items() if times]
+
+    def panel(self, now: float, options: ConsoleOptions, height: int | None = None) -> Panel:
+        """Return the panel; arguments are as in `zoo.progress.panel.drawn`."""
+        from zoo.progress.panel import drawn
+
+        return drawn(self, now, options, height)
+
+    def beginning(self) -> dict[str, Any]:
+        """Return what the first line of a log says, by name."""
+        return {
+            "dim": self.dim,
+            "budget": self.budget,
+            "nfev": self.nfev or None,
+            "target": self.target,
+            **self.execution,
+        }
+
+    @property
+    def execution(self) -> dict[str, Any]:
+        """Who evaluates, and where it is kept, for the first line of a log."""
+        return {"executor": self.executor or None, "workers": self.num_workers, "directory": self.path}
+
+    def line(self, now: float) -> dict[str, Any]:
+        """Return what a line of a log says, by name."""
+        size, _ = self.diagnostics()
+        return {
+            "nfev": self.count,
+            "best": number(self.best, 7) if self.has_value else None,
+            "found": self.found if self.error is None else None,  # a mean of fresh values was found nowhere
+            "violation": number(self.violation, 3) if self.violation > 0 else None,
+            "step_size": size,
+            **self.times(now),
+        }
+
+    def times(self, now: float) -> dict[str, Any]:
+        """Return the clock, what is left and the rate, for a line of a log."""
+        pace, left = self.rate(now), None if self.outcome else self.left(now)
+        return {
+            "seconds": round(self.elapsed(now)),
+            "left": None if left is None else round(left),
+            "rate": None if pace is None else rate(pace),
+            **dict(self.troubles()),
+        }
+
+    def words(self) -> str:
+        """Return what stands beside a bar."""
+        size, _ = self.diagnostics()
+        parts = [f"best {number(self.best, 5)}" if self.has_value else "no value yet"]
+        parts += [] if size is None else [f"step size {size}"]
+        parts += [f"{times} {name}" for name, times in self.troubles()]
+        return ", ".join(parts)
 
     def _remember(self, now: float) -> None:
         if self.has_value:

@@ -119,10 +119,9 @@ class PanelDisplay(Display):
 
     def _lines(self, columns: int, height: int | None) -> list[str]:
         from zoo.progress.drawing import ConsoleDimensions
-        from zoo.progress.panel import drawn
 
         self._console.size = ConsoleDimensions(columns, 24)
-        panel = drawn(self._tally, time.monotonic(), self._console.options, height)
+        panel = self._tally.panel(time.monotonic(), self._console.options, height)
         with self._console.capture() as capture:
             self._console.print(panel)
         text = capture.get()

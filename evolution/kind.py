@@ -1,0 +1,67 @@
+"""What the commands of `zoo` ask of a run of this package; found by the entry point group `gradfree.kinds`."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.run.kinds import Kind, Written
+from zoo.run.reading import Recording
+from zoo.run.watching import Watcher
+
+
+class EvolutionKind(Kind):
+    """Runs of `evolution.evolve`."""
+
+    def read(self, document: Any, path: Path) -> Written:
+        from evolution.experiment_file import read
+
+        return read(document, path)
+
+    def resume(self, path: Path, *, workers: Any, seconds: float | None, callback: Any) -> Any:
+        from evolution.evolve import resume
+
+        with telling_how_far():
+            return resume(path, workers=workers, seconds=seconds, callback=callback)
+
+    def progress(self, mode: str) -> Watcher:
+        from evolution.progress import Progress
+
+        return Progress(mode)
+
+    def print_result(self, result: Any, *, as_json: bool, out: Path | str | None, shown: bool) -> None:
+        from evolution.cli.results import print_result
+
+        print_result(result, as_json=as_json, out=out, shown=shown)
+
+    def about(self, recording: Recording) -> Any:
+        from evolution.report.about import about
+
+        return about(recording)
+
+    def sections(self, recording: Recording) -> Sequence[tuple[str, Sequence[Any], str]]:
+        from evolution.report.sections import sections
+
+        return sections(recording)
+
+
+@contextlib.contextmanager
+def telling_how_far() -> Iterator[None]:
+    """Have an interruption say how far the run came."""
+    from zoo.facade import Interrupted
+
+    try:
+        yield
+    except Interrupted as error:
+        result: Any = error.result
+        error.so_far = f"after {result.episodes:,} episodes"
+        if math.isfinite(result.best):
+            error.so_far += f", the best score being {result.best:.6g}"
+        raise
+
+
+KIND = EvolutionKind()
+"""The one there is."""

@@ -1,0 +1,116 @@
+"""Kinds of runs that other packages add, and what commands ask of them.
+
+`config.json` and `[job]` in an experiment file say of which kind a run is. Those of other packages are found
+through the entry point group `gradfree.kinds`: a name, and "module:attribute" of a `Kind`.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.core.errors import RunDirectoryError
+from zoo.run.reading import Recording
+from zoo.run.watching import Watcher
+
+GROUP = "gradfree.kinds"
+
+
+class Written(abc.ABC):
+    """What an experiment file says, once it was found to be right.
+
+    Attributes:
+        out: The directory of the run.
+        log: Names of the loggers.
+    """
+
+    out: str
+    log: Sequence[str]
+
+    @abc.abstractmethod
+    def toml(self) -> str:
+        """Return all of it with its defaults, as the text of an experiment file."""
+
+    @abc.abstractmethod
+    def run(self, callback: Sequence[Watcher]) -> Any:
+        """Run it, and return the result."""
+
+
+class Kind(abc.ABC):
+    """A kind of run."""
+
+    @abc.abstractmethod
+    def read(self, document: Any, path: Path) -> Written:
+        """Return what an experiment file says.
+
+        Args:
+            document: A `zoo.experiment_file.reading.Document`.
+            path: The file.
+
+        Raises:
+            ExperimentFileError: Something is wrong with it.
+        """
+
+    @abc.abstractmethod
+    def resume(self, path: Path, *, workers: Any, seconds: float | None, callback: Any) -> Any:
+        """Go on with a run and return its result; arguments are as in `zoo.resume`."""
+
+    @abc.abstractmethod
+    def progress(self, mode: str) -> Watcher:
+        """Return what shows on standard error how a run goes; modes are those of `zoo.Progress`."""
+
+    @abc.abstractmethod
+    def print_result(self, result: Any, *, as_json: bool, out: Path | str | None, shown: bool) -> None:
+        """Print a result; arguments are as in `zoo.cli.results.print_result`."""
+
+    @abc.abstractmethod
+    def about(self, recording: Recording) -> Any:
+        """Return what there is to say of a run, a `zoo.report.about.About`."""
+
+    @abc.abstractmethod
+    def sections(self, recording: Recording) -> Sequence[tuple[str, Sequence[Any], str]]:
+        """Return the sections of a report: a heading, pictures, and a sentence or nothing."""
+
+
+def names() -> list[str]:
+    """Return the names of the kinds that other packages add."""
+    return sorted(_entries())
+
+
+def find(name: object) -> Kind | None:
+    """Return a kind that another package adds, None where none has this name.
+
+    Raises:
+        RunDirectoryError: It is there, and cannot be loaded.
+    """
+    entry = _entries().get(name) if isinstance(name, str) else None
+    if entry is None:
+        return None
+    try:
+        kind = entry.load()
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        raise RunDirectoryError(
+            f"runs of the kind {name!r} cannot be read: {entry.value} raised {type(error).__name__}: {lines[0]}"
+        ) from error
+    if not isinstance(kind, Kind):
+        raise RunDirectoryError(f"runs of the kind {name!r} cannot be read: {entry.value} is no `Kind`.")
+    return kind
+
+
+def kind_of(config: Mapping[str, Any]) -> Kind | None:
+    """Return the kind of a run that another package added, None for one of this package.
+
+    Raises:
+        RunDirectoryError: It is there, and cannot be loaded.
+    """
+    return find(config.get("kind"))
+
+
+@functools.cache
+def _entries() -> dict[str, importlib.metadata.EntryPoint]:
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
