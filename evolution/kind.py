@@ -1,4 +1,4 @@
-"""What the commands of `zoo` ask of a run of this package; found by the entry point group `gradfree.kinds`."""
+"""What the commands of `zoo` ask of a run of this package, by the entry point group `gradfree.kinds`."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _RECENT, _SHORTEST, _LONGEST = 0.25, 5.0, 900.0  # as for rates of episodes
 _SAMPLES = 256
+# Scores, which are said elsewhere with their sign, and counts.
 _UNSAID = (
     "generation",
     "elite",
@@ -95,9 +96,8 @@ class EvolutionTally(Tally):
         now = time.monotonic()
         own = dict(zip(COLUMNS, (column[-1] for column in history_of(state).values()), strict=True))
         # What the tally above compares and keeps is the best, which has another sign here.
-        super().step(
-            state, {**metrics, "best": float(own["best"]) if math.isfinite(own["best"]) else -math.inf}
-        )
+        best = float(own["best"]) if math.isfinite(own["best"]) else -math.inf
+        super().step(state, {**metrics, "best": best})
         self.metrics = metrics
         self.frames, self.is_retrial = state.frames, bool(own["retrial"])
         if not self.is_retrial:
@@ -234,9 +234,7 @@ class EvolutionTally(Tally):
 
     def _best(self, now: float | None) -> list[Part]:
         if not self.has_value:
-            return [
-                ("nobody evaluated again yet" if now is not None else "no episode had a return", "yellow")
-            ]
+            return [("none evaluated again yet" if now is not None else "no episode had a return", "yellow")]
         parts = [(number(self.best, 6), "bold green")]
         if self.error is not None:
             if math.isfinite(self.error):

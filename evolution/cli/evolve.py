@@ -84,15 +84,15 @@ def evolve(
         ),
     ] = False,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--method",
             "-m",
-            help="Name of the method; --list says which there are.",
+            help="Name of the method, deep-ga by default; --list says which there are.",
             rich_help_panel=_HOW,
             autocompletion=completion.methods,
         ),
-    ] = "deep-ga",
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -190,7 +190,8 @@ def evolve(
     log: Log = None,
     as_json: Json = False,
     list_: Annotated[
-        bool, typer.Option("--list", help="List the methods with their options, and end.", is_eager=True)
+        bool,
+        typer.Option("--list", help="List the methods, or with --method the options of one, and end."),
     ] = False,
 ) -> None:
     """Evolve a policy that gets a high return in an environment.
@@ -207,14 +208,15 @@ def evolve(
     zoo report runs/pole
     # a robot in a maze, where only novelty finds the way, by two processes
     zoo evolve --env maze --method novelty-ga --budget 2e4 --workers 2 --out runs/maze
-    # methods and their options
+    # methods, and the options of one
     zoo evolve --list
+    zoo evolve --list --method novelty-ga
     """  # noqa: D301 - \b is for the help page
     if list_:
         with explained():
             from evolution.cli.listing import print_methods
 
-            print_methods(as_json)
+            print_methods(method, as_json=as_json)
         return
     who = (workers, ray, address, gpus_per_worker, timeout)
     with explained(resuming(out, *who)), telling_how_far():
@@ -227,7 +229,7 @@ def evolve(
         with results_alone():
             result = evolved(
                 env,
-                method,
+                method or "deep-ga",
                 policy=policy,
                 options=_options("--option", option),
                 environment_options=_options("--env-option", env_option),

@@ -95,7 +95,8 @@ def find(name: object) -> Kind | None:
     except Exception as error:
         lines = str(error).splitlines() or [""]
         raise RunDirectoryError(
-            f"runs of the kind {name!r} cannot be read: {entry.value} raised {type(error).__name__}: {lines[0]}"
+            f"runs of the kind {name!r} cannot be read: {entry.value} raised {type(error).__name__}: "
+            f"{lines[0]}"
         ) from error
     if not isinstance(kind, Kind):
         raise RunDirectoryError(f"runs of the kind {name!r} cannot be read: {entry.value} is no `Kind`.")
