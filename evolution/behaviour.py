@@ -54,13 +54,14 @@ def as_numbers(behaviour: Behaviour, episode: Episode, size: int | None = None) 
         raise TypeError(f"`behaviour` must return a row of numbers, and {name} returned {found!r}.") from None
     if numbers.ndim != 1 or not numbers.size:
         raise ValueError(
-            f"`behaviour` must return a row of numbers, and {name} returned an array of shape {numbers.shape}."
+            f"`behaviour` must return a row of numbers, and {name} returned an array of shape "
+            f"{numbers.shape}."
         )
     if size is not None and len(numbers) != size:
         raise ValueError(
             f"`behaviour` must return as many numbers for every episode: {name} returned {size} of a first "
-            f"one, and {len(numbers)} of one of {len(episode.rewards)} steps. Cut or fill them up to one length, "
-            "or take the last ones."
+            f"one, and {len(numbers)} of one of {len(episode.rewards)} steps. Cut or fill them up to one "
+            "length, or take the last ones."
         )
     if not np.isfinite(numbers).all():
         place = int(np.flatnonzero(~np.isfinite(numbers))[0])

@@ -28,18 +28,9 @@ def named(argument: str, spec: str) -> Any:
         2.0
     """
     module, _, name = spec.partition(":")
-    if not (re.fullmatch(r"\w+(\.\w+)*", module) and re.fullmatch(r"\w+(\.\w+)*", name)):
+    if not re.fullmatch(r"\w+(\.\w+)*", name):
         raise ValueError(f'`{argument}` must have the form "module:name", got {spec!r}.')
-    try:
-        place: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # a module that theirs imports
-        here = [path.stem for path in Path.cwd().glob("*.py")]
-        raise ValueError(
-            f"`{argument}` is {spec!r}, and there is no module {error.name!r} in {Path.cwd()} or among what is "
-            f"installed.{hint(error.name, here)}"
-        ) from None
+    place = imported(argument, spec)
     for part in name.split("."):
         if not hasattr(place, part):
             own = [one for one, value in vars(place).items() if getattr(value, "__module__", None) == module]
@@ -47,6 +38,31 @@ def named(argument: str, spec: str) -> Any:
             raise ValueError(f"`{argument}` is {spec!r}, and {module!r} has no {part!r}.{near}")
         place = getattr(place, part)
     return place
+
+
+def imported(argument: str, spec: str) -> Any:
+    """Import the module in "module:name".
+
+    Args:
+        argument: Where it was said, for errors.
+        spec: The name; what is behind the colon is not looked at.
+
+    Raises:
+        ValueError: There is no such module.
+    """
+    module = spec.partition(":")[0]
+    if not re.fullmatch(r"\w+(\.\w+)*", module):
+        raise ValueError(f'`{argument}` must have the form "module:name", got {spec!r}.')
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # a module that theirs imports
+        here = [path.stem for path in Path.cwd().glob("*.py")]
+        raise ValueError(
+            f"`{argument}` is {spec!r}, and there is no module {error.name!r} in {Path.cwd()} or among what "
+            f"is installed.{hint(error.name, here)}"
+        ) from None
 
 
 def described(thing: Any) -> dict[str, Any]:

@@ -107,12 +107,12 @@ def actions_of(space: Any, name: str) -> tuple[Actions, Decode]:
         return MultiBinary(math.prod(shape)), lambda actions: list(
             actions.T.astype(np.int8).reshape(-1, *shape)
         )
-    if isinstance(space, spaces.Box) and math.prod(space.shape):
+    if isinstance(space, spaces.Box) and space.low.size:
         kind = Continuous(tuple(space.low.ravel().tolist()), tuple(space.high.ravel().tolist()))
         return kind, _between_walls(tuple(space.shape), space.dtype)
     raise ValueError(
-        f"actions of {name} must be Discrete, MultiDiscrete, MultiBinary or a Box, got {_said(space)}: wrap it "
-        "in a gymnasium.ActionWrapper that takes one of these, in a function that is then given as "
+        f"actions of {name} must be Discrete, MultiDiscrete, MultiBinary or a Box, got {_said(space)}: wrap "
+        "it in a gymnasium.ActionWrapper that takes one of these, in a function that is then given as "
         '"module:function".'
     )
 
@@ -129,23 +129,25 @@ def _between_walls(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Decode:
 
 
 def _numbers(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Observations, Encode, Any]:
-    size = math.prod(shape)
+    size, is_row = math.prod(shape), len(shape) == 1
+    isfinite, contiguous = np.isfinite, np.ascontiguousarray  # this is called for every step
 
     def encode(found: Sequence[Any]) -> Array:
         rows = np.array(found, np.float32)
         if rows.shape[1:] != shape:
             raise Mismatch(f"has shape {rows.shape[1:]}, and the space says {shape}")
-        if not np.isfinite(rows).all():
-            flat = rows.reshape(len(rows), -1)
-            _, place = (int(one) for one in np.argwhere(~np.isfinite(flat))[0])
-            raise Mismatch(f"is {flat[~np.isfinite(flat)][0]} at {place}")
-        return np.ascontiguousarray(rows.reshape(-1, size).T)
+        if not is_row:
+            rows = rows.reshape(-1, size)
+        if not isfinite(rows).all():
+            _, place = np.argwhere(~isfinite(rows))[0].tolist()
+            raise Mismatch(f"is {rows[~isfinite(rows)][0]} at {place}")
+        return contiguous(rows.T)
 
     return Vector(size), encode, np.zeros(shape, dtype)
 
 
 def _pictures(shape: tuple[int, ...]) -> tuple[Observations, Encode, Any]:
-    """Return those of shape (height, width), (height, width, channels) or the other way, or stacks of these."""
+    """Return those of shape (height, width), (height, width, channels), the other way, or stacks of them."""
     if len(shape) == 2:
         axes: tuple[int, ...] = (0, 1)
     elif shape[-1] > shape[-3]:

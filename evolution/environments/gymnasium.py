@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import math
 import sys
 import warnings
@@ -12,48 +14,60 @@ from typing import Any
 import numpy as np
 
 from evolution.behaviour import Behaviour, Episode, as_numbers
+from evolution.environments.checks import random_actions
 from evolution.environments.conversion import Mismatch, actions_of, observations_of
 from evolution.environments.environment import Array, Environment, Step
-from evolution.environments.spaces import Actions, Continuous, Discrete, MultiDiscrete, Spaces, Vector
+from evolution.environments.spaces import Spaces, Vector
 from zoo.core.rng import Key
 from zoo.core.validation import check_count, check_flag
 
-_MOST_PROBED = 1000  # steps of the episode that shows how many numbers a behaviour has
+_MOST_PROBED = 1000  # steps of an episode that shows how many numbers a behaviour has
+_TRIES = 5  # episodes, as environments may raise
 _FREE, _SLIDE = 0, 2  # kinds of joints in MuJoCo
+_NOTHING = object()  # as an environment may return None
+
+# Those whose `reset` goes on with the same Box2D world, in which contacts of old bodies leave traces.
+_NEVER_AS_NEW = ("gymnasium.envs.box2d.bipedal_walker", "gymnasium.envs.box2d.car_racing")
 
 
 class GymnasiumEnvironment(Environment):
     """Environments of Gymnasium side by side in one process, stepped one after the other.
 
-    They are built as they are needed and used for one episode after the other, each begun by `reset(seed=...)`:
-    that must take them back to a state that depends on the seed alone. One that raised is thrown away.
+    They are built as they are needed and used for one episode after the other, each begun by
+    `reset(seed=...)`: that must take them back to a state that depends on the seed alone, or `fresh` be said.
+    One that raised is thrown away.
 
     Where nothing but the wrappers that `gymnasium.make` puts around all environments is around one, the
     environment itself is stepped, and the time limit counted here. Other wrappers stay.
 
-    An episode fails, and the others go on, where the environment raises, a reward is no finite number, or an
-    observation is not of the space, not finite, or of another shape than before.
+    Rows of numbers, categories and pictures are shown as `conversion.observations_of` says.
+
+    An episode fails, and the others go on, where the environment raises, a reward is no finite number, an
+    observation is not finite or not of the shape that the space says, or the spaces are others than before.
 
     Args:
-        make: An id, such as "CartPole-v1"; or a function that returns an environment: `reset(seed=...)`,
-            `step(action)`, `observation_space` and `action_space` are what it needs, as in Gymnasium.
+        make: An id, such as "CartPole-v1", or the `EnvSpec` of one; or a function that returns an
+            environment: `reset(seed=...)`, `step(action)`, `observation_space` and `action_space` as in
+            Gymnasium are what it needs.
         options: What `make` is given besides.
         name: How it is called in errors; None for the id or the name of the function.
         max_steps: Steps after which episodes end; None for the time limit that the environment comes with.
         frames_per_step: What a step counts for where frames are counted.
         behaviour: What episodes are characterised by, besides "position" (of what MuJoCo lets slide or fly)
-            and "observation" (the last one): a function of an `Episode` that returns a row of numbers, as many
-            for every episode. It is known as "custom", and is the first one. It is called when an episode has
+            and "observation" (the last one): a function of an `Episode` that returns a row of numbers, as
+            many for every episode. It is known as "custom", and comes first. It is called when an episode has
             ended; those under way have NaN.
-        behaviour_size: How many numbers `behaviour` returns; None to find out by an episode of random actions.
-        fresh: Whether to build a new environment for every episode, for those that `reset` does not take back.
+        behaviour_size: How many numbers `behaviour` returns; None to find out by an episode of random
+            actions.
+        fresh: Whether to build a new environment for every episode; None to do so for those of Gymnasium
+            that are known not to be as new after `reset`.
         pictures: Whether `render` is to return pictures.
         spare: An environment that `make` has returned already.
 
     Raises:
-        TypeError: An argument has the wrong type.
+        TypeError: An argument has the wrong type, or what `make` returns is no environment.
         ValueError: Policies are not served with its spaces; there is no time limit, and no `max_steps`; or
-            `behaviour` returns something else.
+            `behaviour` returns something else than a row of finite numbers.
 
     Example:
         >>> environment = GymnasiumEnvironment("CartPole-v1")
@@ -71,7 +85,7 @@ class GymnasiumEnvironment(Environment):
 
     def __init__(
         self,
-        make: str | Callable[..., Any],
+        make: Any,
         *,
         options: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -79,54 +93,58 @@ class GymnasiumEnvironment(Environment):
         frames_per_step: int = 1,
         behaviour: Behaviour | None = None,
         behaviour_size: int | None = None,
-        fresh: bool = False,
+        fresh: bool | None = None,
         pictures: bool = False,
         spare: Any = None,
     ) -> None:
         if max_steps is not None:
             check_count("max_steps", max_steps)
         self.frames_per_step = check_count("frames_per_step", frames_per_step)
-        self._make, self._options = make, dict(options or {})
-        if check_flag("pictures", pictures):
+        if behaviour is not None and not callable(behaviour):
+            raise TypeError(f"`behaviour` must be a function of an episode, got {behaviour!r}.")
+        self._make, self._options, self._custom = make, dict(options or {}), behaviour
+        if pictures and (isinstance(make, str) or _is_spec(make) or _takes(make, "render_mode")):
             self._options["render_mode"] = "rgb_array"
-        self._fresh, self._custom = check_flag("fresh", fresh), behaviour
-        self.name = name or (make if isinstance(make, str) else getattr(make, "__name__", repr(make)))
+        self._pictures = check_flag("pictures", pictures)
+        called = make if isinstance(make, str) else getattr(make, "__name__", repr(make))
+        self.name = name or str(called)
         first = _Seat(self._made() if spare is None else spare, self.name)
+        is_known = type(first.inner).__module__ in _NEVER_AS_NEW
+        self._fresh = is_known if fresh is None else check_flag("fresh", fresh)
         self._observation_space, self._action_space = first.observation_space, first.action_space
         observations, self._encode, self._blank = observations_of(self._observation_space, self.name)
         actions, self._decode = actions_of(self._action_space, self.name)
         self.spaces = Spaces(observations, actions)
-        limit = max_steps if max_steps is not None else first.limit
+        self._is_vector = isinstance(observations, Vector)
+        limit = first.limit if max_steps is None else max_steps
         if limit is None:
             raise ValueError(f"`max_steps` must be given: {self.name} has no time limit of its own.")
-        self.max_steps = int(limit)
+        self.max_steps = limit
         self._seats: list[_Seat | None] = [first]
-        self._begin_with([], [])
+        self._start(0)
         self.behaviours = self._built_in(first)
         if behaviour is not None:
             size = self._probed() if behaviour_size is None else check_count("behaviour_size", behaviour_size)
             self.behaviours = {"custom": size, **self.behaviours}
 
-    def _begin_with(self, places: list[int], found: list[Any]) -> None:
-        """Start with the environments at these places of `_seats`, and their first observations."""
-        self._places, self._time = places, 0
+    def _start(self, k: int) -> None:
+        """Begin with the first k environments, none of which is ready yet."""
+        self._places, self._time = list(range(k)), 0
+        self._seats += [None] * (k - len(self._seats))
         self._advance: list[Callable[[Any], Any]] = []
         self._seen = np.zeros((0, 0), np.float32)
-        self._custom_rows = np.zeros((0, 0))
         self._tapes: list[_Tape] = []
 
     def _made(self) -> Any:
         with _quiet(self._make):
-            if not isinstance(self._make, str):
+            if callable(self._make) and not _is_spec(self._make):
                 return self._make(**self._options)
             import gymnasium
 
             return gymnasium.make(self._make, disable_env_checker=True, **self._options)
 
     def begin(self, seeds: Sequence[int]) -> Array:
-        k = len(seeds)
-        self._seats += [None] * (k - len(self._seats))
-        self._begin_with(list(range(k)), [])
+        self._start(len(seeds))
         found = []
         for place, seed in enumerate(seeds):
             try:
@@ -135,14 +153,13 @@ class GymnasiumEnvironment(Environment):
                 self._encode([observation])
                 self._advance.append(seat.advance)
             except (Exception, SystemExit) as error:
-                # There is no place for it in what `begin` returns: the first step raises it.
-                self._advance.append(_Raising(self._said(error, "the first observation")))
+                # What `begin` returns has no place for it: the first step raises it.
+                self._advance.append(_Raising(self._told(error, "the first observation")))
                 observation = self._blank
             found.append(observation)
         self._seen = self._encode(found)
         if self._custom is not None:
             self._tapes = [_Tape() for _ in seeds]
-            self._custom_rows = np.full((k, self.behaviours.get("custom", 0)), np.nan)
             self._record_observations()
         return self._seen
 
@@ -154,122 +171,116 @@ class GymnasiumEnvironment(Environment):
         taken = self._decode(actions)
         self._time += 1
         for advance, action in zip(self._advance, taken, strict=True):
-            result = None
+            result = _NOTHING
             try:
-                observation, reward, terminated, truncated, _ = result = advance(action)
+                result = advance(action)
+                observation, reward, terminated, truncated, _ = result
                 if reward.__class__ is np.ndarray:
                     reward = reward.item()
                 if not math.isfinite(reward):
-                    raise ValueError(f"{self.name}: step {self._time} gave the reward {reward}.")
+                    raise Mismatch(f"is {reward}")
                 if terminated or truncated:
                     over.append(len(found))
             except (Exception, SystemExit) as error:
                 errors[len(found)] = self._explained(error, result)
-                observation, reward = self._blank, np.nan
+                observation, reward = self._blank, math.nan
             found.append(observation)
             rewards.append(reward)
-        k = len(found)
         try:
             self._seen = self._encode(found)
         except Exception:
-            self._seen = self._encode(self._checked(found, errors))
+            self._seen = self._encode(self._those_that_fit(found, errors))
         values = np.array(rewards, np.float64)
-        ended = np.zeros(k, bool)
+        ended = np.zeros(len(found), bool)
         if over:
             ended[over] = True
-        if self._time >= self.max_steps:
+        if self._time == self.max_steps:
             ended[:] = True
         if self._custom is not None:
             self._record(taken, values, ended, errors)
-        if errors:
-            for i in errors:
-                values[i] = np.nan
-                ended[i] = True
-                self._throw_away(i)
+        for i in errors:
+            values[i], ended[i] = math.nan, True
+            self._empty(self._places[i])
         return Step(self._seen, values, ended, errors)
 
     def keep(self, which: Array) -> None:
         left = which.tolist()
         self._places = [self._places[i] for i in left]
         self._advance = [self._advance[i] for i in left]
-        self._seen = (
-            self._seen[:, which] if isinstance(self.spaces.observations, Vector) else self._seen[which]
-        )
+        self._seen = self._seen[:, which] if self._is_vector else self._seen[which]
         if self._custom is not None:
             self._tapes = [self._tapes[i] for i in left]
-            self._custom_rows = self._custom_rows[which]
 
     def behaviour(self, name: str) -> Array:
         if name not in self.behaviours:
             return super().behaviour(name)
-        if name == "custom":
-            return self._custom_rows.copy()
         if name == "observation":
             return self._seen.T.astype(np.float64)
         size = self.behaviours[name]
         rows = np.full((len(self._places), size), np.nan)
-        for row, place in zip(rows, self._places, strict=True):
+        for i, place in enumerate(self._places):
             seat = self._seats[place]
-            if seat is not None:  # it did not raise
-                row[:] = seat.inner.data.qpos[:size]
+            if name == "custom":
+                rows[i] = self._tapes[i].behaviour
+            elif seat is not None:  # else it raised
+                rows[i] = seat.inner.data.qpos[:size]
         return rows
 
     def render(self) -> Array | None:
         seat = self._seats[self._places[0]] if self._places else None
-        return None if seat is None or "render_mode" not in self._options else np.asarray(seat.outer.render())
+        if seat is None or not self._pictures or not hasattr(seat.outer, "render"):
+            return None
+        with _quiet(self._make):
+            picture = np.asarray(seat.outer.render())
+        is_picture = picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+        return picture if is_picture else None
 
     def close(self) -> None:
         for place in range(len(self._seats)):
             self._empty(place)
-        self._begin_with([], [])
+        self._start(0)
 
     def _seat(self, place: int) -> _Seat:
         """Return the environment at a place, built if there is none."""
-        if self._fresh and self._time_used(place):
-            self._empty(place)
         seat = self._seats[place]
+        if seat is not None and seat.is_used and self._fresh:
+            self._empty(place)
+            seat = None
         if seat is None:
             seat = _Seat(self._made(), self.name)
             seat.check(self._observation_space, self._action_space, self.name)
             self._seats[place] = seat
         return seat
 
-    def _time_used(self, place: int) -> bool:
-        seat = self._seats[place]
-        return seat is not None and seat.is_used
-
     def _empty(self, place: int) -> None:
         seat, self._seats[place] = self._seats[place], None
-        if seat is not None:
-            with contextlib.suppress(Exception):  # it may have raised before, and is not needed any more
-                seat.outer.close()
-
-    def _throw_away(self, i: int) -> None:
-        self._empty(self._places[i])
+        if seat is not None and callable(close := getattr(seat.outer, "close", None)):
+            with contextlib.suppress(Exception):  # it may be broken, and nobody needs it any more
+                close()
 
     def _explained(self, error: BaseException, result: Any) -> BaseException:
         """Return what went wrong in a step: what the environment raised, or what it should have returned."""
-        place = error.__traceback__
-        if result is None and (place is None or place.tb_next is not None):
-            return error
-        if isinstance(error, ValueError) and str(error).startswith(self.name):
+        if isinstance(error, Mismatch):
+            return self._told(error, f"the reward of step {self._time}")
+        if result is _NOTHING:
             return error
         if not isinstance(result, tuple) or len(result) != 5:
-            said = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"{type(result).__name__}"
+            said = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
             return ValueError(
                 f"{self.name}: `step` must return (observation, reward, terminated, truncated, info), as in "
-                f"Gymnasium; step {self._time} returned {said}."
+                f"Gymnasium, and step {self._time} returned {said}."
             )
+        _, reward, terminated, truncated, _ = result
         return TypeError(
-            f"{self.name}: a reward must be a number, and `terminated` and `truncated` True or False; step "
-            f"{self._time} gave {result[1]!r}, {result[2]!r} and {result[3]!r}."
+            f"{self.name}: the reward must be a number, and `terminated` and `truncated` True or False; step "
+            f"{self._time} gave {reward!r}, {terminated!r} and {truncated!r}."
         )
 
-    def _said(self, error: BaseException, what: str) -> BaseException:
+    def _told(self, error: BaseException, what: str) -> BaseException:
         return ValueError(f"{self.name}: {what} {error}.") if isinstance(error, Mismatch) else error
 
-    def _checked(self, found: list[Any], errors: dict[int, BaseException]) -> list[Any]:
-        """Return the observations with those left out that cannot be served, which fail."""
+    def _those_that_fit(self, found: list[Any], errors: dict[int, BaseException]) -> list[Any]:
+        """Return the observations, blank ones for those that cannot be shown: their episodes fail."""
         good = []
         for i, observation in enumerate(found):
             try:
@@ -277,7 +288,12 @@ class GymnasiumEnvironment(Environment):
                     self._encode([observation])
                 good.append(observation)
             except Exception as error:
-                errors[i] = self._said(error, f"the observation of step {self._time}")
+                what = f"the observation of step {self._time}"
+                errors[i] = (
+                    self._told(error, what)
+                    if isinstance(error, Mismatch)
+                    else ValueError(f"{self.name}: {what} is not of its space: {error}.")
+                )
                 good.append(self._blank)
         return good
 
@@ -290,24 +306,24 @@ class GymnasiumEnvironment(Environment):
         return found
 
     def _record_observations(self) -> None:
-        columns = self._seen.T if isinstance(self.spaces.observations, Vector) else self._seen
-        for tape, column in zip(self._tapes, columns, strict=True):
-            tape.observations.append(column.copy())
+        rows = self._seen.T if self._is_vector else self._seen
+        for tape, row in zip(self._tapes, rows, strict=True):
+            tape.observations.append(row.copy())
 
     def _record(
         self, taken: Sequence[Any], rewards: Array, ended: Array, errors: dict[int, BaseException]
     ) -> None:
+        """Write down what happened in a step, and call the user's function where an episode ended."""
         self._record_observations()
         size = self.behaviours.get("custom")
         for i, (tape, action) in enumerate(zip(self._tapes, taken, strict=True)):
             tape.actions.append(action)
             tape.rewards.append(float(rewards[i]))
-            if not ended[i] or i in errors or size is None or self._custom is None:
-                continue
-            try:
-                self._custom_rows[i] = as_numbers(self._custom, self._episode(i), size)
-            except (Exception, SystemExit) as error:
-                errors[i] = error
+            if ended[i] and i not in errors and size is not None and self._custom is not None:
+                try:
+                    tape.behaviour = as_numbers(self._custom, self._episode(i), size)
+                except (Exception, SystemExit) as error:
+                    errors[i] = error
 
     def _episode(self, i: int) -> Episode:
         tape, seat = self._tapes[i], self._seats[self._places[i]]
@@ -315,17 +331,23 @@ class GymnasiumEnvironment(Environment):
         return Episode(np.array(tape.observations), tape.actions, np.array(tape.rewards), seat.inner)
 
     def _probed(self) -> int:
-        """Return how many numbers the user's behaviour has."""
+        """Return how many numbers the user's function returns: of the first episode that does not fail."""
         assert self._custom is not None
-        self.begin([0])
-        generator = Key(0).fold("behaviour").generator()
-        for _ in range(min(self.max_steps, _MOST_PROBED)):
-            done = self.step(random_actions(self.spaces.actions, 1, generator))
-            for error in done.errors.values():
-                raise error
-            if done.ended.all():
-                break
-        return len(as_numbers(self._custom, self._episode(0)))
+        failed: BaseException | None = None
+        for seed in range(_TRIES):
+            self.begin([seed])
+            generator = Key(0).fold("behaviour", seed).generator()
+            for _ in range(min(self.max_steps, _MOST_PROBED)):
+                done = self.step(random_actions(self.spaces.actions, 1, generator))
+                if done.ended[0]:
+                    break
+            if not done.errors:
+                return len(as_numbers(self._custom, self._episode(0)))
+            failed = done.errors[0]
+        raise ValueError(
+            f"{self.name}: `behaviour` could not be tried, as {_TRIES} of {_TRIES} episodes failed, the last "
+            f"one with {failed}"
+        ) from failed
 
 
 class _Seat:
@@ -342,36 +364,41 @@ class _Seat:
         for needed in ("reset", "step", "observation_space", "action_space"):
             if not hasattr(environment, needed):
                 raise TypeError(
-                    f"{name} must be an environment as in Gymnasium, and there is no `{needed}` in "
-                    f"{type(environment).__name__}."
+                    f"{name} must make an environment as in Gymnasium, and what it returned, "
+                    f"{type(environment).__name__}, has no `{needed}`."
                 )
         if hasattr(environment, "num_envs"):
             raise TypeError(
-                f"{name} must be a single environment, got {type(environment).__name__}, which is several: "
-                "return one, several are built where they are needed."
+                f"{name} must make one environment, and {type(environment).__name__} is several: as many as "
+                "are needed are made where they are needed."
             )
         self.outer, self.limit = _peeled(environment)
         self.inner = getattr(self.outer, "unwrapped", self.outer)
         self.observation_space, self.action_space = self.outer.observation_space, self.outer.action_space
         self.is_used = False
         self.advance = self.outer.step
+        if not _takes(self.outer.reset, "seed"):
+            raise TypeError(
+                f"{name}: `reset` must take a seed, as in Gymnasium: "
+                "def reset(self, *, seed=None, options=None)."
+            )
 
     def check(self, observations: Any, actions: Any, name: str) -> None:
+        """Raise unless it has these spaces."""
         for what, before, now in (
             ("observations", observations, self.outer.observation_space),
             ("actions", actions, self.outer.action_space),
         ):
             if now is not before and now != before:
-                raise ValueError(f"{name} changed its space of {what} from {before} to {now}.")
+                raise ValueError(f"{name}: the space of {what} changed from {before} to {now}.")
 
     def begin(self, seed: int, name: str) -> Any:
+        """Start an episode and return the first observation."""
         self.is_used = True
-        self.check(self.observation_space, self.action_space, name)
         result = self.outer.reset(seed=seed)
         if not isinstance(result, tuple) or len(result) != 2:
-            raise ValueError(
-                f"{name}: `reset` must return (observation, info), as in Gymnasium, got {type(result).__name__}."
-            )
+            said = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+            raise ValueError(f"{name}: `reset` must return (observation, info), as in Gymnasium, got {said}.")
         self.check(self.observation_space, self.action_space, name)
         return result[0]
 
@@ -379,12 +406,13 @@ class _Seat:
 class _Tape:
     """What has happened in an episode so far."""
 
-    __slots__ = ("actions", "observations", "rewards")
+    __slots__ = ("actions", "behaviour", "observations", "rewards")
 
     def __init__(self) -> None:
         self.observations: list[Array] = []
         self.actions: list[Any] = []
         self.rewards: list[float] = []
+        self.behaviour: Any = math.nan
 
 
 class _Raising:
@@ -397,29 +425,14 @@ class _Raising:
         raise self.error
 
 
-def random_actions(actions: Actions, count: int, generator: np.random.Generator) -> Array:
-    """Return actions for `count` episodes: uniform between walls that are finite, else normal within them."""
-    if isinstance(actions, Discrete):
-        return generator.integers(actions.count, size=count)
-    if isinstance(actions, MultiDiscrete):
-        return generator.integers(np.array(actions.counts)[:, None], size=(len(actions.counts), count))
-    if isinstance(actions, Continuous):
-        low, high = (np.array(walls, np.float64)[:, None] for walls in (actions.low, actions.high))
-        with np.errstate(invalid="ignore", over="ignore"):
-            inside = low + generator.random((actions.size, count)) * (high - low)
-        normal = np.clip(generator.standard_normal((actions.size, count)), low, high)
-        return np.where(np.isfinite(inside), inside, normal).astype(np.float32)
-    return generator.integers(2, size=(actions.size, count))
-
-
 @contextlib.contextmanager
-def _quiet(make: str | Callable[..., Any]) -> Iterator[None]:
+def _quiet(make: Any) -> Iterator[None]:
     """Build environments without the warnings of their packages: of old versions, of their models.
 
     MuJoCo would write some of them to a file in the working directory.
     """
     with contextlib.ExitStack() as stack:
-        if isinstance(make, str):  # what users wrote themselves may warn
+        if isinstance(make, str) or _is_spec(make):  # what users wrote themselves may warn
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
             _load(make)
@@ -430,13 +443,22 @@ def _quiet(make: str | Callable[..., Any]) -> Iterator[None]:
         yield
 
 
-def _load(name: str) -> None:
-    """Import the module of an environment, and what it is made of."""
-    import gymnasium
+def _is_spec(make: Any) -> bool:
+    gymnasium = sys.modules.get("gymnasium")
+    return gymnasium is not None and isinstance(make, gymnasium.envs.registration.EnvSpec)
 
-    entry = gymnasium.spec(name).entry_point
+
+def _load(make: Any) -> None:
+    """Import the module of an environment, and with it what it is made of."""
+    from gymnasium.envs import registration
+
+    if isinstance(make, str):
+        module, _, make = make.rpartition(":")
+        if module:
+            importlib.import_module(module)
+    entry = (registration.spec(make) if isinstance(make, str) else make).entry_point
     if isinstance(entry, str):
-        gymnasium.envs.registration.load_env_creator(entry)
+        registration.load_env_creator(entry)
 
 
 def _ignore(message: str) -> None:
@@ -444,23 +466,31 @@ def _ignore(message: str) -> None:
 
 
 def _peeled(environment: Any) -> tuple[Any, int | None]:
-    """Return an environment without the wrappers that count or check only, and after how many steps it ends."""
+    """Return an environment without wrappers that only count or check, and after how many steps it ends."""
     from gymnasium import Wrapper, wrappers
 
-    limits = []
-    inner = environment
+    limits, inner = [], environment
     while isinstance(inner, Wrapper):
         if isinstance(inner, wrappers.TimeLimit):
-            limits.append(inner._max_episode_steps)
+            limits.append(int(inner._max_episode_steps))
         inner = inner.env
     while type(environment) in (wrappers.TimeLimit, wrappers.OrderEnforcing, wrappers.PassiveEnvChecker):
         environment = environment.env
     return environment, min(limits, default=None)
 
 
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function can be given an argument by name."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # it is not written in Python
+        return True
+    return name in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
 def _root(inner: Any) -> int:
-    """Return how many numbers say where a body of MuJoCo is on the ground: of its first joints."""
-    model = getattr(inner, "model", None)
+    """Return how many numbers say where a body of MuJoCo is on the ground: those of its first joints."""
+    model: Any = getattr(inner, "model", None)
     kinds = getattr(model, "jnt_type", None)
     if kinds is None or not hasattr(inner, "data") or not len(kinds):
         return 0
@@ -468,8 +498,8 @@ def _root(inner: Any) -> int:
         return 2
     size = 0
     for axis in ((1, 0, 0), (0, 1, 0)):
-        is_free = size < len(kinds) and kinds[size] == _SLIDE and not model.jnt_limited[size]
-        if not (is_free and np.array_equal(model.jnt_axis[size], axis)):
+        slides = size < len(kinds) and kinds[size] == _SLIDE and not model.jnt_limited[size]
+        if not (slides and np.array_equal(model.jnt_axis[size], axis)):
             break
         size += 1
     return size
