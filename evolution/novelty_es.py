@@ -259,7 +259,8 @@ class NoveltyES(abc.ABC):
             chances = novelty if novelty.any() else chances
         share = state.key.fold("turn", state.step).uniform(0, 1, 1)[0, 0]
         steps = np.cumsum(chances)
-        return int(np.searchsorted(steps, share * steps[-1], side="right"))
+        drawn = int(np.searchsorted(steps, share * steps[-1], side="right"))
+        return min(drawn, self.agents - 1)  # where rounding led to the end
 
 
 @dataclass(frozen=True)

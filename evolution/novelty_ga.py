@@ -189,11 +189,12 @@ class NoveltyGA(DeepGA):
         """Return those of `DeepGA`, the champion's value for the elite's; the novelty; the archive's size."""
         found = {**super().diagnostics(state), "elite": state.champion_value}
         known = state.novelty[np.isfinite(state.novelty)]
+        highest, median = (known.max(), np.median(known)) if len(known) else (np.nan, np.nan)
         archive = {} if state.archive is None else state.archive.diagnostics()
         return {
             **found,
-            "novelty": float(known.max()) if len(known) else None,
-            "median_novelty": float(np.median(known)) if len(known) else None,
+            "novelty": float(highest),
+            "median_novelty": float(median),
             **archive,
         }
 
