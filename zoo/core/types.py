@@ -182,6 +182,30 @@ class Reply:
         """One past the last row."""
         return self.start + len(self.values)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By itself an array of one number pickles to some hundred bytes, and every evaluation has several.
+        extras = [(name, extra.shape[1:], extra.tobytes()) for name, extra in self.extras.items()]
+        values = self.values.tobytes()
+        return _arrived, (self.start, values, self.failures, self.seconds, self.interrupted, extras)
+
+
+def _arrived(
+    start: int,
+    values: bytes,
+    failures: tuple[Failure, ...],
+    seconds: float,
+    interrupted: bool,
+    extras: list[tuple[str, tuple[int, ...], bytes]],
+) -> Reply:
+    """Return a reply that travelled."""
+    count = len(values) // 8
+    found = {name: _numbers(data).reshape(count, *shape) for name, shape, data in extras}
+    return Reply(start, _numbers(values), failures, seconds, interrupted, found)
+
+
+def _numbers(data: bytes) -> np.ndarray[Any, Any]:
+    return np.ndarray(len(data) // 8, np.float64, bytearray(data))
+
 
 def join_extras(
     parts: Sequence[tuple[Any, Mapping[str, np.ndarray[Any, Any]]]], num_rows: int
