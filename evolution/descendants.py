@@ -17,7 +17,7 @@ from evolution.members import Members
 
 Array = np.ndarray[Any, Any]
 
-_FEW = 2**26  # bytes of decoded parents that are kept in any case
+_FEW = 2**20  # bytes of decoded parents that are kept in any case
 _MOST = 2**30  # and that are kept at most
 _PER_PARENT = 3  # as many rows as this for each parent: its own, its parent's, and where branches part
 
@@ -168,9 +168,10 @@ class Descendants(Members):
                 row[:] = found[1] if device == "cpu" else _tensor(found[1])
                 self._keep(there, device, row)
                 del path[found[0] :]
+        worth = set(self.parents.tolist()) if len(path) > 1 else set()
         while path:
             # Up to the next one worth keeping, or to the end.
-            count = next((n for n in range(1, len(path)) if path[-n] in self._worth), len(path))
+            count = next((n for n in range(1, len(path)) if path[-n] in worth), len(path))
             steps = np.array(path[: -count - 1 : -1])
             del path[-count:]
             made = self.codec.empty(1, device)
@@ -189,10 +190,6 @@ class Descendants(Members):
 
     def _keep(self, place: int, device: str, row: Any) -> None:
         _cache.put((self.codec.digest, device, self._mark(place)), row, len(self.parents))
-
-    @property
-    def _worth(self) -> frozenset[int]:
-        return frozenset(self.parents.tolist())
 
     def _mark(self, place: int) -> bytes:
         """Return by what someone in the table is known; see `evolution.genome.mark`."""
@@ -252,13 +249,16 @@ def _tensor(row: Array) -> Any:
 
 
 class _Cache:
-    """Decoded ancestors, those used last at the end, in a bounded number of bytes for each device."""
+    """Decoded ancestors, those used last at the end, in a bounded number of bytes."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.rows: OrderedDict[tuple[str, str, bytes], Any] = OrderedDict()
-        self.limit = _FEW
         self.most = _MOST
+        self.clear()
+
+    def clear(self) -> None:
+        self.rows: OrderedDict[tuple[str, str, bytes], Any] = OrderedDict()
+        self.held, self.limit = 0, _FEW
 
     def get(self, name: tuple[str, str, bytes]) -> Any:
         with self.lock:
@@ -277,15 +277,15 @@ class _Cache:
         """
         with self.lock:
             self.limit = max(self.limit, _PER_PARENT * parents * row.nbytes)
-            self.rows[name] = row
+            if name not in self.rows:  # another thread may have been faster
+                self.rows[name] = row
+                self.held += row.nbytes
             self.shrink()
 
     def shrink(self) -> None:
         """Let go of those used longest ago."""
-        limit = min(self.limit, self.most)
-        held = sum(row.nbytes for row in self.rows.values())
-        while held > limit:
-            held -= self.rows.popitem(last=False)[1].nbytes
+        while self.held > min(self.limit, self.most):
+            self.held -= self.rows.popitem(last=False)[1].nbytes
 
 
 _cache = _Cache()
@@ -294,8 +294,7 @@ _cache = _Cache()
 def clear_cache() -> None:
     """Forget the decoded parents of this process; they are decoded again when they are needed."""
     with _cache.lock:
-        _cache.rows.clear()
-        _cache.limit = _FEW
+        _cache.clear()
 
 
 @contextlib.contextmanager

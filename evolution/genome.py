@@ -12,10 +12,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -126,8 +127,8 @@ class Codec:
 
     Raises:
         TypeError: `noise` is neither a table nor drawn.
-        ValueError: There are no pieces, the table is shorter than a row or longer than 2^32 numbers, or
-            `base` has another length, or numbers that are not finite.
+        ValueError: There are no pieces, or one with a deviation below 0, the table is shorter than a row or
+            longer than 2^32 numbers, or `base` has another length, or numbers that are not finite.
 
     Example:
         >>> from zoo.core.rng import Key
@@ -157,6 +158,11 @@ class Codec:
                 f"`noise` must have from {self.dim} numbers, which a row has, to 2^32, got {noise!r}; better "
                 "some ten times as many as a row."
             )
+        for piece in self.pieces:
+            if not (math.isfinite(piece.std) and piece.std >= 0 and math.isfinite(piece.mean)):
+                raise ValueError(
+                    f"`pieces` must have a finite mean and a finite deviation of at least 0, got {piece!r}."
+                )
         self.base = None if base is None else np.array(base, np.float32)
         if self.base is not None and (self.base.shape != (self.dim,) or not np.isfinite(self.base).all()):
             raise ValueError(
@@ -165,17 +171,57 @@ class Codec:
             )
 
     @functools.cached_property
-    def digest(self) -> str:
-        """The sha256 of all that decides what genomes are decoded to, 1024 numbers of noise included."""
-        numbers = self.noise.head() if isinstance(self.noise, NoiseTable) else self.noise.columns(0, 0, 1024)
-        described = {
+    def description(self) -> dict[str, Any]:
+        """All that decides what genomes are decoded to, as names and numbers; of noise, the first 1024."""
+        noise: list[Any]
+        if isinstance(self.noise, NoiseTable):
+            noise, numbers = ["table", self.noise.seed, self.noise.size], self.noise.head()
+        else:
+            noise, numbers = ["drawn", self.noise.seed], self.noise.columns(0, 0, 1024)
+        return {
             "version": VERSION,
-            "noise": repr(self.noise),
+            "noise": noise,
             "numbers": hashlib.sha256(numbers.astype("<f4").tobytes()).hexdigest(),
-            "pieces": [[p.name, list(p.shape), float(p.std).hex(), float(p.mean).hex()] for p in self.pieces],
+            "pieces": [[p.name, list(p.shape), float(p.std), float(p.mean)] for p in self.pieces],
             "base": None if self.base is None else hashlib.sha256(self.base.tobytes()).hexdigest(),
         }
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The sha256 of the description."""
+        return hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()
+
+    @staticmethod
+    def described(description: Mapping[str, Any], base: Array | None = None) -> Codec:
+        """Return the codec of a description.
+
+        Args:
+            description: As in `Codec.description`.
+            base: The parameters that it was made with, where there were any.
+
+        Raises:
+            ValueError: It cannot be had here: the base is missing, or this machine draws other numbers.
+        """
+        if description["base"] is not None and base is None:
+            raise ValueError("it lies around parameters that were given as a base: give a codec with them.")
+        kind, *numbers = description["noise"]
+        pieces = [Piece(name, tuple(shape), std, mean) for name, shape, std, mean in description["pieces"]]
+        codec = Codec(NoiseTable(*numbers) if kind == "table" else DrawnNoise(*numbers), pieces, base)
+        codec.check(description)
+        return codec
+
+    def check(self, description: Mapping[str, Any]) -> None:
+        """Raise unless a description is that of this codec.
+
+        Raises:
+            ValueError: It is of another one; the message says in what they differ.
+        """
+        here = self.description
+        for name, what in _PARTS.items():
+            theirs, ours = description.get(name), here[name]
+            if theirs != ours:
+                found, needed = (_short_of(value) for value in (theirs, ours))
+                raise ValueError(f"it is of another codec: {what} is {found} there, and {needed} here.")
 
     @property
     def seed_bits(self) -> int:
@@ -474,6 +520,20 @@ def mark(parent: bytes, seed: int, sigma: float) -> bytes:
     """
     entry = struct.pack("<Qf", seed, sigma if parent else 1.0)
     return hashlib.blake2b(parent + entry, digest_size=16).digest()
+
+
+_PARTS = {
+    "version": "the version of the codec",
+    "noise": "its noise",
+    "pieces": "the network",
+    "base": "the sha256 of the base",
+    "numbers": "the sha256 of the first 1024 numbers of noise, which may depend on numpy, torch and the CPU,",
+}
+
+
+def _short_of(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:190]} ... ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
 
 
 def _limit(codec: Codec) -> int:
