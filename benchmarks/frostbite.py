@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-from evolution.evolve import Evolution, Generation, evolve  # noqa: E402 - from this tree
+from evolution.facade import Evolution, Generation, evolve  # noqa: E402 - from this tree
 
 OPTIONS = {
     "deep-ga": {

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from evolution.deep_ga import RandomPolicies as RandomPolicies
     from evolution.environments.environment import Environment as Environment
     from evolution.environments.environment import Step as Step
-    from evolution.evolve import Evolution as Evolution
-    from evolution.evolve import Generation as Generation
-    from evolution.evolve import evolve as evolve
-    from evolution.evolve import resume as resume
+    from evolution.facade import Evolution as Evolution
+    from evolution.facade import Generation as Generation
+    from evolution.facade import evolve as evolve
+    from evolution.facade import resume as resume
     from evolution.genome import Codec as Codec
     from evolution.genome import Genome as Genome
     from evolution.methods import list_methods as list_methods
@@ -32,7 +32,7 @@ _HOMES = {
     "evolution.archive": ("Archive",),
     "evolution.deep_ga": ("DeepGA", "RandomPolicies"),
     "evolution.environments.environment": ("Environment", "Step"),
-    "evolution.evolve": ("Evolution", "Generation", "evolve", "resume"),
+    "evolution.facade": ("Evolution", "Generation", "evolve", "resume"),
     "evolution.genome": ("Codec", "Genome"),
     "evolution.methods": ("list_methods",),
     "evolution.policies.policy": ("Actor", "Piece", "Policy"),

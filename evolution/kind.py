@@ -22,7 +22,7 @@ class EvolutionKind(Kind):
         return read(document, path)
 
     def resume(self, path: Path, *, workers: Any, seconds: float | None, callback: Any) -> Any:
-        from evolution.evolve import resume
+        from evolution.facade import resume
 
         with telling_how_far():
             return resume(path, workers=workers, seconds=seconds, callback=callback)

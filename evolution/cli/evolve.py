@@ -222,7 +222,7 @@ def evolve(
     with explained(resuming(out, *who)), telling_how_far():
         if env is None:
             raise ValueError("--env must be given, as in --env CartPole-v1 or --env maze.")
-        from evolution.evolve import evolve as evolved
+        from evolution.facade import evolve as evolved
 
         chosen = chosen_workers(*who)
         watching = watchers(progress, log or [], out, KIND)

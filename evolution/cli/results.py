@@ -12,7 +12,7 @@ import typer
 from zoo.cli.output import is_terminal, print_facts, remark, say
 
 if TYPE_CHECKING:
-    from evolution.evolve import Evolution
+    from evolution.facade import Evolution
 
 
 def print_result(result: Evolution, *, as_json: bool, out: Path | str | None, shown: bool = False) -> None:
