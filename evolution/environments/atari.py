@@ -82,6 +82,7 @@ class AtariEnvironment(Environment):
         self.max_steps = check_count("max_steps", max_steps)
         self.noops = check_count("noops", noops, minimum=0)
         self.frames_per_step = check_count("frame_skip", frame_skip)
+        self.pictures_per_second = 60.0 / self.frames_per_step
         self.stack = check_count("stack", stack)
         self.full_action_space = check_flag("full_action_space", full_action_space)
         self.fire_reset = check_flag("fire_reset", fire_reset)

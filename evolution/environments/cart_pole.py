@@ -48,6 +48,7 @@ class CartPole(Environment):
     spaces = Spaces(Vector(4), Discrete(2))
     max_steps = 500
     slots = 256
+    pictures_per_second = 50.0
     behaviours: Mapping[str, int] = {"state": 4}
 
     def __init__(self) -> None:

@@ -42,6 +42,7 @@ class Environment(abc.ABC):
         spaces: What is shown and taken.
         max_steps: Steps after which every episode has ended.
         frames_per_step: What a step counts for where frames are counted.
+        pictures_per_second: How many steps are a second to look at.
         slots: How many episodes are worth having side by side.
         behaviours: By name, how many numbers `behaviour` returns for it; such as {"position": 2}. The first
             one is what users mean who do not say.
@@ -50,6 +51,7 @@ class Environment(abc.ABC):
     spaces: Spaces
     max_steps: int
     frames_per_step: int = 1
+    pictures_per_second: float = 30.0
     slots: int = 1
     behaviours: Mapping[str, int] = {}
 

@@ -109,6 +109,9 @@ class GymnasiumEnvironment(Environment):
         called = make if isinstance(make, str) else getattr(make, "__name__", repr(make))
         self.name = name or str(called)
         first = _Seat(self._made() if spare is None else spare, self.name)
+        said = getattr(first.outer, "metadata", None)
+        pace = said.get("render_fps") if isinstance(said, Mapping) else None
+        self.pictures_per_second = float(pace or self.pictures_per_second)
         is_known = type(first.inner).__module__ in _NEVER_AS_NEW
         self._fresh = is_known if fresh is None else check_flag("fresh", fresh)
         self._observation_space, self._action_space = first.observation_space, first.action_space

@@ -81,9 +81,8 @@ def _check_objective(directory: Path) -> None:
     """Have modules found where they were when the run began; say where to be, if they cannot be found."""
     from zoo.run.directory import read_config, read_modules
 
-    identity, (modules, path) = read_config(directory)[0]["objective"], read_modules(directory)
-    for module, file in modules.items():
-        _find_again(directory, module, file, path)
+    identity, modules = read_config(directory)[0]["objective"], read_modules(directory)[0]
+    find_modules_again(directory)
     name = identity["name"]
     if name.startswith("command "):
         _check_command(directory, shlex.split(name.removeprefix("command ")))
@@ -97,6 +96,15 @@ def _check_objective(directory: Path) -> None:
                 f"{directory} minimises {name!r}{place}: {error} Be where that module is found, or go on by "
                 "`zoo run` if it is beside an experiment file."
             ) from None
+
+
+def find_modules_again(directory: Path) -> None:
+    """Have modules found where they were when the run began."""
+    from zoo.run.directory import read_modules
+
+    modules, path = read_modules(directory)
+    for module, file in modules.items():
+        _find_again(directory, module, file, path)
 
 
 def _check_command(directory: Path, words: list[str]) -> None:
