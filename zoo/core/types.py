@@ -186,10 +186,10 @@ class Reply:
         # By itself an array of one number pickles to some hundred bytes, and every evaluation has several.
         extras = [(name, extra.shape[1:], extra.tobytes()) for name, extra in self.extras.items()]
         values = self.values.tobytes()
-        return _arrived, (self.start, values, self.failures, self.seconds, self.interrupted, extras)
+        return arrived, (self.start, values, self.failures, self.seconds, self.interrupted, extras)
 
 
-def _arrived(
+def arrived(
     start: int,
     values: bytes,
     failures: tuple[Failure, ...],

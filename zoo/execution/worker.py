@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from zoo.core.objective import Named, Objective, reply_of
 from zoo.core.rng import Key
-from zoo.core.types import Candidates, Reply
+from zoo.core.types import Candidates, Reply, arrived
 from zoo.execution.devices import explained
 from zoo.execution.executor import LIMIT_SECONDS
 from zoo.execution.packing import summary
@@ -68,6 +68,14 @@ class Answer(NamedTuple):
 
     reply: Reply
     digest: str = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The name of one function in place of two: names are most of a short answer.
+        return _answer, (self.reply.__reduce__()[1], self.digest)
+
+
+def _answer(fields: tuple[Any, ...], digest: str) -> Answer:
+    return Answer(arrived(*fields), digest)
 
 
 class Worker:
