@@ -614,6 +614,45 @@ def test_a_table_is_built_once_shared_and_never_pickled():
     np.testing.assert_array_equal(table.array(), array)
 
 
+@pytest.mark.parametrize("size", [1, 1000, 65_536, 65_537, 200_000])
+def test_a_table_can_be_read_from_memory_that_holds_it(size):
+    table = NoiseTable(3, size)
+    numbers = table.array(Like("numpy", "float32")).copy()
+    for count in (1, 1024, 10**6):
+        np.testing.assert_array_equal(table.head(count), numbers[: min(count, 65_536)])
+    clear_cache()
+    assert len(table.head()) == min(size, 1024)
+    assert not _tables  # the rest was not drawn
+    table.adopt(numbers)
+    for like in (NUMPY, Like("torch", "float32")):
+        assert np.shares_memory(to_numpy(table.array(like)), numbers)
+    NoiseTable(3, size).adopt(numbers.copy())
+    assert np.shares_memory(table.array(), numbers)  # what a process has, it keeps
+    for other in (4, 5):
+        NoiseTable(other, 10).array()
+    assert len(_tables) == 2
+    np.testing.assert_array_equal(table.array(), numbers)
+    clear_cache()
+
+
+def test_numbers_of_another_table_are_not_adopted():
+    table = NoiseTable(3, 1000)
+    numbers = table.array(Like("numpy", "float32"))
+    clear_cache()
+    for other, message in [
+        (
+            NoiseTable(4, 1000).array(Like("numpy", "float32")),
+            r"those of NoiseTable\(3, 1000\).* begin with others",
+        ),
+        (numbers[:999], r"float32 of shape \(1000,\); got float32 of shape \(999,\)\."),
+        (numbers.astype(np.float64), r"got float64 of shape \(1000,\)\."),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            table.adopt(other)
+    assert (3, 1000) not in _tables
+    clear_cache()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
