@@ -18,8 +18,8 @@ in the bare environment, which is nearly all there is; goal: a fifth of what is 
 
 EvoTorch pins packages of its own. Make it an environment, and name its interpreter:
 
-    python -m venv /tmp/evotorch && /tmp/evotorch/bin/pip install evotorch "gymnasium[mujoco]"
-    python benchmarks/evolution_vs_evotorch.py --peer-python /tmp/evotorch/bin/python
+    python -m venv evotorch-venv && evotorch-venv/bin/pip install evotorch "gymnasium[mujoco]"
+    python benchmarks/evolution_vs_evotorch.py --peer-python evotorch-venv/bin/python
 
 EvoTorch is not seeded: in 0.6.1 a seeded problem cannot have actors. One JSON line per case, exit status 0
 when all are within their goals.
@@ -340,9 +340,9 @@ def main():
         return 0
     if args.peer_python is None and importlib.util.find_spec("evotorch") is None:
         parser.error(
-            "this interpreter has no EvoTorch. Make an environment that has, python -m venv /tmp/evotorch && "
-            '/tmp/evotorch/bin/pip install evotorch "gymnasium[mujoco]", and give --peer-python '
-            "/tmp/evotorch/bin/python."
+            "this interpreter has no EvoTorch. Make an environment that has, python -m venv evotorch-venv && "
+            'evotorch-venv/bin/pip install evotorch "gymnasium[mujoco]", and give --peer-python '
+            "evotorch-venv/bin/python."
         )
     done = []
     for case in args.cases:

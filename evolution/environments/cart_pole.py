@@ -10,6 +10,7 @@ import numpy as np
 from evolution.environments.drawing import BLUE, FAINT, INK, RED, blank, line
 from evolution.environments.environment import Array, Environment, Step
 from evolution.environments.spaces import Discrete, Spaces, Vector
+from zoo.core.rng import seeded_generator
 
 TAU = 0.02  # seconds a step
 GRAVITY = 9.8
@@ -74,7 +75,7 @@ class CartPole(Environment):
         self._steps = 0
         state = np.empty((4, len(seeds)))
         for i, seed in enumerate(seeds):
-            state[:, i] = np.random.default_rng(int(seed)).uniform(-0.05, 0.05, 4)
+            state[:, i] = seeded_generator(int(seed)).uniform(-0.05, 0.05, 4)
         self._arrange(state)
         return self._seen
 

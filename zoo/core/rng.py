@@ -393,6 +393,18 @@ def clear_cache() -> None:
         _tables.clear()
 
 
+def seeded_generator(seed: int) -> np.random.Generator:
+    """Return numpy's generator of a seed, for what is defined by its numbers, such as a start in Gymnasium.
+
+    Whoever draws what is not defined elsewhere draws from a `Key`.
+
+    Example:
+        >>> bool(seeded_generator(3).uniform() == np.random.default_rng(3).uniform())
+        True
+    """
+    return np.random.default_rng(seed)
+
+
 class NoiseTable:
     """A long row of normal numbers, from which rows are read instead of drawn: as fast as memory is.
 
