@@ -231,10 +231,13 @@ class GymnasiumEnvironment(Environment):
 
     def render(self) -> Array | None:
         seat = self._seats[self._places[0]] if self._places else None
-        if seat is None or not self._pictures or not hasattr(seat.outer, "render"):
+        if seat is None or not self._pictures:
             return None
         with _quiet(self._make):
-            picture = np.asarray(seat.outer.render())
+            try:
+                picture = np.asarray(seat.outer.render())
+            except (AttributeError, NotImplementedError):  # it has no `render`, or that of `gymnasium.Env`
+                return None
         is_picture = picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
         return picture if is_picture else None
 

@@ -110,8 +110,9 @@ class EnvironmentSpec:
         found: dict[str, Any] = {"name": self.name, "max_steps": self.max_steps}
         if self._options:
             found["options"] = {name: _plain(value) for name, value in sorted(self._options.items())}
-        if not _is_id(self._source) and not _is_atari(self._source):
-            told = described(_found(self._source))
+        if self._entry is not None or not (_is_id(self._source) or _is_atari(self._source)):
+            entry = self._source if self._entry is None else self._entry.entry_point
+            told = described(_found(entry))
             found |= {key: told[key] for key in ("code", "arguments", "attributes") if key in told}
         if self._frames is not None:
             found["frames_per_step"] = self._frames
@@ -337,7 +338,7 @@ def _entry(source: Any) -> Any:
     if name not in gymnasium.registry:
         known = _playable(gymnasium)
         if name not in known:
-            near = near_names(name, [*known, *OWN])
+            near = [*near_names(name, OWN), *near_names(name, known)][:_MOST_NEAR]
             instead = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise ValueError(
                 f"`environment` must be one that is known, got {source!r}.{instead} {INSTALL} Give those of "
