@@ -1,10 +1,12 @@
 """The hard maze, beside a plain reference that does one episode at a time in double precision."""
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from evolution import evolve
 from evolution.environments.maze import HARD_MAZE, HardMaze, Maze
 from evolution.environments.maze_picture import draw_maze
 from zoo.core.rng import Key
@@ -56,7 +58,6 @@ def played(maze, policy, steps):
     return np.array(places), np.array(seen)
 
 
-@pytest.mark.slow
 def test_robots_go_and_see_as_in_a_plain_reference():
     count, steps = 1000, 50
     w1, w2 = Key(0).normal(0, count, 16 * 12), Key(1).normal(0, count, 2 * 17)
@@ -261,3 +262,34 @@ def test_maps_of_what_are_no_places_are_refused():
         draw_maze([[1.0, 2.0, 3.0]])
     with pytest.raises(ValueError, match="`generations` must be as many as `ends`, 1, got 2"):
         draw_maze([[1.0, 2.0]], [0, 1])
+
+
+class Recorded(HardMaze):
+    """The maze, with a note of where the members of each generation ended."""
+
+    ends: ClassVar[list] = []
+
+    def step(self, actions):
+        done = super().step(actions)
+        if done.ended.all():
+            self.ends.append(self.behaviour("position"))
+        return done
+
+
+def test_novelty_spreads_where_scores_gather():
+    cells = {}
+    for method in ("novelty-ga", "deep-ga"):
+        Recorded.ends.clear()
+        evolve(
+            Recorded,
+            method,
+            policy_options={"hidden": (16,)},
+            options={"population_size": 100, "num_parents": 10, "sigma": 0.1, "elite_candidates": 0},
+            generations=20,
+            test_episodes=0,
+            rng=1,
+        )
+        places = np.concatenate(Recorded.ends[-20:])
+        assert len(places) == 2000
+        cells[method] = len(np.unique(places // 10, axis=0))
+    assert cells["novelty-ga"] > 1.3 * cells["deep-ga"]
