@@ -19,6 +19,7 @@ from evolution.named import described, named
 from evolution.policies.actions import Rule, outputs_of, rule_of
 from evolution.policies.columns import SIDE_BY_SIDE, SMALL
 from evolution.policies.policy import Actor, Piece, Policy
+from zoo.core.rng import Key, keyed_generators
 from zoo.core.validation import check_known, check_number
 
 Array = np.ndarray[Any, Any]
@@ -372,8 +373,7 @@ def _network(module: Any, spaces: Spaces) -> tuple[nn.Module, Any]:
         origin = origin or {"class": f"{kind.__module__}.{kind.__qualname__}"}
     elif callable(made):
         origin = {"name": origin, **described(made)} if origin else described(made)
-        with torch.random.fork_rng(devices=()):
-            torch.default_generator.manual_seed(0)  # what it draws is not used, and not to differ
+        with keyed_generators(Key(0)):  # what it draws is not used, and nobody else's to miss
             network = made(spaces) if _takes(made) else made()
         if not isinstance(network, nn.Module):
             raise TypeError(
