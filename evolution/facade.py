@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,36 +12,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evolution.environments.lookup import as_environment
-from evolution.episodes import Episodic
-from evolution.genome import Codec, Genome, SharedTable
+from evolution.genome import Codec, Genome
 from evolution.job import EvolutionJob, EvolutionState, generations_of, history_of
-from evolution.methods import find
 from evolution.moments import Normalizer
-from evolution.policies.lookup import as_policy
 from evolution.policies.policy import Policy
-from evolution.rollouts import Rollouts
+from evolution.setting import KIND, Setting, read_given
 from zoo.arguments import as_executor, as_key
 from zoo.core.errors import RunDirectoryError
 from zoo.core.modules import files_of, own_path
-from zoo.core.rng import Key, NoiseTable
-from zoo.core.state import freeze, thaw
+from zoo.core.rng import Key
 from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
 from zoo.execution.executor import Executor
 from zoo.experiment import differences
 from zoo.facade import Interrupted
-from zoo.run.directory import RunDirectory, dump, holds_run, read_config
+from zoo.run.directory import RunDirectory, holds_run, read_config
 from zoo.run.job import Report
 from zoo.run.loop import Run, Stop, run
 from zoo.run.watching import Watcher
 
-KIND = "evolution"
-"""What `config.json` says that the run is."""
-
 _STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5}
-_TABLE_SEED = 123
-_LEAST_TABLE, _ROWS = 2**20, 16  # numbers of a table, and rows it should at least hold
-_MOST_TABLE = 2**26  # numbers; more only where a row needs it
 
 
 class Generation(NamedTuple):
@@ -136,6 +124,7 @@ def evolve(
     seconds: float | None = None,
     test_episodes: int = 30,
     noise_table: int | None = None,
+    start: Any = None,
     workers: int | Executor | Callable[..., Any] = 1,
     rng: int | np.random.Generator | Key | None = None,
     callback: Any = None,
@@ -175,6 +164,8 @@ def evolve(
         noise_table: Length of the table that mutations are read from, of methods with chains of seeds; by
             default a power of two that holds sixteen rows, at least 2^20 and, if two rows fit, at most 2^26.
             0 for noise that is drawn anew for each mutation.
+        start: Parameters to start from, shape (dim,), such as those of a champion of an earlier run, instead
+            of random ones. First members of methods with chains of seeds are mutations of it.
         workers: Number of processes (-1: one for each core), an executor such as `zoo.Ray(8)`, or a map-like
             callable.
         rng: Seed, generator (one number is drawn from it), `Key`, or None for a fresh seed.
@@ -217,6 +208,7 @@ def evolve(
         "score": None if score is None else check_number("score", score),
         "test_episodes": check_count("test_episodes", test_episodes, minimum=0),
         "noise_table": None if noise_table is None else check_count("noise_table", noise_table, minimum=0),
+        "start": start,
         "on_error": check_choice("on_error", on_error, ("raise", "nan")),
     }
     if all(limit is None for limit in (generations, budget, frames, seconds)):
@@ -257,108 +249,11 @@ def _carried_out(
             directory.finish(_entries(setting, outcome, result))
     if outcome.status == "interrupted":
         where = f"; evolution.resume({str(out)!r}) goes on" if out is not None else ""
-        raise Interrupted(outcome.reason + where, result, outcome.signal or 2)  # type: ignore[arg-type]
+        raise Interrupted(outcome.reason + where, result, outcome.signal or 2)
     if outcome.error is not None:
         outcome.error.result = result  # type: ignore[attr-defined]
         raise outcome.error
     return result
-
-
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """A run, apart from who does it: its arguments, and what they stand for.
-
-    Attributes:
-        given: Arguments of `evolve`, checked.
-        key: Where all randomness comes from.
-        objective: The episodes.
-        method: The method, bound to its codec.
-        codec: What chains of seeds stand for, or None.
-    """
-
-    given: Mapping[str, Any]
-    key: Key
-    objective: Rollouts
-    method: Any
-    codec: Codec | None
-
-    @staticmethod
-    def of(given: Mapping[str, Any], key: Key) -> Setting:
-        """Return what arguments stand for.
-
-        Raises:
-            TypeError: One is of a type that it cannot be.
-            ValueError: It has a value that it cannot have, or they do not go together.
-        """
-        known = find(given["method"])
-        source = as_environment(
-            given["environment"],
-            options=given["environment_options"],
-            max_steps=given["max_steps"],
-            behaviour=given["behaviour"],
-        )
-        built = source.build()
-        try:
-            spaces, behaviours = built.spaces, dict(built.behaviours)
-        finally:
-            built.close()
-        policy = as_policy(given["policy"], spaces, given["policy_options"])
-        behaviour = _behaviour(given["behaviour"], behaviours, "needs behaviour" in known.traits, known.name)
-        codec = _codec(policy, given["noise_table"]) if "genomes" in known.traits else None
-        method = known.build({**given["options"], **({} if codec is None else {"codec": codec})})
-        shared = SharedTable(codec.noise) if codec and isinstance(codec.noise, NoiseTable) else None
-        objective = Rollouts(
-            source, policy, behaviour=behaviour, normalized=given["normalize"], shared=shared
-        )
-        return Setting(given, key, objective, method, codec)
-
-    @property
-    def start(self) -> np.ndarray[Any, Any]:
-        """Where methods without a codec start: a first policy, drawn."""
-        policy = self.objective.policy
-        codec = self.codec or _codec(policy, 0)
-        seed = codec.draw(self.key.fold("start"), 0, 1)
-        return codec.decode(Genome(seed, np.ones(1, np.float32)))
-
-    def config(self, threads: int) -> dict[str, Any]:
-        """Return what `config.json` is to hold."""
-        given = {name: _written(value) for name, value in self.given.items()}
-        config = {
-            "kind": KIND,
-            **given,
-            "options": freeze(_plain(given["options"]))[0],
-            "objective": self.objective.identity(),
-            "codec": None if self.codec is None else self.codec.digest,
-            "key": str(self.key),
-            "dim": self.objective.policy.dim,
-            "like": ["numpy", "float32", "cpu"],
-            "target": None,
-            "noise": True,
-            "threads": threads,
-        }
-        image: dict[str, Any] = json.loads(dump(config))
-        return image
-
-    def job(self, executor: Executor) -> EvolutionJob:
-        """Return the job that does it."""
-        given = self.given
-        spaces = self.objective.policy.spaces
-        size = getattr(spaces.observations, "size", None) if given["normalize"] else None
-        episodic = Episodic(self.method, given["episodes"], size, given["common"])
-        return EvolutionJob(
-            episodic,
-            self.objective,
-            executor,
-            self.start,
-            key=self.key,
-            generations=given["generations"],
-            budget=given["budget"],
-            frames=given["frames"],
-            score=given["score"],
-            test_episodes=given["test_episodes"],
-            on_error=given["on_error"],
-            threads=executor.threads,
-        )
 
 
 def resume(
@@ -390,90 +285,6 @@ def resume(
     path = Path(out)
     given = read_given(path, {"environment": environment, "policy": policy, "behaviour": behaviour})
     return _carried_out(given, _as_key(None, out), workers, seconds, callback, out)
-
-
-def read_given(path: Path, again: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the arguments that a run was started with.
-
-    Args:
-        path: Its directory.
-        again: What is given again, by name; None for what is not.
-
-    Raises:
-        RunDirectoryError: There is no run of this kind, or something has to be given again.
-    """
-    config = read_config(path)[0]
-    if config.get("kind") != KIND:
-        raise RunDirectoryError(f"{path} holds a run of another kind; zoo.resume goes on with it.")
-    given = {}
-    for name in _GIVEN:
-        value = (again or {}).get(name)
-        stored = config[name]
-        if value is None and isinstance(stored, dict) and "given" in stored:
-            raise RunDirectoryError(
-                f"{path} was started with an object as `{name}`, {stored['given']}, which a directory does "
-                f"not hold: give it again, as in evolution.resume({str(path)!r}, {name}=...)."
-            )
-        given[name] = stored if value is None else value
-    given["options"] = thaw(config["options"], {})
-    return given
-
-
-_GIVEN = (
-    "environment",
-    "environment_options",
-    "method",
-    "options",
-    "policy",
-    "policy_options",
-    "episodes",
-    "max_steps",
-    "behaviour",
-    "normalize",
-    "common",
-    "generations",
-    "budget",
-    "frames",
-    "score",
-    "test_episodes",
-    "noise_table",
-    "on_error",
-)
-
-
-def _codec(policy: Policy, noise_table: int | None) -> Codec:
-    """Return what chains of seeds stand for."""
-    from evolution.genome import DrawnNoise
-
-    dim = policy.dim
-    if noise_table == 0:
-        return Codec(DrawnNoise(_TABLE_SEED), policy.pieces)
-    size = noise_table
-    if size is None:
-        size = max(_LEAST_TABLE, min(_MOST_TABLE, _ROWS * dim), 2 * dim)
-        size = 1 << (size - 1).bit_length()
-    return Codec(NoiseTable(_TABLE_SEED, size), policy.pieces)
-
-
-def _behaviour(given: Any, offered: Mapping[str, int], needed: bool, method: str) -> str | None:
-    """Return the name of the behaviour that episodes are to be characterised by."""
-    if given is None:
-        if not needed:
-            return None
-        if not offered:
-            raise ValueError(
-                f"`behaviour` must be given for the method {method!r}, as the environment offers none: a "
-                "function of an episode that returns some numbers."
-            )
-        return next(iter(offered))
-    if isinstance(given, str) and given in offered:
-        return given
-    if len(offered) and not isinstance(given, str):
-        return next(iter(offered))  # the user's own comes first
-    raise ValueError(
-        f"`behaviour` must be one of {', '.join(map(repr, offered)) or 'none'} here, a function or "
-        f'"module:name" of one, got {given!r}.'
-    )
 
 
 def _result(setting: Setting, job: EvolutionJob, outcome: Run[EvolutionState]) -> Evolution:
@@ -534,7 +345,7 @@ def _directory(path: Path, config: dict[str, Any], setting: Setting, executor: E
     Raises:
         RunDirectoryError: It holds something else.
     """
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    arrays = setting.arrays
     if not holds_run(path):
         names = [value for value in setting.given.values() if isinstance(value, str)]
         places = {"modules": files_of(names), "path": own_path(), "folder": os.getcwd()}
@@ -592,23 +403,3 @@ def _adapted(callback: Callable[[Generation], None]) -> Callable[[Any, Report], 
         )
 
     return call
-
-
-def _written(value: Any) -> Any:
-    """Return an argument as a file may hold it: what is no plain value is only named."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_written(one) for one in value]
-    if isinstance(value, Mapping):
-        return {str(name): _written(one) for name, one in value.items()}
-    return {"given": getattr(value, "__qualname__", type(value).__qualname__)}
-
-
-def _plain(value: Any) -> Any:
-    """Return lists as tuples, which is what states hold."""
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(one) for one in value)
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    return value

@@ -151,7 +151,7 @@ def champion_of(path: str | Path) -> Champion:
 
 
 def _from_run(path: Path) -> Champion:
-    from evolution.facade import Setting, read_given
+    from evolution.setting import Setting, read_given
     from zoo.execution.executor import Serial
     from zoo.run import checkpoint, journal
     from zoo.run.directory import read_config

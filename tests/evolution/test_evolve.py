@@ -239,3 +239,20 @@ def test_generators_may_seed_a_run() -> None:
     other = evolved(rng=np.random.default_rng(3), generations=1)
     assert np.array_equal(one.parameters, other.parameters)
     assert np.array_equal(evolved(rng=Key(7)).parameters, evolved().parameters)
+
+
+def test_a_search_may_start_from_a_champion(tmp_path: Path) -> None:
+    champion = evolved(options=SMALL | {"population_size": 48}, generations=2)
+    options = SMALL | {"sigma": 0.01, "elite_candidates": 0}
+    near = evolved(options=options, start=champion.parameters, generations=1, out=tmp_path / "near")
+    assert 0 < np.abs(near.parameters - champion.parameters).max() < 0.06
+    again = evolution.resume(tmp_path / "near")
+    assert np.array_equal(again.parameters, near.parameters)
+    with pytest.raises(RunDirectoryError, match="'start' differs"):
+        evolved(options=options, start=champion.parameters + 1, generations=1, out=tmp_path / "near")
+    moved = evolved(
+        method="openai-es", options={"population_size": 4, "sigma": 1e-6}, start=champion.parameters
+    )
+    assert np.abs(moved.parameters - champion.parameters).max() < 0.1
+    with pytest.raises(ValueError, match=r"`start` must be the 226 finite parameters .* shape \(3,\)"):
+        evolved(start=np.zeros(3))
