@@ -51,6 +51,7 @@ class Descendants(Members):
     __slots__ = (
         "_above",
         "_marks",
+        "_parenthood",
         "_parents",
         "_places",
         "_seeds",
@@ -74,6 +75,7 @@ class Descendants(Members):
         self._above, self._seeds, self._sigmas, self._places = above, seeds, sigmas, places
         self._marks: dict[int, bytes] = {}
         self._parents: Array | None = None
+        self._parenthood: Array | None = None
 
     @staticmethod
     def of(
@@ -122,7 +124,7 @@ class Descendants(Members):
         places = self._places[start : start + len(out)]
         above, codec = self._above[places], self.codec
         device = "cpu" if isinstance(out, np.ndarray) else _place(out.device)
-        is_ready = np.isin(places, self.parents)  # who is a parent is decoded anyway
+        is_ready = self._is_parent[places]  # who is a parent is decoded anyway
         needed = set(np.where(is_ready, places, above).tolist()) - {-1}
         ready = {place: self._decoded(place, device) for place in sorted(needed)}
         for row in np.flatnonzero(is_ready).tolist():
@@ -137,6 +139,13 @@ class Descendants(Members):
                 codec.roots(rows, seeds)
             else:
                 codec.children(rows, [ready[place] for place in above[here].tolist()], seeds, sigmas)
+
+    @property
+    def _is_parent(self) -> Array:
+        if self._parenthood is None:
+            self._parenthood = np.zeros(len(self._above), bool)
+            self._parenthood[self.parents] = True
+        return self._parenthood
 
     @property
     def parents(self) -> Array:

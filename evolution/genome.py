@@ -312,7 +312,7 @@ class Codec:
             device = out[0].device
             table = self.noise.array(Like("torch", "float32", str(device)))
             made = table.unfold(0, self.dim, 1)[torch.from_numpy(places).to(device)]
-            made *= torch.from_numpy(sigmas).to(device)[:, None]
+            made *= torch.tensor(sigmas, device=device)[:, None]
             made += torch.stack(list(parents))
         if isinstance(out, list):
             for row, part in zip(out, made, strict=True):

@@ -1,8 +1,12 @@
 """Members as they travel: small, the same bits wherever they are built, and no mutation applied twice."""
 
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +14,12 @@ import torch
 
 from evolution import descendants
 from evolution.descendants import Descendants, cache_of, clear_cache
-from evolution.genome import Codec, DrawnNoise
+from evolution.genome import Codec, DrawnNoise, SharedTable
 from evolution.lineage import Lineage
 from evolution.policies.policy import Piece
+from tests.evolution.carried import Carried
 from zoo.core.rng import Key, NoiseTable
+from zoo.execution.processes import Processes
 
 TABLE = NoiseTable(1, 300_000)
 CODECS = {
@@ -22,6 +28,29 @@ CODECS = {
     "longer": Codec(TABLE, (Piece("w", (70_001,), 0.1),)),
     "drawn": Codec(DrawnNoise(1), (Piece("w", (300,), 0.1),)),
 }
+ROOT = Path(__file__).parents[2]
+GENERATIONS = """
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from evolution.deep_ga import DeepGA
+from evolution.genome import Codec
+from evolution.policies.policy import Piece
+from zoo.core.rng import Key, NoiseTable
+from zoo.core.types import Evaluations
+
+codec = Codec(NoiseTable(0, 2**18), (Piece("w", (2000,), 0.1),))
+method = DeepGA(codec, population_size=100, num_parents=10, elite_candidates=5)
+state = method.init(np.zeros(2000, np.float32), key=Key(0))
+while state.generation < 200 or len(state.candidates):
+    members = pickle.loads(pickle.dumps(method.ask(state)))
+    values = [members.rows(first, first + 20)[:, :50].sum(1) for first in range(0, len(members), 20)]
+    state = method.tell(state, Evaluations(np.concatenate(values)))
+    if state.generation in (20, 200) and not len(state.candidates):
+        print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+"""
 codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 
 
@@ -202,6 +231,33 @@ def test_what_is_kept_is_bounded():
         assert cache.held <= most
     clear_cache()
     assert cache.held == len(cache.rows) == 0
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "drawn there"])
+def test_workers_read_the_table_of_the_driver(shared):
+    codec = CODECS["long"]
+    lineage, ids, _ = bred(codec)
+    members = Descendants.of(codec, lineage, ids)
+    expected = members.rows(0, 20).astype(np.float64).sum(1)
+    executor = Processes(2)
+    with executor.open(Carried(codec, SharedTable(TABLE) if shared else None)):
+        values = executor.evaluate(members, Key(0), 0).values
+    np.testing.assert_array_equal(values, expected + (0 if shared else 1e6))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_memory_does_not_grow():
+    """In a process of its own, 200 generations of small networks take no more memory than 20."""
+    done = subprocess.run(
+        [sys.executable, "-c", GENERATIONS],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    at_20, at_200 = (int(line) for line in done.stdout.split())
+    assert at_200 - at_20 < 5_000_000
 
 
 def test_threads_may_build_rows_at_once():
