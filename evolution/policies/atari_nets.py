@@ -16,7 +16,7 @@ from evolution.environments.environment import Environment
 from evolution.environments.spaces import Discrete, Image, Spaces
 from evolution.policies.actions import outputs_of
 from evolution.policies.torch_policy import TorchPolicy
-from zoo.core.rng import Key
+from zoo.core.rng import Key, keyed_generators
 from zoo.core.validation import check_count
 
 Array = np.ndarray[Any, Any]
@@ -86,7 +86,8 @@ class _Named(TorchPolicy):
     same: bool
 
     def __init__(self, spaces: Spaces, *, device: str = "cpu") -> None:
-        network = Convolutions(spaces, self.layers, self.hidden, self.same)
+        with keyed_generators(Key(0)):  # layers of torch draw first numbers, which are not used
+            network = Convolutions(spaces, self.layers, self.hidden, self.same)
         super().__init__(network, spaces, gains={"output.weight": _LAST}, device=device)
 
     def describe(self) -> dict[str, Any]:
@@ -283,7 +284,8 @@ class VirtualBatchNorm(TorchPolicy):
                 f"`reference` must be uint8 of shape (n, {', '.join(map(str, shape))}), n at least 2, got "
                 f"{given.dtype} of shape {given.shape}."
             )
-        network = ReferenceNormalized(spaces, given)
+        with keyed_generators(Key(0)):
+            network = ReferenceNormalized(spaces, given)
         super().__init__(network, spaces, gains={"output.weight": _LAST}, device=device)
 
     def describe(self) -> dict[str, Any]:
