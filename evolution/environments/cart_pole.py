@@ -73,10 +73,13 @@ class CartPole(Environment):
 
     def begin(self, seeds: Sequence[int]) -> Array:
         self._steps = 0
-        state = np.empty((4, len(seeds)))
-        for i, seed in enumerate(seeds):
-            state[:, i] = seeded_generator(int(seed)).uniform(-0.05, 0.05, 4)
-        self._arrange(state)
+        # Members of a generation may meet the same episode, and a generator takes as long as a hundred steps.
+        places: dict[int, int] = {}
+        where = [places.setdefault(seed, len(places)) for seed in seeds]
+        drawn = np.empty((4, len(places)))
+        for seed, place in places.items():
+            drawn[:, place] = seeded_generator(int(seed)).uniform(-0.05, 0.05, 4)
+        self._arrange(drawn.take(where, axis=1))
         return self._seen
 
     def step(self, actions: Array) -> Step:

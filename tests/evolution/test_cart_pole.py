@@ -85,6 +85,12 @@ def test_an_episode_does_not_depend_on_what_runs_beside_or_before_it():
     np.testing.assert_array_equal(np.array(alone), np.array(beside))
 
 
+def test_members_that_meet_the_same_episode_start_alike():
+    env = CartPole()
+    apart = np.concatenate([env.begin([seed]).copy() for seed in (7, 3, 7, 7)], axis=1)
+    np.testing.assert_array_equal(env.begin([7, 3, 7, 7]), apart)
+
+
 def test_unknown_behaviours_are_refused():
     with pytest.raises(ValueError, match="CartPole has no behaviour 'position'"):
         CartPole().behaviour("position")
