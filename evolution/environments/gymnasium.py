@@ -217,15 +217,17 @@ class GymnasiumEnvironment(Environment):
     def behaviour(self, name: str) -> Array:
         if name not in self.behaviours:
             return super().behaviour(name)
-        if name == "observation":
-            return self._seen.T.astype(np.float64)
         size = self.behaviours[name]
         rows = np.full((len(self._places), size), np.nan)
         for i, place in enumerate(self._places):
             seat = self._seats[place]
+            if seat is None:  # its episode failed
+                continue
             if name == "custom":
                 rows[i] = self._tapes[i].behaviour
-            elif seat is not None:  # else it raised
+            elif name == "observation":
+                rows[i] = self._seen[:, i]
+            else:
                 rows[i] = seat.inner.data.qpos[:size]
         return rows
 

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from evolution.behaviour import Episode
 from evolution.environments.checks import random_actions
 from evolution.environments.gymnasium import GymnasiumEnvironment
+from evolution.environments.lookup import as_environment
 from evolution.environments.spaces import (
     Continuous,
     Discrete,
@@ -17,7 +18,12 @@ from evolution.environments.spaces import (
     Spaces,
     Vector,
 )
+from evolution.episodes import Episodes
+from evolution.members import HeldMembers
+from evolution.policies.lookup import as_policy
+from evolution.rollouts import Rollouts
 from tests.evolution import environments_of_users as users
+from zoo.core.rng import Key
 
 
 def play(environment, seeds, actions_seed=0):
@@ -599,6 +605,21 @@ def test_nothing_is_written_or_said_while_building(tmp_path, monkeypatch, capfd)
     GymnasiumEnvironment("Taxi-v4").begin([0])
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_failed_episodes_leave_no_trace_in_moments(where):
+    spec = as_environment(users.Raising, options={"where": where}, max_steps=20)
+    policy = as_policy(None, spec.spaces, {})
+    rollouts = Rollouts(spec, policy, normalized=True, behaviour="observation")
+    candidates = Episodes(HeldMembers(np.zeros((8, policy.dim), np.float32)), 1, None, False)
+    done = rollouts.evaluate(candidates, 0, 8, key=Key(1), step=0)
+    failed = np.isnan(done.values)
+    assert 0 < failed.sum() < 8
+    assert [failure.row for failure in done.failures] == np.flatnonzero(failed).tolist()
+    assert np.isnan(done.extras["moments"]).all(1).tolist() == failed.tolist()
+    assert np.isnan(done.extras["behaviour"]).any(1).tolist() == failed.tolist()
+    assert (done.extras["steps"][~failed] == 20).all()
 
 
 def test_closing_lets_go_of_environments():
