@@ -20,7 +20,7 @@ from evolution.environments.spaces import (
 )
 from evolution.episodes import Episodes
 from evolution.members import HeldMembers
-from evolution.policies.lookup import as_policy
+from evolution.policies.mlp import MLP
 from evolution.rollouts import Rollouts
 from tests.evolution import environments_of_users as users
 from zoo.core.rng import Key
@@ -610,7 +610,7 @@ def test_nothing_is_written_or_said_while_building(tmp_path, monkeypatch, capfd)
 @pytest.mark.parametrize("where", ["reset", "step"])
 def test_failed_episodes_leave_no_trace_in_moments(where):
     spec = as_environment(users.Raising, options={"where": where}, max_steps=20)
-    policy = as_policy(None, spec.spaces, {})
+    policy = MLP(spec.spaces)
     rollouts = Rollouts(spec, policy, normalized=True, behaviour="observation")
     candidates = Episodes(HeldMembers(np.zeros((8, policy.dim), np.float32)), 1, None, False)
     done = rollouts.evaluate(candidates, 0, 8, key=Key(1), step=0)
