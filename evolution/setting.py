@@ -90,10 +90,10 @@ class Setting:
         )
         built = source.build()
         try:
-            spaces, behaviours = built.spaces, dict(built.behaviours)
+            policy = as_policy(given["policy"], built.spaces, given["policy_options"], built)
+            behaviours = dict(built.behaviours)
         finally:
             built.close()
-        policy = as_policy(given["policy"], spaces, given["policy_options"])
         behaviour = _behaviour(given["behaviour"], behaviours, "needs behaviour" in known.traits, known.name)
         start = _start(given["start"], policy)
         codec, options = None, dict(given["options"])

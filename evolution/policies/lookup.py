@@ -7,8 +7,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from evolution.environments.environment import Environment
 from evolution.environments.spaces import Spaces, Vector
 from evolution.policies.policy import Policy
+from zoo.core.rng import Key
 from zoo.core.validation import check_known, hint
 
 POLICIES = {
@@ -17,11 +19,20 @@ POLICIES = {
     "atari-large": ("evolution.policies.atari_nets:Large", "4 million parameters at 18 actions"),
     "atari-nature": ("evolution.policies.atari_nets:Nature", "1.7 million parameters at 18 actions"),
     "atari-small": ("evolution.policies.atari_nets:Small", "a million parameters at 18 actions"),
+    "atari-virtual-batch-norm": (
+        "evolution.policies.atari_nets:VirtualBatchNorm",
+        "the same, normalized by a reference batch, for evolution strategies",
+    ),
 }
 """By name: where it is, and what it is."""
 
 
-def as_policy(spec: Any, spaces: Spaces, options: Mapping[str, Any] | None = None) -> Policy:
+def as_policy(
+    spec: Any,
+    spaces: Spaces,
+    options: Mapping[str, Any] | None = None,
+    environment: Environment | None = None,
+) -> Policy:
     """Return the policy that is meant.
 
     Args:
@@ -29,6 +40,8 @@ def as_policy(spec: Any, spaces: Spaces, options: Mapping[str, Any] | None = Non
             one, or "module:name" of either; None for "mlp", or "atari-large" where observations are pictures.
         spaces: What it is to fit.
         options: Further arguments of what is named.
+        environment: Where a policy that chooses at random is watched, if a reference batch is needed and
+            none is among the options.
 
     Raises:
         TypeError: It is none of these, or an option is unknown.
@@ -55,6 +68,10 @@ def as_policy(spec: Any, spaces: Spaces, options: Mapping[str, Any] | None = Non
         kind = getattr(importlib.import_module(module), name)
         known = [name for name in inspect.signature(kind).parameters if name != "spaces"]
         check_known(f"options of the policy {spec!r}", given, known)
+        if "reference" in known and "reference" not in given and environment is not None:
+            from evolution.policies.atari_nets import collect_reference
+
+            given["reference"] = collect_reference(environment, Key(0))
         made: Policy = kind(spaces, **given)
         return made
     from evolution.policies.torch_policy import TorchPolicy  # which takes torch

@@ -256,3 +256,12 @@ def test_a_search_may_start_from_a_champion(tmp_path: Path) -> None:
     assert np.abs(moved.parameters - champion.parameters).max() < 0.1
     with pytest.raises(ValueError, match=r"`start` must be the 226 finite parameters .* shape \(3,\)"):
         evolved(start=np.zeros(3))
+
+
+def test_a_reference_batch_is_watched_where_none_is_given() -> None:
+    settings: dict[str, Any] = {"policy": "atari-virtual-batch-norm", "max_steps": 3, "test_episodes": 1}
+    options = {"population_size": 2, "num_parents": 1, "elite_candidates": 0}
+    found = evolution.evolve(
+        "ALE/Breakout-v5", "deep-ga", **settings, options=options, generations=1, rng=0, noise_table=2**20
+    )
+    assert found.frames == 2 * 3 * 4
