@@ -218,7 +218,7 @@ def _from_file(path: Path) -> Champion:
         name=str(source.identity().get("name", "an environment")),
         source=source,
         policy=policy,
-        parameters=found.row,
+        parameters=found.parameters,
         normalizer=found.normalizer,
         score=found.score,
         names=names,

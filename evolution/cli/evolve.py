@@ -75,6 +75,13 @@ def evolve(
             rich_help_panel=_WHAT,
         ),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from the champion of a run, or from one that `zoo play --export` has written.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
     normalize: Annotated[
         bool,
         typer.Option(
@@ -246,6 +253,7 @@ def evolve(
                 seconds=seconds,
                 test_episodes=test_episodes,
                 noise_table=noise_table,
+                start=None if start is None else _parameters(start),
                 workers=chosen,
                 rng=seed,
                 callback=watching,
@@ -254,6 +262,15 @@ def evolve(
             )
         point_to_export(watching, log or [], out)
         print_result(result, as_json=as_json, out=out, shown=shows_panel(watching))
+
+
+def _parameters(place: Path) -> Any:
+    """Return the parameters of a champion."""
+    from evolution.playing import champion_of
+
+    if not place.exists():
+        raise FileNotFoundError(f"`--start` must be a directory or a file that is there, got {str(place)!r}.")
+    return champion_of(place).parameters
 
 
 def _options(name: str, given: list[str] | None) -> dict[str, Any]:

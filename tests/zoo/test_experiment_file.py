@@ -682,7 +682,7 @@ FUNCTION = 'of the form "module:name" or "module:name()"'
 @pytest.mark.parametrize(
     ("key", "value", "rule"),
     [
-        ("job.kind", '"train"', '"minimize"'),
+        ("job.kind", '"train"', '"minimize", or a kind of another package such as "evolution"'),
         ("job.seed", "1.5", "a whole number of at least 0"),
         ("job.seed", "true", "a whole number of at least 0"),
         ("job.out", "3", "text in quotes"),

@@ -59,7 +59,6 @@ def run(
     zoo run experiment.toml --set method.name=de --out runs/de
     """  # noqa: D301 - \b is for the help page
     with explained():
-        import zoo
         from zoo.experiment_file import read_experiment
 
         again = ["zoo", "run", str(file), *(word for one in change or () for word in ("--set", one))]
@@ -70,12 +69,12 @@ def run(
         if dry_run:
             print_code(experiment.toml(), "toml")
             return
-        arguments = experiment.arguments()
-    place = arguments["out"]
+    place, kind = experiment.out, experiment.kind
     with explained(shlex.join(again)):
         logs = list(dict.fromkeys([*experiment.log, *(log or [])]))
         with results_alone():
-            watching = watchers(progress, logs, place)
-            result = zoo.minimize(**arguments, callback=watching)
+            watching = watchers(progress, logs, place, kind)
+            result = experiment.run(watching)
         point_to_export(watching, logs, place)
-        print_result(result, as_json=as_json, out=place, shown=shows_panel(watching))
+        show = print_result if kind is None else kind.print_result
+        show(result, as_json=as_json, out=place, shown=shows_panel(watching))

@@ -20,7 +20,7 @@ from zoo.experiment_file import lines, values
 from zoo.experiment_file.imports import found
 from zoo.experiment_file.problems import quoted, shown
 from zoo.experiment_file.sentences import Finding
-from zoo.experiment_file.tables import Execution, Method, Objective, Tables
+from zoo.experiment_file.tables import Execution, Method, Objective, Tables, Workers
 from zoo.registry import find, list_methods
 
 _KEYS = {
@@ -168,28 +168,8 @@ class Checks:
                 del options[named[0]]
 
     def _execution(self, said: Execution) -> None:
-        if not self._is_known("execution", "backend"):
-            return
-        backend = values.backend(said)
-        if backend == "serial":
-            if said.workers != 1:
-                message = f'`workers` must be 1 where `backend` is "serial", got {said.workers}: drop one.'
-                self._say(("execution", "workers"), message)
-            for key in values.settings(said):
-                self._say(
-                    ("execution", key),
-                    f'`{key}` is a setting of workers, and `backend` is "serial": say backend = "processes".',
-                )
-        elif backend != "ray" and said.address is not None:
-            self._say(
-                ("execution", "address"),
-                f'`address` is that of a Ray cluster, and `backend` is "{backend}": say backend = "ray".',
-            )
-        else:
-            try:
-                values.executor(said)
-            except (TypeError, ValueError, ImportError) as error:
-                self.findings.append(finding_of(error, ("execution", "backend")))
+        if self._is_known("execution", "backend"):
+            self.findings += of_execution(said)
 
     def _shards(self, tables: Tables, space: Space | None) -> None:
         """Refuse what cannot be in shards."""
@@ -209,6 +189,31 @@ class Checks:
             named = [name for name in re.findall(r"`(\w+)", str(error)) if name in options]
             path = ("method", "options", named[0]) if named else ("execution", "sharded")
             self._say(path, in_our_words(error))
+
+
+def of_execution(said: Workers) -> list[Finding]:
+    """Return what is wrong with who is to evaluate."""
+    backend = values.backend(said)
+    if backend == "serial":
+        found = [
+            Finding(
+                ("execution", key),
+                f'`{key}` is a setting of workers, and `backend` is "serial": say backend = "processes".',
+            )
+            for key in values.settings(said)
+        ]
+        if said.workers != 1:
+            message = f'`workers` must be 1 where `backend` is "serial", got {said.workers}: drop one.'
+            found.insert(0, Finding(("execution", "workers"), message))
+        return found
+    if backend != "ray" and said.address is not None:
+        message = f'`address` is that of a Ray cluster, and `backend` is "{backend}": say backend = "ray".'
+        return [Finding(("execution", "address"), message)]
+    try:
+        values.executor(said)
+    except (TypeError, ValueError, ImportError) as error:
+        return [finding_of(error, ("execution", "backend"))]
+    return []
 
 
 def finding_of(error: Exception, path: lines.Path = ("objective",)) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from zoo.experiment_file.imports import make_importable
 from zoo.experiment_file.problems import ExperimentFileError, Problem, shown
 from zoo.experiment_file.reading import Document, read_document
 from zoo.experiment_file.sentences import Finding, findings
-from zoo.experiment_file.tables import Tables
-from zoo.registry import Method, find
+from zoo.experiment_file.tables import Table, Tables
+from zoo.registry import find
+from zoo.run import kinds
+from zoo.run.kinds import Written
+from zoo.run.watching import Watcher
 
 _MOOT = ("function", "command", "known", "space", "address")  # nothing is missing without them
 
 
 @dataclass(frozen=True)
-class ExperimentFile:
+class ExperimentFile(Written):
     """What an experiment file says.
 
     Attributes:
@@ -71,6 +74,11 @@ class ExperimentFile:
             "out": self.out,
         }
 
+    def run(self, callback: Sequence[Watcher]) -> Any:
+        from zoo.facade import minimize
+
+        return minimize(**self.arguments(), callback=callback)
+
     def resolved(self) -> dict[str, Any]:
         """Return all tables with their defaults, as another file of the same experiment could say them.
 
@@ -93,31 +101,53 @@ class ExperimentFile:
         Raises:
             ValueError: The name of a directory is no text.
         """
-        document = tomlkit.document()
-        for name, said in self.resolved().items():
-            table = tomlkit.table()
-            for key, field in Tables.model_fields[name].annotation.model_fields.items():  # type: ignore[union-attr]
-                if key == "options":
-                    table.add(key, _options(find(said["name"]), said[key]))
-                elif key in said:
-                    table.add(key, _quick(said[key]))
-                elif key not in (*_MOOT, *(("bounds", "scale") if "space" in said else ())):
-                    table.add(tomlkit.comment(f"{key}: {field.json_schema_extra['absent']}"))
-            document.add(name, table)
-        text = tomlkit.dumps(document)
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            line = text.splitlines()[text.count("\n", 0, error.start)]
-            raise ValueError(f"a file can hold names in UTF-8 only, got {line!r}.") from None
-        return text
+        said = self.resolved()
+        moot = (*_MOOT, *(("bounds", "scale") if "space" in said["objective"] else ()))
+        return toml_of(said, Tables, {"method": find(said["method"]["name"]).options()}, moot)
+
+
+def toml_of(
+    said: Mapping[str, Mapping[str, Any]],
+    model: type[Table],
+    options: Mapping[str, Mapping[str, Any]],
+    moot: Sequence[str] = (),
+) -> str:
+    """Return tables as the text of an experiment file, with comments where there is no value.
+
+    Args:
+        said: The tables by name.
+        model: What they are tables of.
+        options: By the name of a table with `options`, all there are with their defaults.
+        moot: Keys of which nothing is said where they have no value.
+
+    Raises:
+        ValueError: The name of a directory is no text.
+    """
+    document = tomlkit.document()
+    for name, content in said.items():
+        table = tomlkit.table()
+        for key, field in model.model_fields[name].annotation.model_fields.items():  # type: ignore[union-attr]
+            if key == "options":
+                table.add(key, _options(options.get(name, {}), content[key]))
+            elif key in content:
+                table.add(key, _quick(content[key]))
+            elif key not in moot:
+                table.add(tomlkit.comment(f"{key}: {field.json_schema_extra['absent']}"))
+        document.add(name, table)
+    text = tomlkit.dumps(document)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        line = text.splitlines()[text.count("\n", 0, error.start)]
+        raise ValueError(f"a file can hold names in UTF-8 only, got {line!r}.") from None
+    return text
 
 
 def read_experiment(
     path: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     out: str | os.PathLike[str] | None = None,
-) -> ExperimentFile:
+) -> Written:
     """Read an experiment file, and find out whether it can be run.
 
     The folder of the file and those of the files it includes are put in front of `sys.path`, and the
@@ -128,6 +158,9 @@ def read_experiment(
         overrides: What is to be taken for said at its end, as in "stop.budget=500" or "method.name=cma".
             Values are TOML, or else text.
         out: Directory of the run, if not what is said; any name that a directory can have.
+
+    Returns:
+        What it says, an `ExperimentFile` unless its kind is that of another package.
 
     Raises:
         ExperimentFileError: Something is wrong with it: all that is found is said at once.
@@ -142,13 +175,16 @@ def read_experiment(
         (500, {'name': 'cma', 'options': {}})
     """
     document = read_document(path, overrides, None if out is None else os.fspath(out))
+    job = document.data.get("job")
+    if isinstance(job, dict) and (kind := kinds.find(job.get("kind"))) is not None:
+        return kind.read(document, Path(path))
     wrong: list[Finding] = []
     try:
         tables = Tables.model_validate(document.data)
     except ValidationError as error:
         wrong += findings(error)
-        tables = _without(wrong, document.data)
-    folders = _folders(document, tables)
+        tables = Tables.model_validate(without(wrong, document.data))
+    folders = folders_of(document, ("objective", "path"), tables.objective.path)
     make_importable(folders)
     wrong += Checks(tables, folders, [finding.path for finding in wrong if finding.lost]).findings
     experiment = ExperimentFile(Path(path), tables, tuple(folders))
@@ -158,9 +194,14 @@ def read_experiment(
         except (TypeError, ValueError) as error:
             wrong.append(finding_of(error))
     if wrong:
-        found = [Problem(document.place(finding.path), finding.message) for finding in wrong]
-        raise ExperimentFileError(sorted(found, key=_order))
+        raise refusal(document, wrong)
     return experiment
+
+
+def refusal(document: Document, wrong: Sequence[Finding]) -> ExperimentFileError:
+    """Return what is wrong as an error, in the order in which it stands in files."""
+    found = [Problem(document.place(finding.path), finding.message) for finding in wrong]
+    return ExperimentFileError(sorted(found, key=_order))
 
 
 def _experiment(arguments: dict[str, Any]) -> Experiment:
@@ -178,12 +219,12 @@ def _experiment(arguments: dict[str, Any]) -> Experiment:
     )
 
 
-def _options(method: Method, said: dict[str, Any]) -> tomlkit.items.Table:
+def _options(valid: Mapping[str, Any], said: Mapping[str, Any]) -> tomlkit.items.Table:
     """Return the options of a method, those that nobody has said as comments."""
     table = tomlkit.table()
     for name, value in said.items():
         table.add(name, _quick(value))
-    for name, value in method.options().items():
+    for name, value in valid.items():
         if name not in said:
             table.add(tomlkit.comment(f"{name} = {shown(value)}"))
     return table
@@ -202,13 +243,13 @@ def _is_numeric(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _without(wrong: Sequence[Finding], data: dict[str, Any]) -> Tables:
+def without(wrong: Sequence[Finding], data: dict[str, Any]) -> dict[str, Any]:
     """Return the tables without what is wrong in them, so that the rest can be looked at."""
     for path, _, lost in wrong:
         # An array with a wrong element goes as a whole, as does a variable with a wrong key.
         depth = 3 if path[:2] == ("objective", "space") else 2
         data = _dropped(data, path[:depth] if lost else path)
-    return Tables.model_validate(data)
+    return data
 
 
 def _dropped(data: dict[str, Any], path: lines.Path) -> dict[str, Any]:
@@ -220,13 +261,19 @@ def _dropped(data: dict[str, Any], path: lines.Path) -> dict[str, Any]:
     return {**data, str(key): _dropped(data[str(key)], tuple(rest))}
 
 
-def _folders(document: Document, tables: Tables) -> list[Path]:
-    """Return where modules are looked for: where `path` says, or else beside the files."""
-    if not tables.objective.path:
+def folders_of(document: Document, path: lines.Path, names: Sequence[str] | None) -> list[Path]:
+    """Return where modules are looked for: where a key says, or else beside the files.
+
+    Args:
+        document: What was said.
+        path: That of the key.
+        names: What it says, relative to the file that says it.
+    """
+    if not names:
         return document.folders
     found = []
-    for number, name in enumerate(tables.objective.path):
-        place = document.place(("objective", "path", number))
+    for number, name in enumerate(names):
+        place = document.place((*path, number))
         base = "" if place.line is None else os.path.dirname(os.path.realpath(place.source))
         found.append(Path(os.path.realpath(os.path.join(base, name))))
     return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
@@ -12,7 +12,11 @@ from zoo.experiment_file import tables
 from zoo.experiment_file.lines import Path
 from zoo.experiment_file.problems import quoted, shown
 
-_TABLES: dict[tuple[str, ...], type[tables.Table]] = {
+Scheme: TypeAlias = Mapping[tuple[str, ...], type[tables.Table]]
+"""Tables by their place, () being the whole file."""
+
+_OWN: Scheme = {
+    (): tables.Tables,
     ("job",): tables.Job,
     ("objective",): tables.Objective,
     ("objective", "known"): tables.Known,
@@ -41,17 +45,17 @@ class Finding(NamedTuple):
     lost: bool = True
 
 
-def findings(error: ValidationError) -> Iterator[Finding]:
+def findings(error: ValidationError, scheme: Scheme = _OWN) -> Iterator[Finding]:
     """Yield all that pydantic found wrong."""
     for one in error.errors():
-        path, message = _sentence(one["type"], one["loc"], one["input"], one.get("ctx", {}))
+        path, message = _sentence(one["type"], one["loc"], one["input"], one.get("ctx", {}), scheme)
         yield Finding(path, message, one["type"] != "extra_forbidden")
 
 
-def _sentence(kind: str, loc: Path, value: Any, context: dict[str, Any]) -> tuple[Path, str]:
+def _sentence(kind: str, loc: Path, value: Any, context: dict[str, Any], scheme: Scheme) -> tuple[Path, str]:
     path = _path(loc)
     if kind == "extra_forbidden":
-        return path, unknown(path, _model(loc[:-1]))
+        return path, unknown(path, _model(loc[:-1], scheme), scheme)
     if kind == "missing":
         return path[:-1], f"{table_name(path[:-1])} must have `{path[-1]}`."
     if kind == "must":
@@ -72,7 +76,7 @@ def _sentence(kind: str, loc: Path, value: Any, context: dict[str, Any]) -> tupl
     return path, f"{table_name(path)} must be a table, got {shown(value)}."
 
 
-def unknown(path: Path, model: type[tables.Table]) -> str:
+def unknown(path: Path, model: type[tables.Table], scheme: Scheme = _OWN) -> str:
     """Return what to say of a key that a table does not know."""
     *table, key = path
     valid = list(model.model_fields)
@@ -84,10 +88,11 @@ def unknown(path: Path, model: type[tables.Table]) -> str:
         return f"{said} It belongs at the top, before all tables."
     if nearest := hint(str(key), valid, "`"):
         return said + nearest
-    for name, other in _TABLES.items():
+    inner = {name: other for name, other in scheme.items() if name}
+    for name, other in inner.items():
         if key in other.model_fields:
             return f"{said} It belongs in {table_name(name)}."
-    for name, other in _TABLES.items():
+    for name, other in inner.items():
         if nearest := hint(str(key), other.model_fields, "`", cutoff=0.75):
             return f"{said}{nearest[:-1]} in {table_name(name)}?"
     return f"{said} Valid: {quoted(valid)}."
@@ -110,7 +115,7 @@ def _path(loc: Path) -> Path:
     return (*loc[:3], *loc[4:]) if is_tagged else loc
 
 
-def _model(loc: Path) -> type[tables.Table]:
+def _model(loc: Path, scheme: Scheme) -> type[tables.Table]:
     if loc[:2] == ("objective", "space"):
         return _VARIABLES[loc[3]]
-    return next((model for name, model in _TABLES.items() if name == loc), tables.Tables)
+    return next((model for name, model in scheme.items() if name == loc), scheme[()])

@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from zoo.core.validation import MOST_VARIABLES
 from zoo.loggers import NAMES
+from zoo.run.kinds import names
 
 TIMES = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)x(\d+)", re.IGNORECASE)
 """As in 0x10, ten zeros."""
@@ -160,7 +161,8 @@ Function = Annotated[
 Texts = Annotated[list[Text], Field(min_length=1), Must("a list of texts")]
 
 
-def _choice(*names: str) -> Any:
+def choice(*names: str) -> Any:
+    """Return what a value must be that is one of few."""
     listed = ", ".join(f'"{name}"' for name in names)
     return Must(f"one of {listed}" if len(names) > 1 else listed, choices=names)
 
@@ -168,8 +170,12 @@ def _choice(*names: str) -> Any:
 class Job(Table):
     """What kind of run it is, and where it is kept."""
 
-    kind: Annotated[str, _choice("minimize")] = Field(
-        default="minimize", description="What is done. There is one kind so far."
+    kind: Annotated[
+        str,
+        Must('"minimize", or a kind of another package such as "evolution"', choices=("minimize", *names())),
+    ] = Field(
+        default="minimize",
+        description="What is done. Those of other packages have tables of their own.",
     )
     seed: Annotated[int, Field(ge=0), Must("a whole number of at least 0")] | None = Field(
         default=None,
@@ -183,7 +189,7 @@ class Job(Table):
         json_schema_extra={"absent": "`runs/` and the file's name"},
     )
     noise: Flag = Field(default=False, description="Whether the function is random.")
-    log: list[Annotated[str, _choice(*NAMES)]] = Field(
+    log: list[Annotated[str, choice(*NAMES)]] = Field(
         default=[], description="Where values go besides the directory of the run."
     )
 
@@ -298,13 +304,13 @@ class Method(Table):
     )
 
 
-class Execution(Table):
-    """Who evaluates: neither where that is nor by how many workers changes a result."""
+class Workers(Table):
+    """Who evaluates."""
 
     workers: Annotated[int, Must("a whole number of at least 1, or -1 for one a core", _workers)] = Field(
         default=1, description="How many workers evaluate; -1 is one a core."
     )
-    backend: Annotated[str, _choice("serial", "processes", "ray")] | None = Field(
+    backend: Annotated[str, choice("serial", "processes", "ray")] | None = Field(
         default=None,
         description="Where workers are: in this process, in processes beside it, or on Ray.",
         json_schema_extra={"absent": '"serial" for one worker without settings, else "processes"'},
@@ -326,6 +332,11 @@ class Execution(Table):
         default=3, description="Deaths of a worker under one evaluation alone, after which it has failed."
     )
     threads: Count = Field(default=1, description="Threads of numerical libraries in each worker.")
+
+
+class Execution(Workers):
+    """Who evaluates: neither where that is nor by how many workers changes a result."""
+
     replicated: Flag = Field(
         default=False,
         description="Whether workers run the method themselves, for candidates that are large.",
@@ -334,7 +345,7 @@ class Execution(Table):
         default=False,
         description='Whether workers keep the candidates, of methods that can be put in shards ("cbo").',
     )
-    on_error: Annotated[str, _choice("raise", "nan")] = Field(
+    on_error: Annotated[str, choice("raise", "nan")] = Field(
         default="raise",
         description='What an exception does after one retry: end the run, or be a failed evaluation ("nan").',
     )

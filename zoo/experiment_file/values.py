@@ -7,7 +7,7 @@ from typing import Any
 
 import zoo.core.space as spaces
 from zoo.execution.executor import Executor
-from zoo.experiment_file.tables import Execution, Float, Integer, Objective, Variable, spread
+from zoo.experiment_file.tables import Float, Integer, Objective, Variable, Workers, spread
 
 _SETTINGS = ("gpus_per_worker", "timeout", "max_attempts", "threads", "replicated", "sharded")
 
@@ -58,20 +58,21 @@ def _dim(x0: Any, points: Any) -> int:
     )
 
 
-def settings(said: Execution) -> list[str]:
+def settings(said: Workers) -> list[str]:
     """Return the keys that ask for something that only workers can do."""
-    fields = Execution.model_fields
-    return [key for key in (*_SETTINGS, "address") if getattr(said, key) != fields[key].default]
+    fields = type(said).model_fields
+    known = [key for key in (*_SETTINGS, "address") if key in fields]
+    return [key for key in known if getattr(said, key) != fields[key].default]
 
 
-def backend(said: Execution) -> str:
+def backend(said: Workers) -> str:
     """Return who evaluates, chosen by what else is said where nobody says it."""
     if said.backend is not None:
         return said.backend
     return "serial" if said.workers == 1 and not settings(said) else "processes"
 
 
-def executor(said: Execution) -> int | Executor:
+def executor(said: Workers) -> int | Executor:
     """Return who evaluates, as `zoo.minimize` takes it.
 
     Raises:
@@ -81,7 +82,7 @@ def executor(said: Execution) -> int | Executor:
     chosen = backend(said)
     if chosen == "serial":
         return 1
-    asked = {key: getattr(said, key) for key in _SETTINGS}
+    asked = {key: getattr(said, key) for key in _SETTINGS if key in type(said).model_fields}
     number = (os.cpu_count() or 1) if said.workers == -1 else said.workers
     if chosen == "ray":
         from zoo.execution.ray import Ray

@@ -24,12 +24,20 @@ class Written(abc.ABC):
     """What an experiment file says, once it was found to be right.
 
     Attributes:
-        out: The directory of the run.
-        log: Names of the loggers.
+        kind: Of which kind it is; None for one of this package.
     """
 
-    out: str
-    log: Sequence[str]
+    kind: Kind | None = None
+
+    @property
+    @abc.abstractmethod
+    def out(self) -> str:
+        """The directory of the run."""
+
+    @property
+    @abc.abstractmethod
+    def log(self) -> Sequence[str]:
+        """Names of the loggers."""
 
     @abc.abstractmethod
     def toml(self) -> str:
