@@ -30,8 +30,8 @@ class Individual:
     """One of a population, by itself.
 
     Attributes:
-        tensors: Its parameters by name, float32, in the order in which they lie in a row.
-        row: All of them, float32, shape (dim,).
+        tensors: Its parameters by name, float32, in the order in which they lie in a row: views of it.
+        parameters: All of them, float32, shape (dim,).
         policy: What they are the parameters of, as `Policy.describe` says; empty where that was not said.
         environment: What it was bred in, as names and numbers; empty where that was not said.
         normalizer: What observations pass through, or None.
@@ -42,7 +42,7 @@ class Individual:
     """
 
     tensors: Mapping[str, Array] = field(repr=False)
-    row: Array = field(repr=False)
+    parameters: Array = field(repr=False)
     policy: Mapping[str, Any]
     environment: Mapping[str, Any]
     normalizer: Normalizer | None = field(repr=False)
@@ -55,7 +55,7 @@ class Individual:
 def save_individual(
     path: str | Path,
     policy: Policy,
-    row: Any = None,
+    parameters: Any = None,
     *,
     normalizer: Normalizer | None = None,
     environment: Mapping[str, Any] | None = None,
@@ -74,7 +74,7 @@ def save_individual(
     Args:
         path: Where to; the folder must be there. A file there is replaced.
         policy: What it is.
-        row: Its parameters, shape (dim,); None to write the genome alone.
+        parameters: In a row, shape (dim,); None to write the genome alone.
         normalizer: What its observations pass through, or None.
         environment: What it was bred in, as names and numbers that JSON knows, or None.
         score: Its mean return.
@@ -84,7 +84,7 @@ def save_individual(
 
     Raises:
         TypeError: `environment` holds what JSON does not know, or the score is infinite.
-        ValueError: The row has another length than the policy, or is missing where there is no genome; the
+        ValueError: Parameters are not as many as the policy has, or missing where there is no genome; the
             genome is of another codec, or has none; or a piece is named as the statistics are.
         OSError: It cannot be written; what was there is there still.
     """
@@ -94,15 +94,17 @@ def save_individual(
 
     if genome is not None and codec is None:
         raise ValueError("`codec` must be given with `genome`: without it, its seeds mean nothing.")
-    if row is None and genome is None:
-        raise ValueError("`row` must be given where there is no `genome`.")
+    if parameters is None and genome is None:
+        raise ValueError("`parameters` must be given where there is no `genome`.")
     if codec is not None and codec.dim != policy.dim:
         raise ValueError(f"`codec` must be of the {policy.dim} parameters of `policy`, got {codec.dim}.")
     arrays: dict[str, Array] = {}
-    if row is not None:
-        row = np.ascontiguousarray(row, np.float32)
+    if parameters is not None:
+        row = np.ascontiguousarray(parameters, np.float32)
         if row.shape != (policy.dim,):
-            raise ValueError(f"`row` must have the {policy.dim} parameters of `policy`, got {row.shape}.")
+            raise ValueError(
+                f"`parameters` must be the {policy.dim} of `policy`, got an array of shape {row.shape}."
+            )
         arrays = {name: np.array(tensor) for name, tensor in policy.tensors(row).items()}
     reserved = {_MEAN, _DEVIATION} & {piece.name for piece in policy.pieces}
     if reserved:
@@ -178,7 +180,7 @@ def load_individual(path: str | Path, policy: Policy | None = None, codec: Codec
         start += math.prod(shape)
     return Individual(
         tensors=tensors,
-        row=row,
+        parameters=row,
         policy=about["policy"],
         environment=about["environment"],
         normalizer=Normalizer(arrays[_MEAN], arrays[_DEVIATION]) if _MEAN in arrays else None,

@@ -28,7 +28,7 @@ ENVIRONMENT = {"name": "CartPole-v1", "options": {"gravity": 9.8}, "max_steps": 
 ROW = Key(1).normal(0, 1, POLICY.dim)[0].astype(np.float32)
 GIVEN: dict[str, Any] = {
     "policy": POLICY,
-    "row": ROW,
+    "parameters": ROW,
     "normalizer": NORMALIZER,
     "environment": ENVIRONMENT,
     "score": 487.5,
@@ -48,7 +48,7 @@ def family(codec=CODEC):
 def saved(path, codec=CODEC, **changes):
     lineage, individual = family(codec)
     genome = lineage.genome(individual)
-    known = {"row": codec.decode(genome), "codec": codec, "genome": genome, "family": lineage}
+    known = {"parameters": codec.decode(genome), "codec": codec, "genome": genome, "family": lineage}
     return save_individual(path / "champion.safetensors", **{**GIVEN, **known, **changes})
 
 
@@ -56,12 +56,12 @@ def test_an_individual_comes_back_as_it_was(tmp_path):
     lineage, individual = family()
     path = saved(tmp_path)
     found = load_individual(path, POLICY, CODEC)
-    assert found.row.dtype == np.float32
-    np.testing.assert_array_equal(found.row, CODEC.decode(lineage.genome(individual)))
+    assert found.parameters.dtype == np.float32
+    np.testing.assert_array_equal(found.parameters, CODEC.decode(lineage.genome(individual)))
     assert list(found.tensors) == [piece.name for piece in POLICY.pieces]
-    for name, tensor in POLICY.tensors(found.row).items():
+    for name, tensor in POLICY.tensors(found.parameters).items():
         np.testing.assert_array_equal(found.tensors[name], tensor)
-        assert np.shares_memory(found.tensors[name], found.row)
+        assert np.shares_memory(found.tensors[name], found.parameters)
     assert digest(found.normalizer) == digest(NORMALIZER)
     seen = Key(5).normal(0, 4, 3).astype(np.float32)
     np.testing.assert_array_equal(found.normalizer(seen), NORMALIZER(seen))
@@ -76,7 +76,7 @@ def test_an_individual_comes_back_as_it_was(tmp_path):
 def test_little_needs_to_be_known(tmp_path):
     path = save_individual(tmp_path / "row", POLICY, ROW)
     found = load_individual(path, POLICY, CODEC)
-    np.testing.assert_array_equal(found.row, ROW)
+    np.testing.assert_array_equal(found.parameters, ROW)
     assert math.isnan(found.score)
     assert (found.normalizer, found.codec, found.genome, found.family) == (None, None, None, None)
     assert found.environment == {}
@@ -102,10 +102,10 @@ def test_the_same_individual_gives_the_same_bytes(tmp_path):
 def test_a_genome_alone_is_small_and_enough(tmp_path, noise):
     codec = Codec(noise, POLICY.pieces)
     lineage, individual = family(codec)
-    path = saved(tmp_path, codec, row=None)
+    path = saved(tmp_path, codec, parameters=None)
     assert "0.weight" not in load_file(path)
     found = load_individual(path, POLICY)
-    np.testing.assert_array_equal(found.row, codec.decode(lineage.genome(individual)))
+    np.testing.assert_array_equal(found.parameters, codec.decode(lineage.genome(individual)))
     assert digest(found.normalizer) == digest(NORMALIZER)
     assert found.codec == codec
 
@@ -127,14 +127,14 @@ def test_a_genome_of_millions_of_parameters_takes_a_few_kilobytes(tmp_path):
 
 def test_a_genome_around_a_base_needs_it(tmp_path):
     codec = Codec(TABLE, POLICY.pieces, ROW)
-    path = saved(tmp_path, codec, row=None)
+    path = saved(tmp_path, codec, parameters=None)
     with pytest.raises(ValueError, match=r"cannot be decoded: it lies around .* give a codec with them"):
         load_individual(path)
     assert load_individual(path, codec=codec).genome == load_individual(path, POLICY, codec).genome
-    row = load_individual(path, codec=codec).row
+    row = load_individual(path, codec=codec).parameters
     whole = load_individual(saved(tmp_path, codec))  # with parameters, it is not needed
     assert (whole.codec, whole.genome) == (None, None)
-    np.testing.assert_array_equal(whole.row, row)
+    np.testing.assert_array_equal(whole.parameters, row)
 
 
 OTHERS = {
@@ -149,7 +149,7 @@ OTHERS = {
 @pytest.mark.parametrize(("codec", "message"), OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("alone", [False, True], ids=["parameters", "alone"])
 def test_another_codec_is_refused(tmp_path, codec, message, alone):
-    path = saved(tmp_path, **({"row": None} if alone else {}))
+    path = saved(tmp_path, **({"parameters": None} if alone else {}))
     with pytest.raises(
         ValueError, match=rf"champion.safetensors cannot be decoded: .*another codec: .*{message}"
     ):
@@ -157,14 +157,14 @@ def test_another_codec_is_refused(tmp_path, codec, message, alone):
 
 
 def test_other_numbers_than_were_drawn_are_refused(tmp_path, monkeypatch):
-    path = saved(tmp_path, row=None).rename(tmp_path / "genome")
+    path = saved(tmp_path, parameters=None).rename(tmp_path / "genome")
     whole = saved(tmp_path)
     monkeypatch.setattr(NoiseTable, "head", lambda self, count=1024: np.zeros(count, np.float32))
     with pytest.raises(ValueError, match="the first 1024 numbers of noise, which may depend on numpy"):
         load_individual(path)
     found = load_individual(whole)  # its parameters are there, whatever would be drawn
     assert (found.codec, found.genome) == (None, None)
-    assert found.row.shape == (POLICY.dim,)
+    assert found.parameters.shape == (POLICY.dim,)
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,12 @@ class Named(MLP):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"row": ROW[:5]}, ValueError, r"`row` must have the 58 parameters of `policy`, got \(5,\)"),
-        ({"row": None, "genome": None}, ValueError, "`row` must be given where there is no `genome`"),
+        ({"parameters": ROW[:5]}, ValueError, r"`parameters` must be the 58 .* shape \(5,\)"),
+        (
+            {"parameters": None, "genome": None},
+            ValueError,
+            "`parameters` must be given where there is no `genome`",
+        ),
         ({"codec": None}, ValueError, "`codec` must be given with `genome`"),
         (
             {"codec": Codec(TABLE, (Piece("w", (3,), 1.0),))},
