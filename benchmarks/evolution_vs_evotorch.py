@@ -47,12 +47,12 @@ import numpy as np
 
 HERE = Path(__file__).resolve()
 WORKERS = 2
-# Environment of ours, of the peer; hidden layers; members; generations before and in a block.
+# Environment of ours, of the peer; hidden layers; members; generations before and in a block, ours, theirs.
 CASES = {
-    "CartPole-v1": ("CartPole-v1", "CartPole-v1", (32,), 64, 12, 4),
-    "cart-pole/64": ("cart-pole", "CartPole-v1", (32,), 64, 12, 8),
-    "cart-pole/256": ("cart-pole", "CartPole-v1", (32,), 256, 12, 8),
-    "HalfCheetah-v5": ("HalfCheetah-v5", "HalfCheetah-v5", (64, 64), 64, 2, 1),
+    "CartPole-v1": ("CartPole-v1", "CartPole-v1", (32,), 64, (12, 4), (12, 2)),
+    "cart-pole/64": ("cart-pole", "CartPole-v1", (32,), 64, (12, 8), (12, 2)),
+    "cart-pole/256": ("cart-pole", "CartPole-v1", (32,), 256, (12, 8), (6, 1)),
+    "HalfCheetah-v5": ("HalfCheetah-v5", "HalfCheetah-v5", (64, 64), 64, (1, 1), (1, 1)),
 }
 GOAL = 1 / 5
 MICROSECONDS = {"CartPole-v1": 30.0, "cart-pole/64": 2.0, "cart-pole/256": 0.6}
@@ -124,7 +124,7 @@ class Blocks:
 def serve_ours(case, directory):
     import evolution
 
-    environment, _, hidden, members, _, _ = CASES[case]
+    environment, _, hidden, members, *_ = CASES[case]
     blocks = Blocks()
 
     def callback(generation):
@@ -154,7 +154,7 @@ def serve_peer(case, directory):
     from evotorch.algorithms import Cosyne
     from evotorch.neuroevolution import GymNE
 
-    _, environment, hidden, members, _, _ = CASES[case]
+    _, environment, hidden, members, *_ = CASES[case]
     sizes = ["obs_length", *map(str, hidden), "act_length"]
     layers = [f"Linear({a}, {b})" for a, b in itertools.pairwise(sizes)]
     env, config = environment, None
@@ -205,13 +205,15 @@ class Server:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )
 
-    def block(self, generations):
-        """Return CPU seconds, steps and seconds."""
+    def begin(self, generations):
         self._process.stdin.write(f"{generations}\n")
         self._process.stdin.flush()
+
+    def end(self):
+        """Return CPU seconds, steps and seconds of the block that was begun."""
         for line in self._process.stdout:  # EvoTorch and Ray talk as well
             if line.startswith(MARK):
-                return json.loads(line.removeprefix(MARK))
+                return np.array(json.loads(line.removeprefix(MARK)))
         raise SystemExit(f"{' '.join(self._process.args)} ended early, with {self._process.wait()}.")
 
     def close(self):
@@ -220,47 +222,55 @@ class Server:
         self._process.wait()
 
 
-def record(python, side, case, directory, generations):
-    server = Server(python, side, case, directory)
-    server.block(generations)
+def block(servers, generations):
+    """Return CPU seconds, steps and seconds of these processes together."""
+    for server in servers:
+        server.begin(generations)
+    return sum(server.end() for server in servers)
+
+
+def replays_of(stack, interpreter, side, case, directory, generations):
+    """Return processes, as many as there are workers, that replay what a run does."""
+    own = Path(directory, side)
+    own.mkdir()
+    server = Server(interpreter, side, case, str(own))
+    block([server], generations)
     server.close()
+    servers = [Server(sys.executable, "replay", CASES[case][1], str(own)) for _ in range(WORKERS)]
+    for server in servers:
+        stack.callback(server.close)
+    return servers
 
 
 def compare(case, python, blocks):
-    _, environment, _, members, before, during = CASES[case]
+    environment, members = CASES[case][1], CASES[case][3]
+    sides = ("ours", "peer")
+    interpreters = dict(zip(sides, (sys.executable, python), strict=True))
+    before, during = (dict(zip(sides, counts, strict=True)) for counts in zip(*CASES[case][4:], strict=True))
     is_excess = case not in MICROSECONDS
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        interpreters = {"ours": sys.executable, "peer": python}
-        replays = {}
+        runs = {}
         if is_excess:
-            for side, interpreter in interpreters.items():
-                own = Path(directory, side)
-                own.mkdir()
-                record(interpreter, side, case, str(own), before)
-                replays[side] = Server(sys.executable, "replay", environment, str(own))
-        runs = {side: Server(interpreter, side, case) for side, interpreter in interpreters.items()}
-        for server in (*runs.values(), *replays.values()):
-            stack.callback(server.close)
-        for server in runs.values():
-            server.block(before)
-        for server in replays.values():
-            server.block(1)
-        found = {name: [] for name in (*runs, *(f"bare, {side}" for side in replays))}
-        seconds = {side: [] for side in runs}
-        lengths = {side: [] for side in runs}
+            for side, python in interpreters.items():
+                runs[f"bare, {side}"] = replays_of(stack, python, side, case, directory, before[side])
+        for side, python in interpreters.items():
+            runs[side] = [Server(python, side, case)]
+            stack.callback(runs[side][0].close)
+        for name, servers in runs.items():
+            block(servers, before.get(name, 1))
+        found = {name: [] for name in runs}
+        seconds, lengths = {side: [] for side in sides}, {side: [] for side in sides}
         for _ in range(blocks):
-            for side, server in runs.items():
-                cpu, steps, wall = server.block(during)
-                found[side].append(cpu / steps * 1e6)
-                seconds[side].append(wall / during)
-                lengths[side].append(steps / during / members)
-            for side, server in replays.items():
-                cpu, steps, _ = server.block(1)
-                found[f"bare, {side}"].append(cpu / steps * 1e6)
-    medians = {name: statistics.median(values) for name, values in found.items()}
-    mine, theirs = medians["ours"], medians["peer"]
+            for name, servers in runs.items():
+                cpu, steps, wall = block(servers, during.get(name, 1))
+                found[name].append(cpu / steps * 1e6)
+                if name in sides:
+                    seconds[name].append(wall / during[name])
+                    lengths[name].append(steps / during[name] / members)
+    spent = {side: np.array(found[side]) for side in sides}
     if is_excess:
-        mine, theirs = mine - medians["bare, ours"], theirs - medians["bare, peer"]
+        spent = {side: values - found[f"bare, {side}"] for side, values in spent.items()}
+    mine, theirs = (float(np.median(spent[side])) for side in sides)
     most = MICROSECONDS.get(case)
     ratio = mine / theirs
     line = {
@@ -276,7 +286,7 @@ def compare(case, python, blocks):
         "members": members,
         "compared_with": f"EvoTorch, GymNE of {environment}, Cosyne, {WORKERS} actors",
         "blocks": {name: [round(value, 3) for value in values] for name, values in found.items()},
-        "steps_an_episode": {side: round(statistics.median(values), 1) for side, values in lengths.items()},
+        "steps_a_member": {side: round(statistics.median(values), 1) for side, values in lengths.items()},
         "seconds_a_generation": {
             side: round(statistics.median(values), 4) for side, values in seconds.items()
         },

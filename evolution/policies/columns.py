@@ -22,7 +22,9 @@ SMALL = 16_384
 step, and those of more and larger members than fit into a core's cache come from memory, which takes as long
 as a product by BLAS."""
 SIDE_BY_SIDE = 256
-_LEFT = 0.75  # share of the columns that are in use below which the others are let go
+# Nanoseconds, about; they decide when weights are moved, and so only about time.
+_TO_BEGIN, _TO_MOVE = 20_000, 1.0  # again with fewer columns; and for each weight that stays
+_TO_SKIP, _TO_WASTE = 5_000, 0.25  # a step past unused columns; and for each weight of these
 
 
 class Columns(Actor):
@@ -36,8 +38,8 @@ class Columns(Actor):
       order, so that an episode is the same bits whatever runs beside it; this holds for a single one too;
     * above that: by BLAS.
 
-    Weights of episodes that ended are let go when a quarter of the columns is not used any more: until then
-    these are computed in vain, which takes less than to move the others in every step.
+    Weights of episodes that ended are computed on in vain, until that has taken about as long as to move
+    those of the others.
 
     Args:
         policy: What is computed.
@@ -62,6 +64,7 @@ class Columns(Actor):
             given = rows[:, places[weight]].reshape(-1, outputs, inputs)
             block[:inputs] = given.transpose(2, 1, 0)
             block[inputs] = rows[:, places[bias]].T
+        self._dim = policy.dim
         self._live: Array | None = None
         self._begin(len(of))
 
@@ -111,16 +114,27 @@ class Columns(Actor):
         if live is None:
             self._seen[...] = observations
         else:
+            self._owed -= self._rate
+            if self._owed < 0:
+                self._move(live)
+                return self.act(observations)
             self._seen[:, live] = observations
         for step in self._steps:
             step()
         return self._rule(self._outputs if live is None else self._outputs.take(live, axis=1))
 
     def keep(self, which: Array) -> None:
-        live = which if self._live is None else self._live[which]
-        if len(live) > _LEFT * self._k:
-            self._live = live
+        if self._is_shared or len(which) < 2:
+            self._move(which if self._live is None else self._live[which])
             return
+        if self._live is None:
+            self._live, self._owed = which, _TO_BEGIN + _TO_MOVE * self._dim * len(which)
+        else:
+            self._live = self._live[which]
+        self._rate = _TO_SKIP + _TO_WASTE * self._dim * (self._k - len(which))
+
+    def _move(self, live: Array) -> None:
+        """Go on with these columns alone."""
         if not self._is_shared:
             self._weights = self._weights.take(live, axis=1)
         self._live = None
