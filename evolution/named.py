@@ -51,6 +51,9 @@ def imported(argument: str, spec: str) -> Any:
         ValueError: There is no such module.
     """
     module = spec.partition(":")[0]
+    if module.endswith(".py"):
+        instead = ".".join(Path(module).with_suffix("").parts) + spec[len(module) :]
+        raise ValueError(f"`{argument}` must name a module, not a file, got {spec!r}: write {instead!r}.")
     if not re.fullmatch(r"\w+(\.\w+)*", module):
         raise ValueError(f'`{argument}` must have the form "module:name", got {spec!r}.')
     try:

@@ -22,7 +22,7 @@ from evolution.environments.spaces import (
 from zoo.core.errors import ZooWarning
 from zoo.core.rng import Key
 
-_STEPS = 10
+_STEPS = 2  # a user's steps may take long, and what is forgotten to be reset shows at once or much later
 _TRIES = 3
 
 

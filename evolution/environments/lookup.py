@@ -170,9 +170,10 @@ class EnvironmentSpec:
             refused["max_steps"] = self._limit
         for name, value in refused.items():
             if value is not None and value is not False:
+                instead = "one of its own by name" if name == "behaviour" else "left out"
                 raise ValueError(
-                    f"`{name}` must be left out for {self.name}, an evolution.environments.environment."
-                    f"Environment, which says it itself, got {value!r}."
+                    f"`{name}` must be {instead} for {self.name}, which is not of Gymnasium but an "
+                    f"`Environment` that says so itself, got {value!r}."
                 )
 
     def _of_gymnasium(self, make: Any, spare: Any, pictures: bool) -> Environment:

@@ -176,7 +176,7 @@ def test_behaviours_are_chosen_by_name_or_given():
         as_environment(users.limited, behaviour=3)
     with pytest.raises(TypeError, match=r"`behaviour` must be a function of an episode, got 3"):
         as_environment(users.limited, behaviour=f"{USERS}:NOT_CALLABLE")
-    with pytest.raises(ValueError, match=r"`behaviour` must be left out for maze"):
+    with pytest.raises(ValueError, match=r"`behaviour` must be one of its own by name for maze"):
         as_environment("maze", behaviour=users.last_two)
 
 
@@ -232,6 +232,7 @@ def test_near_names_are_the_last_versions():
         ("tests.evolution.no_such:Walk", r"there is no module 'tests.evolution.no_such'"),
         (f"{USERS}:Wolk", r"has no 'Wolk'\. Did you mean 'Walk'\?"),
         (f"{USERS}:", r'must have the form "module:name"'),
+        ("examples/walks.py:Walk", r"must name a module, not a file, .*: write 'examples\.walks:Walk'\."),
         ("a b:c", r'must have the form "module:name"'),
         ("no_such_module:Walk-v0", r"there is no module 'no_such_module'"),
         (f"{USERS}:Walk-v0", r"must be one that is known"),
