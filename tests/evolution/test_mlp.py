@@ -1,10 +1,12 @@
 """Perceptrons in numpy, and what becomes of their outputs."""
 
+import itertools
 import pickle
 
 import numpy as np
 import pytest
 
+from evolution.environments.lookup import as_environment
 from evolution.environments.spaces import (
     Continuous,
     Discrete,
@@ -14,9 +16,14 @@ from evolution.environments.spaces import (
     Spaces,
     Vector,
 )
+from evolution.episodes import Episodes
+from evolution.members import HeldMembers
+from evolution.moments import Normalizer
 from evolution.policies.actions import outputs_of, rule_of
 from evolution.policies.columns import SMALL
 from evolution.policies.mlp import MLP
+from evolution.policies.recurrent import Recurrent
+from evolution.rollouts import Rollouts
 from zoo.core.rng import Key
 
 INF, NAN = np.inf, np.nan
@@ -87,6 +94,24 @@ def test_episodes_of_one_member_are_those_of_many_that_are_equal(k):
     for actor in (shared, apart):
         actor.keep(which)
     np.testing.assert_array_equal(shared.act(seen[:, which]), apart.act(seen[:, which]))
+
+
+@pytest.mark.parametrize("kind", [MLP, Recurrent])
+def test_values_are_the_same_bits_in_any_company(kind):
+    poles = as_environment("cart-pole", max_steps=None)
+    policy = kind(poles.spaces)
+    members, times = 9, 3
+    normalizer = Normalizer(np.full(4, 0.01, np.float32), np.full(4, 0.5, np.float32))
+    rows = Episodes(HeldMembers(drawn(policy, members)), times, normalizer, common=False)
+    rollouts = Rollouts(poles, policy, behaviour="state", normalized=True)
+    whole = rollouts.evaluate(rows, 0, len(rows), key=Key(0), step=3)
+    assert len(set(whole.values.tolist())) > 5
+    cuts = [0, 1, 4, 6, 15, 16, 27]
+    for start, stop in itertools.pairwise(cuts):
+        part = rollouts.evaluate(rows, start, stop, key=Key(0), step=3)
+        np.testing.assert_array_equal(part.values, whole.values[start:stop])
+        for name in ("steps", "behaviour", "moments"):
+            np.testing.assert_array_equal(part.extras[name], whole.extras[name][start:stop])
 
 
 def test_sums_are_taken_term_by_term():
