@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -91,5 +92,5 @@ def _is_of_others(one: type) -> bool:
     """Whether a class belongs to Python, to an installed package or to this one."""
     if one.__module__.partition(".")[0] in ("builtins", "zoo", "evolution", "federated"):
         return True
-    file = getattr(importlib.import_module(one.__module__), "__file__", None)
-    return file is None or is_installed(file)
+    file = getattr(sys.modules.get(one.__module__), "__file__", None)
+    return one.__module__ != "__main__" and (file is None or is_installed(file))

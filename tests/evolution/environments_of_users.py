@@ -123,6 +123,20 @@ class Giving(Walk):
         return result
 
 
+class Drawn(Walk):
+    """It draws where it is told so when it is made, a line as long as the steps."""
+
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self):
+        assert self.render_mode == "rgb_array"
+        picture = np.zeros((4, 20, 3), np.uint8)
+        picture[:, : self.steps] = 255
+        return picture
+
+
 class Old(Walk):
     """As environments of Gym were, before Gymnasium."""
 

@@ -414,6 +414,11 @@ def test_pictures_are_of_an_environment_that_was_told_to_make_them():
     silent = as_environment("CartPole-v1").build()
     silent.begin([0])
     assert silent.render() is None
+    drawn = as_environment(users.Drawn, max_steps=20).build(pictures=True)
+    drawn.begin([0])
+    for _ in range(3):
+        drawn.step(np.zeros((1, 1), np.float32))
+    assert drawn.render()[0, :, 0].tolist() == [255] * 3 + [0] * 17
     walk = as_environment(users.limited).build(pictures=True)
     walk.begin([0])
     assert walk.render() is None
