@@ -261,10 +261,10 @@ def _by_products(points: Array, queries: Array, k: int) -> Array:
     Differences of large numbers say little of near duplicates, so the distances of all that may be among
     the k nearest are computed again, from the coordinates.
     """
-    centre = points.mean(0)
+    centre = np.median(points[:: 1 + len(points) // 256], axis=0)  # which a few far away do not move
     there = points - centre
     squares = np.einsum("ij,ij->i", there, there)
-    # Each of the three terms is off by at most about b roundings of the largest.
+    # All terms together are off by at most about b roundings of the two squares.
     unit = 4 * (points.shape[1] + 4) * np.finfo(np.float64).eps
     found = np.empty((len(queries), k))
     height = max(1, 8 * _BLOCK // len(points))
@@ -273,9 +273,10 @@ def _by_products(points: Array, queries: Array, k: int) -> Array:
         size = np.einsum("ij,ij->i", here, here)
         rough = here @ there.T
         rough *= -2.0
-        rough += squares
+        rough += (1 + unit) * squares
         limit = np.partition(rough, k - 1, axis=1)[:, k - 1]
-        limit += 2 * unit * (size + squares.max())
+        limit += 2 * unit * size
+        rough -= 2 * unit * squares
         which, near = np.nonzero(rough <= limit[:, None])
         exact = _squares(queries[first : first + height], which, points, near)
         order = np.lexsort((exact, which))

@@ -32,17 +32,19 @@ def brute(entries: Array, queries: Array, k: int, others: Array | None = None) -
 
 
 def some(count: int, size: int, seed: int, kind: str) -> Array:
-    """Return behaviours: on a coarse grid, so that many are equal; apart; or in two heaps far away."""
+    """Return behaviours: on a coarse grid, so that many are equal; apart, one of them very far; or in heaps."""
     draw = np.random.default_rng(seed)
     if kind == "duplicates":
         return draw.integers(0, 4 if size < 10 else 2, (count, size)).astype(np.float64) * (
             np.arange(size) < 6
         )
     rows = draw.normal(size=(count, size))
+    if kind == "outlier":
+        rows[1:2] *= 1e30
     return 1e3 + 1e-8 * rows + (np.arange(count) % 2)[:, None] if kind == "heaps" else rows
 
 
-@pytest.mark.parametrize("kind", ["apart", "duplicates", "heaps"])
+@pytest.mark.parametrize("kind", ["apart", "duplicates", "heaps", "outlier"])
 @pytest.mark.parametrize("entries", [0, 3, 40, 700], ids=lambda count: f"{count} entries")
 @pytest.mark.parametrize("size", [1, 2, 8, 9, 128])
 def test_novelty_is_that_of_brute_force(size: int, entries: int, kind: str) -> None:

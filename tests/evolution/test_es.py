@@ -1,7 +1,7 @@
 """Methods of the zoo for policies: how they are asked, what is tried again, and their gradient at scale.
 
-Centred ranks are held against `scipy.stats.rankdata` in `test_novelty_es.py`, and against their own rules in
-`tests/zoo/updates/test_shaping.py`.
+What centred ranks are where values failed is tested in `tests/zoo/updates/test_shaping.py`, and the update of
+`OpenAIES` against the dense formula in `tests/zoo/methods/test_openai_es.py`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from evolution.es import AsMembers, Validated
 from evolution.members import HeldMembers
+from evolution.methods import find
 from zoo.core.rng import Key
 from zoo.core.types import Evaluations, Rows
 from zoo.methods.cma_es import CMAES
 from zoo.methods.openai_es import OpenAIES
+from zoo.updates.shaping import centred_ranks
 
 Array = np.ndarray[Any, Any]
 NAN = np.nan
@@ -124,6 +127,25 @@ def test_bad_input_is_refused() -> None:
     state = told(method, method.init(START, key=Key(0)))
     with pytest.raises(ValueError, match="must hold the 1 value asked for, got 2"):
         told(method, state, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("count", [2, 3, 50, 1001])
+def test_centred_ranks_are_those_of_scipy(count: int) -> None:
+    draw = np.random.default_rng(count)
+    for values in (draw.normal(size=count), draw.integers(0, 4, count) * 1.0, np.arange(count) % 2 * 1.0):
+        found = centred_ranks(values)
+        np.testing.assert_allclose(found, (rankdata(values) - 1) / (count - 1) - 0.5, rtol=0, atol=1e-12)
+        assert abs(found.sum()) < 1e-6
+        assert -0.5 <= found.min() <= found.max() <= 0.5
+    assert (centred_ranks(np.full(count, 7.0)) == 0).all()
+
+
+def test_where_all_is_equal_nothing_moves() -> None:
+    method = find("openai-es").build({"weight_decay": 0.0, "population_size": 10})
+    state = method.init(START, key=Key(0))
+    for _ in range(3):
+        state = told(method, state, np.full(10, 4.0))
+    assert method.recommend(state).tobytes() == START.tobytes()
 
 
 def gradient(x0: Array, values: Any, pairs: int) -> tuple[Array, Array]:
