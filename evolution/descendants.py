@@ -6,11 +6,12 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evolution.genome import Codec, mark
+from evolution.genome import Codec, Genome, mark
 from evolution.keyframes import Keyframes
 from evolution.lineage import Lineage
 from evolution.members import Members
@@ -139,6 +140,24 @@ class Descendants(Members):
                 codec.roots(rows, seeds)
             else:
                 codec.children(rows, [ready[place] for place in above[here].tolist()], seeds, sigmas)
+
+    def write_keyframe(self, keyframes: Keyframes, generation: int) -> Path | None:
+        """Write down the parents of these members; None where nobody has one. See `Keyframes.write`."""
+        parents = np.unique(self._above[self._places])
+        genomes = [self._genome(place) for place in parents.tolist() if place >= 0]
+        if not genomes:
+            return None
+        digest = self.codec.digest
+        return keyframes.write(
+            generation, self.codec, genomes, lambda name: _cache.get((digest, "cpu", name))
+        )
+
+    def _genome(self, place: int) -> Genome:
+        path = []
+        while place >= 0:
+            path.append(place)
+            place = int(self._above[place])
+        return Genome(self._seeds[path[::-1]], self._sigmas[path[::-1]])
 
     @property
     def _is_parent(self) -> Array:
@@ -293,7 +312,7 @@ class _Cache:
 
     def shrink(self) -> None:
         """Let go of those used longest ago."""
-        while self.held > min(self.limit, self.most):
+        while self.rows and self.held > min(self.limit, self.most):
             self.held -= self.rows.popitem(last=False)[1].nbytes
 
 

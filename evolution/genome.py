@@ -34,7 +34,9 @@ VERSION = 1
 COLUMNS = QUICK
 """Numbers of a stretch of drawn noise, at most; long rows are worked on in columns of as many."""
 
+_FEW = 1024  # numbers of a row that are drawn by numpy, which is faster up to here
 _SHORT = 4096  # numbers; rows up to here are worked on together
+_HOST = Like("numpy", "float32")
 _LOCAL = threading.local()
 _HEADER = struct.Struct("<B8sIfI")  # kind, codec, entries, sigma, checksum: 21 bytes
 _SAME, _OWN = 1, 2  # kinds: one sigma for all, or one for each
@@ -44,9 +46,10 @@ class DrawnNoise:
     """Normal numbers that are drawn again whenever a seed is met: no table, and no memory.
 
     A seed of 63 bits stands for a row of its own, so rows never overlap. Drawing takes several times as
-    long as reading a table, and the bits of a number may depend on the vector instructions of the CPU.
+    long as reading a table, and the bits of a long row may depend on the vector instructions of the CPU.
 
-    Row `seed` of length dim is made of stretches of at most 65536 numbers, each by `Key.fill_quick`.
+    A row of up to 1024 numbers is drawn by `Key.normal`; a longer one consists of stretches of at most 65536
+    numbers, each by `Key.fill_quick`.
 
     Args:
         seed: Of the family of rows, at least 0.
@@ -69,6 +72,8 @@ class DrawnNoise:
 
         They are the caller's until this thread draws the next ones.
         """
+        if dim <= _FEW:
+            return self._key.fold(seed).normal(0, 1, dim, like=_HOST)[0]
         size = min(COLUMNS, dim - number * COLUMNS)
         memory, numbers = _memory()
         whole = whole_stretch(size)
@@ -177,7 +182,7 @@ class Codec:
         if isinstance(self.noise, NoiseTable):
             noise, numbers = ["table", self.noise.seed, self.noise.size], self.noise.head()
         else:
-            noise, numbers = ["drawn", self.noise.seed], self.noise.columns(0, 0, 1024)
+            noise, numbers = ["drawn", self.noise.seed], self.noise.columns(0, 0, self.dim)[:1024]
         return {
             "version": VERSION,
             "noise": noise,
@@ -358,9 +363,6 @@ class Codec:
         return Codec, (self.noise, self.pieces, self.base)
 
 
-_HOST = Like("numpy", "float32")
-
-
 def _width(row: Any) -> int:
     """Return how many columns of a row are worked on at a time: what a cache holds, on a CPU."""
     return COLUMNS if isinstance(row, np.ndarray) else 2**40
@@ -527,7 +529,7 @@ _PARTS = {
     "noise": "its noise",
     "pieces": "the network",
     "base": "the sha256 of the base",
-    "numbers": "the sha256 of the first 1024 numbers of noise, which may depend on numpy, torch and the CPU,",
+    "numbers": "the sha256 of the first numbers of noise, which may depend on numpy, torch and the CPU,",
 }
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,23 @@ class Keyframes:
 
     directory: str
 
-    def write(self, generation: int, codec: Codec, genomes: Sequence[Genome]) -> Path:
+    def write(
+        self,
+        generation: int,
+        codec: Codec,
+        genomes: Sequence[Genome],
+        known: Callable[[bytes], Any] = lambda _: None,
+    ) -> Path:
         """Write the parents of a generation, and remove all but the newest two keyframes.
 
-        They are decoded one by one, from the keyframe before where there is one.
+        They are decoded one by one, from the keyframe before where there is one, so that no more than one is
+        held.
+
+        Args:
+            generation: Its number.
+            codec: What decodes them.
+            genomes: Of the parents.
+            known: Returns the parameters of a genome by its mark, None where they are not at hand.
 
         Raises:
             OSError: The file cannot be written; the ones before are there still.
@@ -68,7 +81,7 @@ class Keyframes:
                 metadata = {"format": _FORMAT, "codec": codec.digest, "generation": str(generation)}
                 file.write(_head(tensors, metadata))
                 sums = []
-                for row in self._decoded(codec, genomes):
+                for row in self._decoded(codec, genomes, known):
                     data = row.astype("<f4", copy=False).data
                     file.write(data)
                     sums.append(hashlib.sha256(data).digest())
@@ -115,14 +128,18 @@ class Keyframes:
                 return index, row
         return None
 
-    def _decoded(self, codec: Codec, genomes: Sequence[Genome]) -> Iterator[Array]:
+    def _decoded(
+        self, codec: Codec, genomes: Sequence[Genome], known: Callable[[bytes], Any]
+    ) -> Iterator[Array]:
         for genome in genomes:
-            found = self.find(codec, genome.marks[::-1])
-            if found is None:
-                yield codec.decode(genome)
-                continue
-            since, row = len(genome) - found[0], np.array(found[1], np.float32)
-            codec.advance(row, genome.seeds[since:], genome.sigmas[since:])
+            row = known(genome.marks[-1])
+            if row is None:
+                found = self.find(codec, genome.marks[::-1])
+                if found is None:
+                    row = codec.decode(genome)
+                else:
+                    since, row = len(genome) - found[0], found[1].copy()
+                    codec.advance(row, genome.seeds[since:], genome.sigmas[since:])
             yield row
 
 

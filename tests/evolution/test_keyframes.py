@@ -107,6 +107,25 @@ def test_a_keyframe_is_written_from_the_one_before(tmp_path, applied):
     np.testing.assert_array_equal(load_file(path)["rows"], expected_of(genomes))
 
 
+def test_members_write_down_their_parents(tmp_path, applied):
+    _, members, genomes = run_of(tmp_path, 12)
+    keyframes = Keyframes(str(tmp_path / "others"))
+    rows = members.rows(0, SIZE)
+    applied.clear()
+    arrays = load_file(members.write_keyframe(keyframes, 12))
+    assert not applied  # they are known from the rows
+    parents = {genome.marks[-2]: Genome(genome.seeds[:-1], genome.sigmas[:-1]) for genome in genomes}
+    assert len(arrays["rows"]) == len(parents)
+    for name, row in zip(arrays["marks"], arrays["rows"], strict=True):
+        np.testing.assert_array_equal(row, CODEC.decode(parents[name.tobytes()]))
+    members.keyframes = keyframes
+    applied.clear()
+    np.testing.assert_array_equal(late(members), rows)
+    assert (applied["mutations"], applied["roots"]) == (SIZE, 0)
+    roots = Descendants.of(CODEC, *Lineage.empty().born([-1], [3], [1.0]))
+    assert roots.write_keyframe(keyframes, 13) is None
+
+
 def test_a_keyframe_is_a_file_that_others_can_read(tmp_path):
     keyframes, _, _ = run_of(tmp_path, 26)
     (path,) = keyframes.paths()
