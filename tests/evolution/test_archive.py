@@ -20,9 +20,9 @@ def brute(entries: Array, queries: Array, k: int, others: Array | None = None) -
     """Return the novelty by the definition, one by one; `others` is the population the queries are of."""
     found = []
     for query in queries:
-        distances = [float(np.sqrt(((entry - query) ** 2).sum())) for entry in entries]
+        distances = np.sqrt(((entries - query) ** 2).sum(1)).tolist()
         if others is not None:
-            beside = [float(np.sqrt(((other - query) ** 2).sum())) for other in others]
+            beside = np.sqrt(((others - query) ** 2).sum(1)).tolist()
             if 0.0 in beside:
                 beside.remove(0.0)
             distances += beside
@@ -32,7 +32,7 @@ def brute(entries: Array, queries: Array, k: int, others: Array | None = None) -
 
 
 def some(count: int, size: int, seed: int, kind: str) -> Array:
-    """Return behaviours: on a coarse grid, so that many are equal; apart, one of them very far; or in heaps."""
+    """Return behaviours: on a coarse grid, so that many are equal; apart, one very far away; in two heaps."""
     draw = np.random.default_rng(seed)
     if kind == "duplicates":
         return draw.integers(0, 4 if size < 10 else 2, (count, size)).astype(np.float64) * (
