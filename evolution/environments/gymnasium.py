@@ -271,7 +271,7 @@ class GymnasiumEnvironment(Environment):
         if isinstance(error, Mismatch):
             return self._told(error, f"the reward of step {self._time}")
         if result is _NOTHING:
-            return error
+            return _from_theirs(error)
         if not isinstance(result, tuple) or len(result) != 5:
             said = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
             return ValueError(
@@ -331,7 +331,7 @@ class GymnasiumEnvironment(Environment):
                 try:
                     tape.behaviour = as_numbers(self._custom, self._episode(i), size)
                 except (Exception, SystemExit) as error:
-                    errors[i] = error
+                    errors[i] = _from_theirs(error)
 
     def _episode(self, i: int) -> Episode:
         tape, seat = self._tapes[i], self._seats[self._places[i]]
@@ -467,6 +467,17 @@ def _load(make: Any) -> None:
     entry = (registration.spec(make) if isinstance(make, str) else make).entry_point
     if isinstance(entry, str):
         registration.load_env_creator(entry)
+
+
+def _from_theirs(error: BaseException) -> BaseException:
+    """Return an exception whose traceback begins at the first line that is the user's."""
+    place = error.__traceback__
+    while place is not None and place.tb_frame.f_code.co_filename in (
+        __file__,
+        as_numbers.__code__.co_filename,
+    ):
+        place = place.tb_next
+    return error.with_traceback(place)
 
 
 def _ignore(message: str) -> None:

@@ -1,5 +1,8 @@
 """Environments of Gymnasium, and the user's own that look like them: what is shown, taken and refused."""
 
+import traceback
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -294,6 +297,12 @@ def fail(environment, steps=3):
     return done
 
 
+def lines(error):
+    """Return the places in the traceback of an exception."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [f"{Path(frame.filename).name}:{frame.name}" for frame in frames]
+
+
 def check_only_one_failed(environment, done):
     assert list(done.errors) == [1]
     assert done.ended.tolist() == [False, True, False]
@@ -321,6 +330,7 @@ def test_an_environment_that_raises_fails_its_episode_and_is_thrown_away(what):
     done = environment.step(np.repeat(STILL, 3, 1))
     assert type(done.errors[1]) is what
     assert str(done.errors[1]) == "the arm is broken"
+    assert lines(done.errors[1]) == ["environments_of_users.py:step"]
     assert broken.closed
     check_only_one_failed(environment, done)
     environment.begin([0, 1, 2])
@@ -331,6 +341,7 @@ def test_an_environment_that_does_not_start_fails_its_episode():
     environment = GymnasiumEnvironment(users.Raising, options={"where": "reset"}, max_steps=20)
     done = fail(environment, 1)
     assert str(done.errors[1]) == "no start"
+    assert lines(done.errors[1]) == ["environments_of_users.py:reset"]
     assert done.ended.tolist() == [False, True, False]
     environment.keep(np.array([0, 2]))
     for _ in range(2):
@@ -549,6 +560,23 @@ def test_a_behaviour_of_varying_length_fails_the_episode_and_names_both_lengths(
     with pytest.raises(ValueError, match=r"whole returned 7 of a first one, and [345] of one of [234] steps"):
         raise done.errors[0]
     assert np.isnan(done.rewards[0])
+    assert np.isnan(environment.behaviour("custom")).all()
+
+
+def test_a_behaviour_that_raises_fails_the_episode():
+    def late(episode):
+        assert len(episode.rewards) > 4, "too short"
+        return [1.0]
+
+    environment = GymnasiumEnvironment(users.Walk, max_steps=6, behaviour=late)
+    environment.begin([0, 1])
+    for _ in range(6):
+        done = environment.step(np.array([[1.0, 0.0]], np.float32))
+        if done.ended.any():
+            break
+    assert str(done.errors[0]).startswith("too short")
+    assert lines(done.errors[0]) == ["test_gymnasium.py:late"]
+    assert done.ended.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
