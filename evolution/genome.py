@@ -178,15 +178,13 @@ class Codec:
     @functools.cached_property
     def description(self) -> dict[str, Any]:
         """All that decides what genomes are decoded to, as names and numbers; of noise, the first 1024."""
-        noise: list[Any]
-        if isinstance(self.noise, NoiseTable):
-            noise, numbers = ["table", self.noise.seed, self.noise.size], self.noise.head()
-        else:
-            noise, numbers = ["drawn", self.noise.seed], self.noise.columns(0, 0, self.dim)[:1024]
+        noise, is_table = self.noise, isinstance(self.noise, NoiseTable)
         return {
             "version": VERSION,
-            "noise": noise,
-            "numbers": hashlib.sha256(numbers.astype("<f4").tobytes()).hexdigest(),
+            "noise": ["table", noise.seed, noise.size]
+            if isinstance(noise, NoiseTable)
+            else ["drawn", noise.seed],
+            "numbers": _numbers_of(noise, 0 if is_table else self.dim),
             "pieces": [[p.name, list(p.shape), float(p.std), float(p.mean)] for p in self.pieces],
             "base": None if self.base is None else hashlib.sha256(self.base.tobytes()).hexdigest(),
         }
@@ -522,6 +520,13 @@ def mark(parent: bytes, seed: int, sigma: float) -> bytes:
     """
     entry = struct.pack("<Qf", seed, sigma if parent else 1.0)
     return hashlib.blake2b(parent + entry, digest_size=16).digest()
+
+
+@functools.lru_cache(16)
+def _numbers_of(noise: Noise, dim: int) -> str:
+    """Return the sha256 of the first numbers of a table, or of a row of so many that is drawn."""
+    numbers = noise.head() if isinstance(noise, NoiseTable) else noise.columns(0, 0, dim)[:1024]
+    return hashlib.sha256(numbers.astype("<f4").tobytes()).hexdigest()
 
 
 _PARTS = {
