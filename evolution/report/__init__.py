@@ -1,1 +1,1 @@
-"""What a report says of a run: curves, where everyone ended, where the champion comes from, and its episode."""
+"""What a report says of a run: scores, where everyone ended, the champion's family and its best episode."""

@@ -100,8 +100,10 @@ def _best(recording: Recording) -> dict[str, Any]:
 
 def _show(recording: Recording) -> None:
     from zoo.report.about import about
+    from zoo.run.kinds import kind_of
 
-    said = about(recording)
+    kind = kind_of(recording.config)
+    said = about(recording) if kind is None else kind.about(recording)
     say(said.title, "bold")
     say(f"{said.status}: {said.message}", {"good": "green", "bad": "red"}.get(said.colour, "yellow"))
     say(said.summary, "dim")

@@ -8,6 +8,7 @@ from zoo.report import faults, figures, points
 from zoo.report.about import about
 from zoo.report.style import Picture
 from zoo.report.writing import write_page
+from zoo.run.kinds import kind_of
 from zoo.run.reading import Recording, read_recording
 
 
@@ -42,23 +43,29 @@ def write_report(path: str | Path, out: str | Path | None = None) -> list[Path]:
 
 def draw_report(recording: Recording, folder: Path) -> list[Path]:
     """Write the report of a run that was read already."""
-    said = about(recording)
-    sections = _sections(recording)
-    pictures = [picture for _, shown in sections for picture in shown]
+    kind = kind_of(recording.config)
+    said = about(recording) if kind is None else kind.about(recording)
+    sections = _sections(recording) if kind is None else kind.sections(recording)
+    pictures = [picture for _, shown, _ in sections for picture in shown]
     content = {"title": said.title, "about": said, "sections": sections}
     return write_page(folder, "report", pictures, folder / "report", content)
 
 
-def _sections(recording: Recording) -> list[tuple[str, list[Picture]]]:
+def troubles(recording: Recording) -> list[Picture]:
+    """Return what went wrong, and how busy workers were, in pictures."""
+    found = [faults.failures(recording), faults.time_line(recording), faults.workers(recording)]
+    return [picture for picture in found if picture is not None]
+
+
+def _sections(recording: Recording) -> list[tuple[str, list[Picture], str]]:
     progress: list[Picture] = []
     search: list[Picture] = []
     for picture in figures.figures(recording):
         (progress if picture.name.startswith(("value_", "violation")) else search).append(picture)
     found = [points.front(recording), points.minima(recording), points.parallel_coordinates(recording)]
-    went_wrong = [faults.failures(recording), faults.time_line(recording), faults.workers(recording)]
     return [
-        ("How it went", progress),
-        ("What was found", [picture for picture in found if picture is not None]),
-        ("How the method searched", search),
-        ("Faults and workers", [picture for picture in went_wrong if picture is not None]),
+        ("How it went", progress, ""),
+        ("What was found", [picture for picture in found if picture is not None], ""),
+        ("How the method searched", search, ""),
+        ("Faults and workers", troubles(recording), ""),
     ]

@@ -86,6 +86,8 @@ class Picture:
     figure: Figure
     wide: bool = False
 
+    ending = "png"  # of its file
+
     @property
     def inches(self) -> float:
         """How wide it is."""
@@ -109,8 +111,12 @@ class Picture:
             count=1,
         )
 
+    def content(self) -> bytes:
+        """Return the content of its file."""
+        return self.png()
+
     def png(self) -> bytes:
-        """Return it as the content of a file."""
+        """Return it as the content of a PNG file."""
         buffer = io.BytesIO()
         with styled():
             self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})

@@ -44,9 +44,9 @@ def write_page(
         folder.mkdir(parents=True, exist_ok=True)
         beside.mkdir(exist_ok=True)
     for picture in pictures:
-        file = beside / f"{_unused(picture.name, taken)}.png"
+        file = beside / f"{_unused(picture.name, taken)}.{picture.ending}"
         with writing(file, _ADVICE):
-            write_atomically(file, picture.png())
+            write_atomically(file, picture.content())
         written.append(file)
     text = render(f"{name}.html", {"version": machine()["versions"].get("gradfree", ""), **content})
     with writing(page, _ADVICE):
