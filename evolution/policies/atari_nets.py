@@ -263,11 +263,12 @@ class VirtualBatchNorm(TorchPolicy):
     Args:
         spaces: What it is for: pictures.
         reference: Observations of a random policy, uint8 of shape (n, channels, height, width), such as
-            `collect_reference` returns; the papers take 128.
+            `collect_reference` returns; the papers take 128. Or a game such as "ALE/Frostbite-v5", of which
+            it collects as many, always the same.
         device: Where it computes: "cpu" or "cuda".
 
     Raises:
-        ValueError: Observations are no pictures, or the reference is none of them.
+        ValueError: Observations are no pictures, or the reference is none of them, or no game of theirs.
 
     Example:
         >>> from evolution.environments.spaces import Discrete
@@ -276,9 +277,9 @@ class VirtualBatchNorm(TorchPolicy):
         1008754
     """
 
-    def __init__(self, spaces: Spaces, reference: Array, *, device: str = "cpu") -> None:
+    def __init__(self, spaces: Spaces, reference: Array | str, *, device: str = "cpu") -> None:
         shape = _picture(spaces)
-        given = np.asarray(reference)
+        given = _played(reference, spaces) if isinstance(reference, str) else np.asarray(reference)
         if given.dtype != np.uint8 or given.shape[1:] != shape or len(given) < 2:
             raise ValueError(
                 f"`reference` must be uint8 of shape (n, {', '.join(map(str, shape))}), n at least 2, got "
@@ -329,6 +330,18 @@ def collect_reference(environment: Environment, key: Key, count: int = 128) -> A
                 break
             seen = step.observations
     raise AssertionError("not reached")
+
+
+def _played(game: str, spaces: Spaces) -> Array:
+    """Return a reference batch of a game of these spaces."""
+    from evolution.environments.atari import AtariEnvironment
+
+    for full_action_space in (False, True):
+        stack = _picture(spaces)[0]
+        environment = AtariEnvironment(game, stack=stack, full_action_space=full_action_space)
+        if environment.spaces == spaces:
+            return collect_reference(environment, Key(0))
+    raise ValueError(f"`reference` must be a game of the spaces {spaces}; {game!r} has {environment.spaces}.")
 
 
 def _picture(spaces: Spaces) -> tuple[int, int, int]:

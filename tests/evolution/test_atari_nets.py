@@ -217,6 +217,16 @@ def test_a_reference_is_a_function_of_its_key():
     assert actor.act(environment.begin([0, 1])).shape == (2,)
 
 
+def test_a_game_can_stand_for_its_reference():
+    pytest.importorskip("ale_py")
+    environment = AtariEnvironment("breakout")
+    policy = as_policy("atari-virtual-batch-norm", environment.spaces, {"reference": "ALE/Breakout-v5"})
+    given = VirtualBatchNorm(environment.spaces, collect_reference(environment, Key(0), 128))
+    assert policy.describe() == given.describe()
+    with pytest.raises(ValueError, match="`reference` must be a game of the spaces"):
+        VirtualBatchNorm(Spaces(Image(4, 84, 84), Discrete(5)), "ALE/Breakout-v5")
+
+
 # Bad input.
 
 
