@@ -114,7 +114,15 @@ def _flat(rows: Array, archive: Array | None) -> tuple[Array, Array | None, tupl
 
 
 def _draw_archive(axes: Any, entries: Array) -> None:
-    axes.scatter(*entries.T, s=12, facecolors="none", edgecolors=style.PALETTE[1], linewidths=0.6, zorder=2.5)
+    axes.scatter(
+        entries[:, 0],
+        entries[:, 1],
+        s=12,
+        facecolors="none",
+        edgecolors=style.PALETTE[1],
+        linewidths=0.6,
+        zorder=2.5,
+    )
 
 
 def _of(archive: Array | None) -> str:
