@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from evolution.genome import Codec, Genome
-from evolution.job import EvolutionJob, EvolutionState, generations_of, history_of
+from evolution.job import KEYFRAMED, EvolutionJob, EvolutionState, generations_of, history_of
+from evolution.keyframes import Keyframes
 from evolution.moments import Normalizer
 from evolution.policies.policy import Policy
 from evolution.setting import KIND, Setting, read_given
@@ -22,7 +24,7 @@ from zoo.core.errors import RunDirectoryError
 from zoo.core.modules import files_of, own_path
 from zoo.core.rng import Key
 from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
-from zoo.execution.executor import Executor
+from zoo.execution.executor import Executor, Serial
 from zoo.experiment import differences
 from zoo.facade import Interrupted
 from zoo.run.directory import RunDirectory, holds_run, read_config
@@ -130,6 +132,7 @@ def evolve(
     callback: Any = None,
     on_error: str = "raise",
     out: str | os.PathLike[str] | None = None,
+    keyframe_every: int = 25,
 ) -> Evolution:
     """Look for a policy of high return in an environment.
 
@@ -175,6 +178,9 @@ def evolve(
             ends the run, with a checkpoint, "nan" makes the episode a failed one.
         out: Directory to keep the run in. One that holds this very run is resumed, wherever it was stopped or
             killed; any other is refused.
+        keyframe_every: After how many generations parents of 100,000 parameters and more are written down as
+            they are, in `out` or a temporary directory, so that a worker that comes late, or a run that is
+            resumed, decodes no more mutations than that; 0 for never. It changes no result.
 
     Raises:
         TypeError: An argument is of a type that it cannot be.
@@ -215,13 +221,20 @@ def evolve(
         raise ValueError(
             "`generations`, `budget`, `frames` or `seconds` must be given: nothing else is sure to end a run."
         )
-    return _carried_out(given, _as_key(rng, out), workers, seconds, callback, out)
+    return _carried_out(given, _as_key(rng, out), workers, seconds, callback, out, keyframe_every)
 
 
 def _carried_out(
-    given: Mapping[str, Any], key: Key, workers: Any, seconds: Any, callback: Any, out: Any
+    given: Mapping[str, Any],
+    key: Key,
+    workers: Any,
+    seconds: Any,
+    callback: Any,
+    out: Any,
+    keyframe_every: int,
 ) -> Evolution:
     """Do a run, or go on with it."""
+    check_count("keyframe_every", keyframe_every, minimum=0)
     executor = as_executor(workers)
     limit = None if seconds is None else check_positive("seconds", seconds)
     callbacks, watchers = _as_callbacks(callback)
@@ -237,6 +250,9 @@ def _carried_out(
         about: dict[str, Any] = (
             {"watchers": watchers, "config": config, "execution": executor.describe()} if watchers else {}
         )
+        if keyframe_every:
+            job.keyframes = stack.enter_context(_keyframes(setting, executor, out))
+            job.keyframe_every = keyframe_every
         told = [_adapted(one) for one in callbacks]
         try:
             outcome = run(job, Stop(None, limit), told, directory, **about)
@@ -265,6 +281,7 @@ def resume(
     workers: int | Executor | Callable[..., Any] = 1,
     seconds: float | None = None,
     callback: Any = None,
+    keyframe_every: int = 25,
 ) -> Evolution:
     """Go on with a run that was stopped or killed; a finished one just returns its result.
 
@@ -276,6 +293,7 @@ def resume(
         workers: As in `evolve`; it need not be what it was.
         seconds: As in `evolve`.
         callback: As in `evolve`.
+        keyframe_every: As in `evolve`.
 
     Raises:
         RunDirectoryError: The directory is missing, no run of this kind, in use, or something has to be given
@@ -284,7 +302,21 @@ def resume(
     """
     path = Path(out)
     given = read_given(path, {"environment": environment, "policy": policy, "behaviour": behaviour})
-    return _carried_out(given, _as_key(None, out), workers, seconds, callback, out)
+    return _carried_out(given, _as_key(None, out), workers, seconds, callback, out, keyframe_every)
+
+
+@contextlib.contextmanager
+def _keyframes(setting: Setting, executor: Executor, out: Any) -> Iterator[Keyframes | None]:
+    """Find a place for keyframes, where anybody may need some."""
+    if setting.codec is None or setting.codec.dim < KEYFRAMED:
+        yield None
+    elif out is not None:
+        yield Keyframes(str(Path(out).absolute() / "keyframes"))
+    elif isinstance(executor, Serial):
+        yield None
+    else:
+        with tempfile.TemporaryDirectory(prefix="gradfree-") as folder:
+            yield Keyframes(folder)
 
 
 def _result(setting: Setting, job: EvolutionJob, outcome: Run[EvolutionState]) -> Evolution:

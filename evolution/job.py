@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from evolution.descendants import Descendants
 from evolution.episodes import Episodes, Episodic
+from evolution.keyframes import Keyframes
 from evolution.members import HeldMembers
 from evolution.rollouts import Rollouts
 from zoo.core.device import Array, to_numpy
@@ -21,6 +23,9 @@ from zoo.run.job import Report, SearchJob, SearchState
 
 COLUMNS = ("step", "episodes", "frames", "retrial", "highest", "median", "best")
 """Of the history of a run; the last three are scores, NaN where there is none."""
+
+KEYFRAMED = 100_000
+"""Parameters from which on parents are written down: shorter chains are decoded before a file is read."""
 
 _HARD = ("raised", "crashed", "hung")
 _WINDOW = 100  # evaluations, of which too many may not fail
@@ -59,6 +64,10 @@ class EvolutionJob(SearchJob):
         test_episodes: Fresh episodes of the champion at the end; 0 for none.
         on_error: "raise" or "nan", for environments that raise.
         threads: Threads of numerical libraries during the run.
+
+    Attributes:
+        keyframes: Where decoded parents are written down for workers that come late, or None.
+        keyframe_every: After how many generations.
     """
 
     optimizer: Episodic
@@ -85,6 +94,8 @@ class EvolutionJob(SearchJob):
         )
         self._generations, self._frames, self._score = generations, frames, score
         self._test_episodes = test_episodes
+        self.keyframes: Keyframes | None = None
+        self.keyframe_every = 25
 
     def init(self) -> EvolutionState:
         return EvolutionState(super().init().optimizer, violation_best=0.0)
@@ -103,6 +114,28 @@ class EvolutionJob(SearchJob):
         # What is to be tried again, such as candidates for the elite, is tried before the end.
         again = self.optimizer.members(state.optimizer).episodes is not None
         return None if again else f"all {self._generations} generations are done"
+
+    def ask(self, state: SearchState) -> Candidates:
+        """Return what the next step wants evaluated; workers learn from it where keyframes lie."""
+        candidates = super().ask(state)
+        if isinstance(candidates, Episodes) and isinstance(candidates.members, Descendants):
+            candidates.members.keyframes = self.keyframes
+        return candidates
+
+    def step(self, state: SearchState) -> tuple[SearchState, Report]:
+        """Ask, evaluate, tell, and before that write a keyframe where one is due."""
+        generation = generations_of(state)
+        if self.keyframes is not None and generation and generation % self.keyframe_every == 0:
+            candidates = self.ask(state)
+            assert isinstance(candidates, Episodes)
+            members = candidates.members
+            if isinstance(members, Descendants) and members.episodes is None:
+                try:
+                    members.write_keyframe(self.keyframes, generation)
+                except OSError as error:  # decoding takes longer without it, and that is all
+                    if self.event is not None:
+                        self.event({"event": "keyframe not written", "message": str(error)})
+        return super().step(state)
 
     def after(
         self, state: SearchState, optimizer: Any, evaluations: Evaluations

@@ -17,10 +17,12 @@ import pytest
 import evolution
 import zoo
 from evolution.deep_ga import DeepGA
+from evolution.descendants import clear_cache
 from evolution.environments.lookup import as_environment
 from evolution.episodes import Episodic
 from evolution.genome import Codec, SharedTable
-from evolution.job import EvolutionJob
+from evolution.job import KEYFRAMED, EvolutionJob
+from evolution.keyframes import Keyframes
 from evolution.novelty_ga import NoveltyGA
 from evolution.rollouts import episode_seed
 from tests.distributed import evolving
@@ -29,6 +31,7 @@ from tests.distributed.fake import Fake, Faults
 from zoo.core.rng import Key, NoiseTable
 from zoo.execution.executor import Serial
 from zoo.run.digest import digest_of_run
+from zoo.run.directory import read_events
 from zoo.run.loop import run
 
 ROOT = Path(__file__).parents[2]
@@ -257,6 +260,91 @@ def test_a_hanging_environment_costs_an_episode() -> None:
     assert found.account["restarts"] >= 1
     assert (found.generations, found.episodes, found.success) == (2, 40, True)
     assert np.isnan(found.state.values).tolist() == hangs[1]
+
+
+class Joins(zoo.Watcher):
+    """Has the process forget all at `generation`, and counts what mutations it applies in the step after."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, generation: int) -> None:
+        self.generation, self.chains, self.singles, self.roots = generation, 0, 0, 0
+        self._counts = False
+        originals = {name: getattr(Codec, name) for name in ("advance", "children", "root")}
+
+        def advance(codec: Codec, out: Any, seeds: Any, sigmas: Any) -> None:
+            self.chains += self._counts * len(seeds)
+            originals["advance"](codec, out, seeds, sigmas)
+
+        def children(codec: Codec, out: Any, parents: Any, seeds: Any, sigmas: Any) -> None:
+            self.singles += self._counts * len(seeds)
+            originals["children"](codec, out, parents, seeds, sigmas)
+
+        def root(codec: Codec, out: Any, seed: int) -> None:
+            self.roots += self._counts
+            originals["root"](codec, out, seed)
+
+        for method in (advance, children, root):
+            monkeypatch.setattr(Codec, method.__name__, method)
+
+    def step(self, state: Any, metrics: Any) -> None:
+        self._counts = metrics["generation"] == self.generation
+        if self._counts:
+            clear_cache()
+
+
+def long_run(out: Path | None, joins: Joins, **more: Any) -> evolution.Evolution:
+    clear_cache()
+    policy = evolving.Idle(pieces=(evolving.Piece("weights", (KEYFRAMED,), 0.01),))
+    options = {"population_size": 24, "num_parents": 3, "elite_candidates": 0}
+    return evolution.evolve(
+        f"{evolving.HERE}:Errand",
+        policy=policy,
+        options=options,
+        generations=61,
+        test_episodes=0,
+        out=out,
+        rng=0,
+        callback=joins,
+        **more,
+    )
+
+
+def test_who_joins_late_decodes_from_a_keyframe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joins = Joins(monkeypatch, 60)
+    found = long_run(tmp_path / "run", joins)
+    names = sorted(path.name for path in (tmp_path / "run" / "keyframes").iterdir())
+    assert names == ["000025.safetensors", "000050.safetensors"]
+    assert joins.roots == 0
+    assert 0 < joins.chains + joins.singles <= 24 + 3 * 25
+    without = Joins(monkeypatch, 60)
+    plain = long_run(tmp_path / "plain", without, keyframe_every=0)
+    assert not (tmp_path / "plain" / "keyframes").exists()
+    assert without.roots > 0
+    assert without.chains + without.singles >= 24 + 50 > joins.chains + joins.singles
+    assert plain.parameters.tobytes() == found.parameters.tobytes()
+    assert digest_of_run(tmp_path / "plain") == digest_of_run(tmp_path / "run")
+
+
+def test_a_keyframe_that_cannot_be_written_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Keyframes, "write", write)
+    joins = Joins(monkeypatch, 60)
+    assert long_run(tmp_path / "run", joins).generations == 61
+    assert joins.roots > 0
+    events = [event for event in read_events(tmp_path / "run") if event["event"] == "keyframe not written"]
+    assert len(events) == 2
+    assert "No space left" in events[0]["message"]
+
+
+def test_workers_find_keyframes_of_runs_without_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    joins = Joins(monkeypatch, 60)
+    long_run(None, joins, workers=Fake(2))
+    assert joins.roots == 0
+    with pytest.raises(ValueError, match="`keyframe_every` must be"):
+        long_run(None, joins, keyframe_every=-1)
 
 
 GROWTH = """
