@@ -90,6 +90,13 @@ class Errand(Environment):
         raise AssertionError("all episodes end together")
 
 
+def network(spaces: Spaces) -> Any:
+    """A network of the user's own, in torch."""
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 2))
+
+
 class Hangs(Errand):
     """Never comes back from every twentieth episode."""
 

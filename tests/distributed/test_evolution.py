@@ -262,6 +262,42 @@ def test_a_hanging_environment_costs_an_episode() -> None:
     assert np.isnan(found.state.values).tolist() == hangs[1]
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_networks_of_torch_are_computed_many_members_at_once(device: str) -> None:
+    found = evolution.evolve(
+        "cart-pole",
+        policy=f"{evolving.HERE}:network",
+        policy_options={"device": device},
+        options={"population_size": 64, "num_parents": 10, "sigma": 0.3, "elite_candidates": 2},
+        generations=2,
+        test_episodes=3,
+        workers=zoo.Processes(1, gpus_per_worker=1) if device == "cuda" else 1,
+        rng=0,
+    )
+    assert found.policy.device == device
+    assert found.policy.members >= 64
+    assert (found.num_failed, found.generations) == (0, 2)
+    assert np.isfinite(found.history["highest"]).all()
+    assert np.isfinite(found.parameters).all()
+    assert found.score > 9
+
+
+@pytest.mark.gpu
+@pytest.mark.ray
+def test_networks_on_the_gpu_of_an_actor(cluster: Any) -> None:
+    found = evolution.evolve(
+        "cart-pole",
+        policy=f"{evolving.HERE}:network",
+        policy_options={"device": "cuda"},
+        options={"population_size": 64, "num_parents": 10, "sigma": 0.3, "elite_candidates": 0},
+        generations=2,
+        test_episodes=3,
+        workers=zoo.Ray(1, gpus_per_worker=1),
+        rng=0,
+    )
+    assert (found.num_failed, np.isfinite(found.parameters).all()) == (0, True)
+
+
 class Joins(zoo.Watcher):
     """Has the process forget all at `generation`, and counts what mutations it applies in the step after."""
 
