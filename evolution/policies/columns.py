@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -38,6 +38,9 @@ class Columns(Actor):
       order, so that an episode is the same bits whatever runs beside it; this holds for a single one too;
     * above that: by BLAS.
 
+    Sums are loops over one axis inside loops over the two others. Which one is inside, the episodes or the
+    outputs, is decided by which makes fewer loops, and is a matter of how arrays lie in memory alone.
+
     Weights of episodes that ended are computed on in vain, until that has taken about as long as to move
     those of the others.
 
@@ -58,7 +61,7 @@ class Columns(Actor):
         shapes = {piece.name: piece.shape for piece in policy.pieces}
         self._shapes = [shapes[weight] for weight, _ in blocks]
         rows = parameters[of[:1]] if self._is_shared else parameters[of]
-        self._weights = np.empty((sum((i + 1) * o for o, i in self._shapes), len(rows)), np.float32)
+        self._weights = np.empty((policy.dim, len(rows)), np.float32, "F" if self._is_wide(len(of)) else "C")
         for (weight, bias), block in zip(blocks, self._blocks(), strict=True):
             outputs, inputs = shapes[weight]
             given = rows[:, places[weight]].reshape(-1, outputs, inputs)
@@ -67,6 +70,11 @@ class Columns(Actor):
         self._dim = policy.dim
         self._live: Array | None = None
         self._begin(len(of))
+
+    def _is_wide(self, k: int) -> bool:
+        """Return whether loops over the outputs of this many episodes are fewer than loops over these."""
+        loops = sum((inputs + 1) * outputs for outputs, inputs in self._shapes)
+        return self._is_exact and k * sum(inputs + 1 for _, inputs in self._shapes) < loops
 
     def _blocks(self) -> list[Array]:
         """Return views of the weights: (inputs + 1, outputs, columns) for each block."""
@@ -81,23 +89,35 @@ class Columns(Actor):
         """Cut what a step needs out of memory once, not in every step."""
         self._k = k
         self._tail = () if k == 1 else (k,)
+        self._order: Literal["F", "C"] = "F" if self._is_wide(k) else "C"
+        if not self._is_shared:
+            self._weights = np.asarray(self._weights, order=self._order)
         self._seen, self._steps, outputs = self._connect(self._blocks())
         self._outputs = outputs.reshape(-1, k)
 
     def _empty(self, size: int, *, with_one: bool = False) -> Array:
         """Return memory for numbers of each episode; the last one is 1 where it is to be a block's input."""
-        return np.ones((size + with_one, *self._tail), np.float32)
+        return np.ones((size + with_one, *self._tail), np.float32, self._order)
 
     def _apply(self, block: Array, inputs: Array, out: Array) -> Step:
         """Return what puts the sums of a block into `out`."""
-        if not self._is_shared and self._k != 1:
-            return functools.partial(np.einsum, "iok,ik->ok", block, inputs, out=out)
-        block = block[:, :, 0]
+        is_own = not self._is_shared and self._k != 1
+        if not is_own:
+            block = block[:, :, 0]
         if not self._is_exact:
             return functools.partial(np.dot, np.ascontiguousarray(block.T), inputs, out=out)
-        return functools.partial(
-            np.einsum, "io,i->o" if self._k == 1 else "io,ik->ok", block, inputs, out=out
-        )
+        terms = "iok,ik->ok" if is_own else "io,i->o" if self._k == 1 else "io,ik->ok"
+        if len(out) > 1:
+            return functools.partial(np.einsum, terms, block, inputs, out=out)
+        # There would be no axis left to loop over but the inputs', and terms be added in another order.
+        block = np.concatenate([block, np.zeros_like(block)], axis=1)
+        both = self._empty(2)
+
+        def step() -> None:
+            np.einsum(terms, block, inputs, out=both)
+            np.copyto(out, both[:1])
+
+        return step
 
     @abc.abstractmethod
     def _connect(self, blocks: list[Array]) -> tuple[Array, list[Step], Array]:
@@ -136,10 +156,17 @@ class Columns(Actor):
     def _move(self, live: Array) -> None:
         """Go on with these columns alone."""
         if not self._is_shared:
-            self._weights = self._weights.take(live, axis=1)
+            self._weights = _taken(self._weights, live)
         self._live = None
         self._carry(live)
         self._begin(len(live))
+
+
+def _taken(columns: Array, which: Array) -> Array:
+    """Return some of the columns, which lie in memory as they did."""
+    if columns.flags.f_contiguous:
+        return columns.T.take(which, axis=0).T
+    return columns.take(which, axis=1)
 
 
 class Several(Actor):

@@ -32,7 +32,10 @@ POLICIES = {
     "4-32-2": MLP(Spaces(Vector(4), Discrete(2))),
     "7-5-9-4 relu": MLP(Spaces(Vector(7), NUMBERS), hidden=(5, 9), activation="relu"),
     "3-6 linear": MLP(Spaces(Vector(3), MultiDiscrete((2, 4))), hidden=()),
+    "1-1-1": MLP(Spaces(Vector(1), Continuous((-INF,), (INF,))), hidden=(1,)),
+    "2-50-1": MLP(Spaces(Vector(2), Continuous((-INF,), (INF,))), hidden=(50,)),
     "17-40-40-3": MLP(Spaces(Vector(17), MultiBinary(3)), hidden=(40, 40)),
+    "17-40-40-6": MLP(Spaces(Vector(17), Continuous((-INF,) * 6, (INF,) * 6)), hidden=(40, 40)),
 }
 LARGE = MLP(Spaces(Vector(20), Continuous((-1.0,) * 5, (1.0,) * 5)), hidden=(120, 128))
 
@@ -83,9 +86,10 @@ def test_an_episode_is_the_same_bits_whatever_runs_beside_it(name):
     assert len(left) == k - 16
 
 
+@pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("k", [2, 17, 300])
-def test_episodes_of_one_member_are_those_of_many_that_are_equal(k):
-    policy = POLICIES["17-40-40-3"]
+def test_episodes_of_one_member_are_those_of_many_that_are_equal(name, k):
+    policy = POLICIES[name]
     row, seen = drawn(policy, 1), observed(policy, 1, k)[0].T
     shared = policy.actor(row, np.zeros(k, np.int64))
     apart = policy.actor(np.repeat(row, k, 0), np.arange(k))
