@@ -240,11 +240,12 @@ def _carried_out(
     callbacks, watchers = _as_callbacks(callback)
     setting = Setting.of(given, key)
     config = setting.config(executor.threads)
+    job = setting.job(executor)
+    _check_budget(job, given["budget"])
     directory = None if out is None else _directory(Path(out), config, setting, executor)
     with contextlib.ExitStack() as stack:
         if directory is not None:
             stack.callback(directory.close)
-        job = setting.job(executor)
         if directory is not None:
             job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
         about: dict[str, Any] = (
@@ -317,6 +318,19 @@ def _keyframes(setting: Setting, executor: Executor, out: Any) -> Iterator[Keyfr
     else:
         with tempfile.TemporaryDirectory(prefix="gradfree-") as folder:
             yield Keyframes(folder)
+
+
+def _check_budget(job: EvolutionJob, budget: int | None) -> None:
+    """Refuse a budget in which nothing could be tried.
+
+    Raises:
+        ValueError: It is below the episodes of the first step.
+    """
+    if budget is not None and budget < (needed := len(job.ask(job.init()))):
+        raise ValueError(
+            f"`budget` must be at least {needed}, the episodes of the first step, got {budget}: give the "
+            "method a smaller `population_size`, or members fewer `episodes`."
+        )
 
 
 def _result(setting: Setting, job: EvolutionJob, outcome: Run[EvolutionState]) -> Evolution:

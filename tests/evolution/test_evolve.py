@@ -194,6 +194,7 @@ def test_workers_change_nothing() -> None:
     [
         ({"generations": None}, "`generations`, `budget`, `frames` or `seconds` must be given"),
         ({"episodes": 0}, "`episodes` must be at least 1"),
+        ({"budget": 20}, "`budget` must be at least 24, the episodes of the first step, got 20"),
         ({"test_episodes": -1}, "`test_episodes` must be at least 0"),
         ({"method": "deep-gs"}, r"unknown method 'deep-gs'. Did you mean 'deep-ga'\?"),
         ({"behaviour": "position"}, "`behaviour` must be one of"),
@@ -201,7 +202,7 @@ def test_workers_change_nothing() -> None:
         ({"options": {"population_size": 4, "num_parents": 5}}, "`num_parents` must be at most"),
         ({"noise_table": 100}, "must have from 226 numbers"),
     ],
-    ids=["endless", "episodes", "test", "method", "behaviour", "policy", "parents", "table"],
+    ids=["endless", "episodes", "budget", "test", "method", "behaviour", "policy", "parents", "table"],
 )
 def test_bad_values(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
