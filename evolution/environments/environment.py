@@ -19,7 +19,8 @@ class Step:
     """What came of one action in each of the k episodes under way.
 
     Attributes:
-        observations: As `Spaces.observations` says. Those of episodes that ended are not looked at.
+        observations: As `Spaces.observations` says. Those of episodes that ended are not looked at. The next
+            step may write over all of them.
         rewards: float64, shape (k,); NaN where an episode failed.
         ended: Whether the episode is over, bool, shape (k,).
         errors: By episode, 0 to k - 1, what it raised; it has ended then.
