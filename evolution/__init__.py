@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from evolution.deep_ga import RandomPolicies as RandomPolicies
     from evolution.environments.environment import Environment as Environment
     from evolution.environments.environment import Step as Step
+    from evolution.es import Validated as Validated
     from evolution.facade import Evolution as Evolution
     from evolution.facade import Generation as Generation
     from evolution.facade import evolve as evolve
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from evolution.genome import Codec as Codec
     from evolution.genome import Genome as Genome
     from evolution.methods import list_methods as list_methods
+    from evolution.novelty_es import NSES as NSES
+    from evolution.novelty_es import NSRAES as NSRAES
+    from evolution.novelty_es import NSRES as NSRES
+    from evolution.novelty_ga import NoveltyGA as NoveltyGA
     from evolution.policies.policy import Actor as Actor
     from evolution.policies.policy import Piece as Piece
     from evolution.policies.policy import Policy as Policy
@@ -32,9 +37,12 @@ _HOMES = {
     "evolution.archive": ("Archive",),
     "evolution.deep_ga": ("DeepGA", "RandomPolicies"),
     "evolution.environments.environment": ("Environment", "Step"),
+    "evolution.es": ("Validated",),
     "evolution.facade": ("Evolution", "Generation", "evolve", "resume"),
     "evolution.genome": ("Codec", "Genome"),
     "evolution.methods": ("list_methods",),
+    "evolution.novelty_es": ("NSES", "NSRAES", "NSRES"),
+    "evolution.novelty_ga": ("NoveltyGA",),
     "evolution.policies.policy": ("Actor", "Piece", "Policy"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

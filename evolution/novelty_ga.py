@@ -33,13 +33,15 @@ class NoveltyGAState(DeepGAState):
         champion_value: Its mean value; infinite before there is one.
         champion_trials: How often it was among the candidates.
         archive: Behaviours that are kept, None before any is known.
-        novelty: That of those told last, shape (n,), NaN where they failed.
+        behaviours: What those told last came to, shape (n, b), NaN where they failed; None where all did.
+        novelty: Their novelty, shape (n,), NaN where they failed.
     """
 
     champion: int
     champion_value: float
     champion_trials: int
     archive: Archive | None
+    behaviours: Matrix | None
     novelty: Matrix
 
 
@@ -122,7 +124,13 @@ class NoveltyGA(DeepGA):
         first = super().init(x0, key=key, bounds=bounds, scale=scale, budget=budget, known=known)
         shared = {field.name: getattr(first, field.name) for field in fields(first)}
         return NoveltyGAState(
-            **shared, champion=-1, champion_value=np.inf, champion_trials=0, archive=None, novelty=np.empty(0)
+            **shared,
+            champion=-1,
+            champion_value=np.inf,
+            champion_trials=0,
+            archive=None,
+            behaviours=None,
+            novelty=np.empty(0),
         )
 
     def tell(self, state: Any, evaluations: Evaluations) -> NoveltyGAState:
@@ -146,6 +154,7 @@ class NoveltyGA(DeepGA):
             lineage=lineage,
             population=ids,
             values=values + 0.0,
+            behaviours=behaviours,
             novelty=np.full(len(values), np.nan),
         )
         if behaviours is None:  # nobody has a value: those who had children before have others

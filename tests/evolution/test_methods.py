@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from evolution import Generation, evolve, resume
 from evolution.genome import Codec
 from evolution.members import Members
 from evolution.methods import TRAITS, find, list_methods
@@ -37,13 +39,16 @@ CASES: dict[str, dict[str, Any]] = {
     "openai-es": {"population_size": 8, "sigma": 0.2, "learning_rate": 0.2, "validation_every": 3},
     "cma": {"validation_every": 2},
     "sep-cma": {"validation_every": 4},
-    "snes": {},
+    "snes": {"validation_every": 5, "validation_episodes": 3},
     "pgpe": {"validation_every": 1},
     "lm-ma-es": {"validation_every": 2},
-    "de": {},
-    "spsa": {"validation_every": 3},
+    "de": {"validation_every": 1, "validation_episodes": 2},
+    "spsa": {"validation_every": 3, "validation_episodes": 6},
 }
+DEAR = ("ch", "gp", "pycma")  # seconds for a first step, which the zoo's own tests take
+
 all_methods = pytest.mark.parametrize("name", CASES)
+may_be_flat = pytest.mark.filterwarnings("ignore:the objective did not change:zoo.core.errors.ZooWarning")
 
 
 def built(name: str, **options: Any) -> Any:
@@ -203,7 +208,7 @@ def test_nothing_but_failures(name: str) -> None:
 
 
 @all_methods
-@pytest.mark.filterwarnings("ignore:the objective did not change:zoo.core.errors.ZooWarning")
+@may_be_flat
 def test_equal_values_are_told_apart_by_lot(name: str) -> None:
     """And by nothing else: a run goes by its key alone."""
     runs = []
@@ -241,6 +246,29 @@ def test_the_start_is_left_alone(name: str) -> None:
     assert digest(state) == before
 
 
+@all_methods
+@may_be_flat
+def test_it_runs_on_the_maze_and_goes_on_after_a_stop(name: str, tmp_path: Path) -> None:
+    def stop(told: Generation) -> None:
+        if told.step == 3:
+            raise StopIteration
+
+    given: dict[str, Any] = {
+        "options": CASES[name],
+        "max_steps": 10,
+        "budget": 250,
+        "test_episodes": 1,
+        "rng": 3,
+    }
+    whole = evolve("maze", name, **given)
+    assert 150 <= whole.episodes <= 250
+    assert np.isfinite([whole.score, whole.best]).all()
+    part = evolve("maze", name, **given, out=tmp_path / "run", callback=stop)
+    assert part.episodes < whole.episodes
+    forget()
+    assert digest(resume(tmp_path / "run").state) == digest(whole.state)
+
+
 @pytest.mark.parametrize("name", list_methods())
 def test_every_name_is_a_method_for_policies(name: str) -> None:
     method = find(name)
@@ -251,7 +279,7 @@ def test_every_name_is_a_method_for_policies(name: str) -> None:
         method.build({"no_such_thing": 1})
     made = built(name)
     state = started(made)
-    for _ in range(3):
+    for _ in range(0 if name in DEAR else 3):
         state = told(made, state)
     assert made.recommend(state).shape == (DIM,)
     assert made.recommends_evaluated
