@@ -26,12 +26,14 @@ def curves(recording: Recording) -> Iterator[Picture]:
     is_retrial = columns.get("retrial", np.zeros(len(nothing))) > 0
     elite = -columns.get("elite", columns.get("recommended", nothing))
     size, unit = in_words(float(np.nanmax(recording.seconds, initial=0)))
-    again = is_retrial.any()
+    again, differs = is_retrial.any(), not np.array_equal(elite[is_retrial], best[is_retrial], equal_nan=True)
     words = "Highest and median return of each generation"
-    words += ", and what re-evaluation says" if again else ""
-    words += ": the best so far is the highest mean of many episodes." if again else "."
     if again:
-        words += " A highest return is that of one lucky episode."
+        words += (
+            ", and the mean of the best one in all episodes in which it was tried again. A highest return is "
+            "that of one lucky episode"
+        )
+    words += "; red: what was tried again, whether or not it was better." if again and differs else "."
     for name, ending, x, across in (
         ("score_frames", " against frames", columns["frames"], "frames"),
         ("score_time", " against time", recording.seconds / size, f"{unit} of work"),
@@ -44,11 +46,19 @@ def curves(recording: Recording) -> Iterator[Picture]:
             figure, axes = canvas(height=3.1, top=style.LEGEND)
             _line(axes, x[born], median[born], "median", "#b5b5b5", 1.0)
             _line(axes, x[born], highest[born], "highest", style.PALETTE[4], 0.9)
-            if tried.any():
+            if tried.any() and differs:
                 axes.plot(
-                    *thinned(x[tried], elite[tried]), "o", ms=2.6, color=style.PALETTE[1], label="elite again"
+                    *thinned(x[tried], elite[tried]), "o", ms=2.6, color=style.PALETTE[1], label="tried again"
                 )
-            _line(axes, x[known], best[known], "best so far", style.PALETTE[0], 1.8, "steps-post")
+            _line(
+                axes,
+                x[known],
+                best[known],
+                "best, tried again" if again else "best so far",
+                style.PALETTE[0],
+                1.8,
+                "steps-post",
+            )
             _wanted(axes, recording, np.concatenate([highest, best]))
             axes.set_title(f"Score{ending}")
             axes.set_xlabel(across)

@@ -39,9 +39,7 @@ def family_tree(family: Family, best: float) -> Picture | None:
         axes.add_collection(LineCollection(list(ends), colors="#c9c9c9", linewidths=0.7, zorder=1))
         others = np.setdiff1d(np.arange(len(x)), line)
         if len(others):
-            axes.plot(
-                x[others], y[others], "o", ms=2.6, color="#a5a5a5", zorder=2, label="others alive, or theirs"
-            )
+            axes.plot(x[others], y[others], "o", ms=2.6, color="#a5a5a5", zorder=2, label="others")
         axes.plot(
             x[line],
             y[line],
@@ -50,7 +48,7 @@ def family_tree(family: Family, best: float) -> Picture | None:
             lw=1.6,
             color=style.PALETTE[0],
             zorder=3,
-            label="the champion's line",
+            label="champion's line",
         )
         if math.isfinite(best):
             at = x[line[-1]]

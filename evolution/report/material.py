@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,9 @@ def ends_of(recording: Recording, state: EvolutionState) -> Ends | None:
 def family_of(recording: Recording, state: EvolutionState) -> Family | None:
     """Return who descends from whom, None for methods without a lineage."""
     own: Any = state.optimizer.method
-    lineage, champion = getattr(own, "lineage", None), getattr(own, "best", -1)
-    if not isinstance(lineage, Lineage) or not isinstance(champion, int) or champion < 0:
+    lineage, method = getattr(own, "lineage", None), _method(recording.config)
+    champion = method.best(own)[0] if hasattr(method, "best") else -1
+    if not isinstance(lineage, Lineage) or champion < 0:
         return None
     born = _born(recording, state, lineage)
     if born is None:
@@ -121,6 +123,13 @@ def family_of(recording: Recording, state: EvolutionState) -> Family | None:
             known = known[np.isfinite(known)]
             scores[place] = -known.mean() if len(known) else np.nan
     return Family(lineage, champion, generations, scores)
+
+
+def _method(config: Mapping[str, Any]) -> Any:
+    """Return the method, which can say of its states who is the champion; it cannot decode anybody."""
+    from evolution.methods import find
+
+    return find(config["method"]).build(thaw(config["options"], {}))
 
 
 def _generations(state: EvolutionState) -> dict[int, int]:
