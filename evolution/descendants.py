@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 _FEW = 2**20  # bytes of decoded parents that are kept in any case
 _MOST = 2**30  # and that are kept at most
-_PER_PARENT = 3  # as many rows as this for each parent: its own, its parent's, and where branches part
+_PER_PARENT = 2  # rows for each parent: its own, and its parent's, or where its branch parts from another
 
 
 class Descendants(Members):
@@ -52,6 +52,7 @@ class Descendants(Members):
     __slots__ = (
         "_above",
         "_marks",
+        "_num_parents",
         "_parenthood",
         "_parents",
         "_places",
@@ -75,6 +76,7 @@ class Descendants(Members):
         self.codec, self.episodes, self.keyframes = codec, episodes, keyframes
         self._above, self._seeds, self._sigmas, self._places = above, seeds, sigmas, places
         self._marks: dict[int, bytes] = {}
+        self._num_parents = 0
         self._parents: Array | None = None
         self._parenthood: Array | None = None
 
@@ -172,6 +174,7 @@ class Descendants(Members):
         if self._parents is None:
             above = self._above
             direct = np.unique(above[self._places])
+            self._num_parents = int((direct >= 0).sum())
             is_above = np.zeros(len(above) + 1, bool)  # the last one is that of roots, -1
             is_above[direct] = True
             for place in range(len(above) - 1, -1, -1):
@@ -217,7 +220,7 @@ class Descendants(Members):
         return _cache.get((self.codec.digest, device, self._mark(place)))
 
     def _keep(self, place: int, device: str, row: Any) -> None:
-        _cache.put((self.codec.digest, device, self._mark(place)), row, len(self.parents))
+        _cache.put((self.codec.digest, device, self._mark(place)), row, self._num_parents)
 
     def _mark(self, place: int) -> bytes:
         """Return by what someone in the table is known; see `evolution.genome.mark`."""
@@ -301,10 +304,10 @@ class _Cache:
         Args:
             name: Its codec, device and mark.
             row: Its parameters.
-            parents: How many like it there are in a generation.
+            parents: How many parents a generation has.
         """
         with self.lock:
-            self.limit = max(self.limit, _PER_PARENT * parents * row.nbytes)
+            self.limit = max(self.limit, _PER_PARENT * (parents + 1) * row.nbytes)
             if name not in self.rows:  # another thread may have been faster
                 self.rows[name] = row
                 self.held += row.nbytes

@@ -83,8 +83,9 @@ def test_a_root_is_its_means_and_scaled_noise(noise):
 
 
 @noises
-def test_a_chain_is_decoded_to_the_bits_of_its_parent_and_the_last_mutation(noise):
-    codec = of(noise)
+@pytest.mark.parametrize("dim", [500, 70_001, 1_000_000])
+def test_a_chain_is_decoded_to_the_bits_of_its_parent_and_the_last_mutation(noise, dim):
+    codec = of(NoiseTable(1, 1_200_000) if noise is TABLE else noise, dim)
     genome = chain(codec)
     parent = Genome(genome.seeds[:-1], genome.sigmas[:-1])
     step = genome.sigmas[-1] * eps(codec, genome.seeds[-1])
