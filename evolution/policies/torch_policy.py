@@ -17,7 +17,7 @@ from torch.func import functional_call, vmap
 from evolution.environments.spaces import Continuous, Image, Spaces
 from evolution.named import described, named
 from evolution.policies.actions import Rule, outputs_of, rule_of
-from evolution.policies.columns import SIDE_BY_SIDE, SMALL
+from evolution.policies.columns import SIDE_BY_SIDE
 from evolution.policies.policy import Actor, Piece, Policy
 from zoo.core.rng import Key, keyed_generators
 from zoo.core.validation import check_known, check_number
@@ -26,6 +26,7 @@ Array = np.ndarray[Any, Any]
 State: TypeAlias = Any
 """A tensor whose first axis are the episodes, or a tuple, list or dict of such; None at the start."""
 
+_SMALL = 2**15  # parameters; 256 members side by side take half of the time there, and all of it at 2^16
 _ON_DEVICE = 2**28  # parameters of all members that are computed side by side on a GPU: a GB
 _TRIED = 2  # observations, and members, that a network is tried with
 
@@ -50,7 +51,7 @@ class TorchPolicy(Policy):
     drawn with the mean and deviation that they have. What was learned before is not used: it is the place of
     `x0` to start from that. Buffers are fixed, and the network is in evaluation mode.
 
-    On a CPU, members of up to 16,384 parameters are computed side by side by `torch.func.vmap`, larger ones
+    On a CPU, members of up to 32,768 parameters are computed side by side by `torch.func.vmap`, larger ones
     one after the other, which is as quick; the episodes of a single member always go through it together. A
     network that `vmap` cannot take is computed member by member.
 
@@ -99,7 +100,7 @@ class TorchPolicy(Policy):
         if not self._is_mixable:
             self.members = 1
         elif self.device == "cpu":
-            self.members = SIDE_BY_SIDE if self.dim <= SMALL else 1
+            self.members = SIDE_BY_SIDE if self.dim <= _SMALL else 1
         else:
             self.members = max(1, min(SIDE_BY_SIDE, _ON_DEVICE // self.dim))
 

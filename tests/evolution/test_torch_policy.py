@@ -219,7 +219,7 @@ def test_every_episode_is_as_by_the_network_itself(name, of):
 
 def test_how_many_members_are_mixed_is_decided_by_size():
     assert TorchPolicy(fixed(), POLE).members == 256
-    large = nn.Sequential(nn.Linear(4, 4000), nn.Tanh(), nn.Linear(4000, 2))
+    large = nn.Sequential(nn.Linear(4, 8000), nn.Tanh(), nn.Linear(8000, 2))
     assert TorchPolicy(large, POLE).members == 1
     assert TorchPolicy(Branching(), POLE).members == 1
 
