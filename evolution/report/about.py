@@ -60,9 +60,10 @@ def _numbers(recording: Recording, result: Mapping[str, Any]) -> list[Row]:
     score, error = result.get("score"), result.get("score_error")
     if isinstance(score, (int, float)):
         around = f" ± {error:.2g}" if isinstance(error, (int, float)) else ""
-        rows.append(("Score of the champion", f"{number(score)}{around}"))
+        rows.append(("Score of the champion", f"{score:.6g}{around}"))
     best = result.get("best") if result else -recording.last("best")
-    rows.append(("Best in the search", number(best if isinstance(best, (int, float)) else None)))
+    is_known = isinstance(best, (int, float)) and math.isfinite(best)
+    rows.append(("Best in the search", f"{best:.6g}" if is_known else "none yet"))
     generations = int((recording.columns.get("retrial", np.empty(0)) == 0).sum())
     rows.append(
         ("Generations", number(result.get("generations", generations)) + _of(config.get("generations")))
@@ -135,7 +136,6 @@ def _experiment(recording: Recording) -> list[Row]:
         "score": "Wanted score",
         "test_episodes": "Fresh episodes at the end",
         "noise_table": "Numbers of the noise table",
-        "codec": "Codec",
         "on_error": "On an exception",
         "key": "Key",
         "threads": "Threads",

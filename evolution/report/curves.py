@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from zoo.report import style
+from zoo.report.scales import Scale
 from zoo.report.style import Picture, canvas, count_axis, in_words, short, thinned
 from zoo.run.reading import Recording
 
@@ -60,6 +61,7 @@ def curves(recording: Recording) -> Iterator[Picture]:
                 "steps-post",
             )
             _wanted(axes, recording, np.concatenate([highest, best]))
+            Scale().apply(axes)
             axes.set_title(f"Score{ending}")
             axes.set_xlabel(across)
             if across == "frames":

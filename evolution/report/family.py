@@ -27,6 +27,8 @@ def family_tree(family: Family, best: float) -> Picture | None:
     x, y, above = family.generations, family.scores, family.lineage.above
     children = np.flatnonzero(above >= 0)
     line = family.line
+    # Where chance has no part, nobody is tried again.
+    is_judged = math.isfinite(best) and best != y[line[-1]]
     with style.styled():
         from matplotlib.collections import LineCollection
 
@@ -50,7 +52,7 @@ def family_tree(family: Family, best: float) -> Picture | None:
             zorder=3,
             label="champion's line",
         )
-        if math.isfinite(best):
+        if is_judged:
             at = x[line[-1]]
             axes.plot([at, at], [y[line[-1]], best], ":", color=style.PALETTE[1], lw=1, zorder=3)
             axes.plot([at], [best], "*", ms=9, color=style.PALETTE[1], zorder=4, label="champion, again")
@@ -64,7 +66,7 @@ def family_tree(family: Family, best: float) -> Picture | None:
         f"Return at birth of the champion, of its {len(line) - 1} ancestors, and of all others that can have "
         "children, with theirs; lines lead from parents to children."
     )
-    if math.isfinite(best):
+    if is_judged:
         caption += f" The star is the mean of the champion's later trials, {short(best)}."
     alt = f"A family tree over {len(line)} generations of ancestors, {len(x)} individuals in all."
     return Picture("family_tree", "The champion's family", caption, alt, figure)
