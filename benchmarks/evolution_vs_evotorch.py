@@ -12,7 +12,7 @@ last moment of a block, so that no start-up counts; divided by the steps that we
 `CartPole-v1`: through Gymnasium, 64 members, a policy of 4-32-2. Goals: 30 us, and a fifth of EvoTorch's.
 `cart-pole/64`, `cart-pole/256`: many poles at once, 64 and 256 members in a call. Goals: 2 us and .6 us. The
 peer is EvoTorch in `CartPole-v1`. `floor` is what the arithmetic alone takes: four calls of numpy for the
-policies and the environment's own step, episodes at full strength.
+policies and the environment's own step, with no episode ended.
 `HalfCheetah-v5`: 64 members, 17-64-64-6. From both is subtracted what a replay of its recorded actions takes
 in the bare environment, which is nearly all there is; goal: a fifth of what is then left of EvoTorch's.
 
@@ -266,7 +266,7 @@ def compare(case, python, blocks):
                 found[name].append(cpu / steps * 1e6)
                 if name in sides:
                     seconds[name].append(wall / during[name])
-                    lengths[name].append(steps / during[name] / members)
+                    lengths[name].append(steps / during[name])
     spent = {side: np.array(found[side]) for side in sides}
     if is_excess:
         spent = {side: values - found[f"bare, {side}"] for side, values in spent.items()}
@@ -286,7 +286,7 @@ def compare(case, python, blocks):
         "members": members,
         "compared_with": f"EvoTorch, GymNE of {environment}, Cosyne, {WORKERS} actors",
         "blocks": {name: [round(value, 3) for value in values] for name, values in found.items()},
-        "steps_a_member": {side: round(statistics.median(values), 1) for side, values in lengths.items()},
+        "steps_a_generation": {side: round(statistics.median(values)) for side, values in lengths.items()},
         "seconds_a_generation": {
             side: round(statistics.median(values), 4) for side, values in seconds.items()
         },
