@@ -178,13 +178,15 @@ class Codec:
     @functools.cached_property
     def description(self) -> dict[str, Any]:
         """All that decides what genomes are decoded to, as names and numbers; of noise, the first 1024."""
-        noise, is_table = self.noise, isinstance(self.noise, NoiseTable)
+        noise: list[Any]
+        if isinstance(self.noise, NoiseTable):
+            noise, numbers = ["table", self.noise.seed, self.noise.size], _numbers_of(self.noise, 0)
+        else:
+            noise, numbers = ["drawn", self.noise.seed], _numbers_of(self.noise, self.dim)
         return {
             "version": VERSION,
-            "noise": ["table", noise.seed, noise.size]
-            if isinstance(noise, NoiseTable)
-            else ["drawn", noise.seed],
-            "numbers": _numbers_of(noise, 0 if is_table else self.dim),
+            "noise": noise,
+            "numbers": numbers,
             "pieces": [[p.name, list(p.shape), float(p.std), float(p.mean)] for p in self.pieces],
             "base": None if self.base is None else hashlib.sha256(self.base.tobytes()).hexdigest(),
         }
@@ -329,13 +331,12 @@ class Codec:
 
     def _eps(self, seed: int, number: int, part: Any) -> Any:
         """Return the noise of columns `number` of a row, where and as long as `part` is."""
-        if isinstance(self.noise, NoiseTable):
-            if isinstance(part, np.ndarray):
-                first = seed + number * _width(part)
-                return self.noise.array(_HOST)[first : first + len(part)]
-            first = seed + number * _width(part)
-            return self.noise.array(Like("torch", "float32", str(part.device)))[first : first + len(part)]
-        return _like(self.noise.columns(seed, number, self.dim), part)
+        if isinstance(self.noise, DrawnNoise):
+            return _like(self.noise.columns(seed, number, self.dim), part)
+        first = seed + number * _width(part)
+        is_here = isinstance(part, np.ndarray)
+        table = self.noise.array(_HOST if is_here else Like("torch", "float32", str(part.device)))
+        return table[first : first + len(part)]
 
     def _segments(self, columns: slice) -> list[tuple[int, int, np.float32, np.float32]]:
         """Return where pieces begin and end in some columns, and their deviations and means."""

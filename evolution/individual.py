@@ -87,6 +87,17 @@ def save_individual(
         ValueError: Parameters are not as many as the policy has, or missing where there is no genome; the
             genome is of another codec, or has none; or a piece is named as the statistics are.
         OSError: It cannot be written; what was there is there still.
+
+    Example:
+        >>> import tempfile
+        >>> from evolution.environments.spaces import Discrete, Spaces, Vector
+        >>> from evolution.policies.mlp import MLP
+        >>> policy = MLP(Spaces(Vector(4), Discrete(2)), hidden=(8,))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save_individual(f"{folder}/one.safetensors", policy, np.ones(policy.dim), score=475.0)
+        ...     found = load_individual(path, policy)
+        >>> found.score, found.tensors["0.weight"].shape
+        (475.0, (8, 4))
     """
     from safetensors.numpy import save
 

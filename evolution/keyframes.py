@@ -33,11 +33,24 @@ class Keyframes:
 
     A file `000025.safetensors` holds the parents of a generation: "rows", float32 of shape (t, dim), "marks",
     by which genomes are known (`evolution.genome.mark`), "genomes", packed one behind the other, "ends" of
-    those, and the sha256 of each row, "sums". What is missing, damaged or of another codec is passed over:
-    then mutations are applied from further back, and the bits are the same.
+    those, and the sha256 of each mark and its row, "sums". What is missing, damaged or of another codec is
+    passed over: then mutations are applied from further back, and the bits are the same.
 
     Args:
         directory: Its path.
+
+    Example:
+        >>> import tempfile
+        >>> from evolution.policies.policy import Piece
+        >>> from zoo.core.rng import NoiseTable
+        >>> codec = Codec(NoiseTable(0, 10_000), (Piece("w", (10, 20), 0.1),))
+        >>> genome = Genome([1, 2, 3], [1.0, 0.5, 0.5])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     keyframes = Keyframes(folder)
+        ...     name = keyframes.write(25, codec, [genome]).name
+        ...     index, row = keyframes.find(codec, genome.child(4, 0.5).marks[::-1])
+        >>> name, index, bool((row == codec.decode(genome)).all())
+        ('000025.safetensors', 1, True)
     """
 
     directory: str
@@ -81,10 +94,10 @@ class Keyframes:
                 metadata = {"format": _FORMAT, "codec": codec.digest, "generation": str(generation)}
                 file.write(_head(tensors, metadata))
                 sums = []
-                for row in self._decoded(codec, genomes, known):
+                for genome, row in zip(genomes, self._decoded(codec, genomes, known), strict=True):
                     data = row.astype("<f4", copy=False).data
                     file.write(data)
-                    sums.append(hashlib.sha256(data).digest())
+                    sums.append(_sum(genome.marks[-1], data))
                 file.write(marks.tobytes())
                 file.write(np.cumsum([len(part) for part in packed]).astype("<i8").tobytes())
                 file.write(b"".join(packed + sums))
@@ -170,9 +183,15 @@ class _Content:
     def row(self, place: int) -> Array | None:
         """Return the parameters of one of its genomes, or None where they are damaged."""
         data = np.ascontiguousarray(self._rows[place])
-        if hashlib.sha256(data.data).digest() != bytes(self._sums[place]):
+        if _sum(self.marks[place], data.data) != bytes(self._sums[place]):
             return None
         return data.view("<f4").astype(np.float32, copy=False)
+
+
+def _sum(mark: bytes, data: memoryview) -> bytes:
+    total = hashlib.sha256(mark)
+    total.update(data)
+    return total.digest()
 
 
 def _content(path: Path, codec: Codec) -> _Content | None:

@@ -309,6 +309,8 @@ def test_a_codec_can_be_had_from_its_description(noise):
         Codec.described(around.description)
     with pytest.raises(ValueError, match="the sha256 of the base is"):
         Codec.described(around.description, 2 * base)
+    with pytest.raises(ValueError, match="the version of the codec is 2 there, and 1 here"):
+        Codec.described({**codec.description, "version": 2})
     with pytest.raises(ValueError, match="the first numbers of noise"):
         Codec.described({**codec.description, "numbers": "0" * 64})
 
