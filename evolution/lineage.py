@@ -104,10 +104,12 @@ class Lineage:
         Raises:
             ValueError: It is not in the table.
         """
-        found = [int(individual)]
-        while (parent := int(self.parents[self.places(found[-1])])) >= 0:
-            found.append(parent)
-        return np.array(found[::-1], np.int64)
+        place, above = int(self.places(individual)), self.above
+        found = []
+        while place >= 0:
+            found.append(place)
+            place = int(above[place])
+        return self.ids[found[::-1]]
 
     def genome(self, individual: int) -> Genome:
         """Return the genome of an individual.
