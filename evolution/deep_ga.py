@@ -175,7 +175,8 @@ class DeepGA:
     def recommend(self, state: DeepGAState) -> Array:
         """Return the parameters of the elite; of a first member before there is one."""
         if state.elite >= 0:
-            row: Array = self._codec.decode(state.lineage.genome(state.elite))
+            elite = np.array([state.elite], np.int64)
+            row: Array = Descendants.of(self._codec, state.lineage, elite).rows(0, 1)[0]
             return row
         return self.ask(state).rows(0, 1)[0]
 
