@@ -10,8 +10,8 @@ the pole for as long as it is asked to.
     python examples/evolve_cartpole.py
 
 So does one of some dozens of networks that were just drawn at random. Here that is a method like any other,
-``random``, and what does not do better has learned nothing: begin with it. The maze in ``evolve_maze.py`` is a
-task of another kind.
+``random``, and what does not do better has learned nothing: begin with it. The maze in ``evolve_maze.py`` is
+a task of another kind.
 
 And whoever came first in a generation was lucky to do so. Its return is a number to be careful with, which is
 why the best are tried again in episodes of their own before one of them becomes the elite.
@@ -62,7 +62,7 @@ def main(budget: int = 4000, seeds: int = 3, workers: int = 1) -> dict[str, Any]
     found = runs["deep-ga"][0]
     rows = np.empty((300, found.policy.dim), np.float32)
     found.codec.roots(rows, found.codec.draw(Key(1), 0, len(rows)))
-    once = returns(found.policy, rows, np.arange(300), [0] * 300)
+    once = returns(found.policy, rows, np.arange(300), [*range(100, 400)])
     best = np.argsort(-once, kind="stable")[:20]
     again = returns(found.policy, rows[best], np.repeat(np.arange(20), 30), [*range(1, 31)] * 20)
     return {
@@ -77,8 +77,8 @@ def main(budget: int = 4000, seeds: int = 3, workers: int = 1) -> dict[str, Any]
 
 
 # %%
-# What was found is used by hand like this. An actor is networks at work in some episodes, and ``of`` says whose
-# each of these is; an environment takes their actions, all at once.
+# What was found is used by hand like this. An actor is networks at work in some episodes, and ``of`` says
+# whose each of these is; an environment takes their actions, all at once.
 
 
 def returns(policy: evolution.Policy, parameters: np.ndarray, of: np.ndarray, seeds: list[int]) -> np.ndarray:
@@ -109,7 +109,7 @@ def draw(shown: dict[str, Any]) -> plt.Figure:
     for colour, (method, curves) in zip(("C0", "C1", "grey"), shown["curves"].items(), strict=True):
         for number, (episodes, best) in enumerate(curves):
             label = None if number else method
-            left.semilogx(episodes, best, "o-", color=colour, markersize=4, alpha=0.8, label=label)
+            left.plot(episodes, best, "o-", color=colour, markersize=4, alpha=0.8, label=label)
     left.set(xlabel="episodes", title="mean return of the best, by re-evaluation", ylim=(0, 520))
     left.legend(loc="lower right")
     ranks = np.arange(1, len(shown["once"]) + 1)
