@@ -91,7 +91,8 @@ class TorchPolicy(Policy):
         network, self._origin = _network(module, spaces)
         self.is_recurrent = _remembers(network)
         self._shown = repr(network)
-        _try(network, spaces, self.is_recurrent)
+        with keyed_generators(Key(0)):  # of which lazy layers draw their first numbers
+            _try(network, spaces, self.is_recurrent)
         self.pieces = _pieces(network, gains or {})
         self._buffers = _digest(network)
         self._network = _emptied(network)

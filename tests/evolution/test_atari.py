@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from evolution import evolve
 from evolution.environments.atari import AtariEnvironment, game_of, games
 from evolution.environments.spaces import Discrete, Image
 
@@ -288,3 +289,34 @@ def test_bad_arguments_are_refused(arguments, kind, message):
     with pytest.raises(kind) as raised:
         AtariEnvironment(**arguments)
     assert message in str(raised.value)
+
+
+# A run.
+
+
+@pytest.mark.parametrize(
+    "policy", ["atari-small", "tests.evolution.torch_networks:pictures"], ids=["named", "own"]
+)
+def test_the_same_seed_gives_the_same_run(policy):
+    """Two generations of six, the best two tried again: 16 episodes of 8 steps."""
+    options = {"population_size": 6, "num_parents": 2, "elite_candidates": 2, "elite_episodes": 1}
+    runs = [
+        evolve(
+            GAME,
+            "deep-ga",
+            policy=policy,
+            options=options,
+            max_steps=8,
+            generations=2,
+            test_episodes=1,
+            noise_table=2**21,
+            rng=seed,
+        )
+        for seed in (0, 0, 1)
+    ]
+    assert runs[0].frames == 16 * 8 * 4
+    assert runs[0].genome == runs[1].genome
+    assert runs[0].genome != runs[2].genome
+    np.testing.assert_array_equal(runs[0].parameters, runs[1].parameters)
+    for name, column in runs[0].history.items():
+        np.testing.assert_array_equal(column, runs[1].history[name])

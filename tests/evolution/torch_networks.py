@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from evolution.environments.spaces import Spaces, Vector
+from evolution.environments.spaces import Image, Spaces, Vector
 from evolution.policies.actions import outputs_of
 
 
@@ -20,6 +20,17 @@ def from_spaces(spaces: Spaces) -> nn.Module:
 def fixed() -> nn.Module:
     """Return layers from 4 numbers to 2."""
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+
+
+def pictures(spaces: Spaces) -> nn.Module:
+    """Return a small network of convolutions that fits."""
+    assert isinstance(spaces.observations, Image)
+    return nn.Sequential(
+        nn.Conv2d(spaces.observations.channels, 4, 8, 8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(outputs_of(spaces.actions)),
+    )
 
 
 def no_network() -> int:
