@@ -151,14 +151,16 @@ def champion_of(path: str | Path) -> Champion:
 
 
 def _from_run(path: Path) -> Champion:
-    from evolution.setting import Setting, read_given
+    from evolution.setting import KIND, Setting, read_given
     from zoo.execution.executor import Serial
     from zoo.run import checkpoint, journal
     from zoo.run.directory import read_config
     from zoo.run.loop import restored
 
-    given = read_given(path)
     config = read_config(path)[0]
+    if config.get("kind") != KIND:
+        raise RunDirectoryError(f"{path} holds a run of another kind: there is no champion to be seen.")
+    given = read_given(path)
     loaded = checkpoint.load(path / "checkpoints")
     if loaded is None:
         raise RunDirectoryError(f"{path} holds no checkpoint yet: there is nobody to be seen.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +33,7 @@ from zoo.cli.common import (
 )
 from zoo.cli.completion import on_error as on_error_completion
 
+_OURS = Path(__file__).parents[1]
 _WHAT, _HOW, _END, _KEPT = "What is evolved", "How", "When to stop", "What is shown and kept"
 
 
@@ -233,7 +237,7 @@ def evolve(
 
         chosen = chosen_workers(*who)
         watching = watchers(progress, log or [], out, KIND)
-        with results_alone():
+        with results_alone(), _blaming(env):
             result = evolved(
                 env,
                 method or "deep-ga",
@@ -262,6 +266,28 @@ def evolve(
             )
         point_to_export(watching, log or [], out)
         print_result(result, as_json=as_json, out=out, shown=shows_panel(watching))
+
+
+@contextlib.contextmanager
+def _blaming(env: str) -> Iterator[None]:
+    """Say of an exception of the user's environment, as it is tried out before a run, what it is."""
+    from zoo.core.errors import EvaluationError, ZooError
+
+    try:
+        yield
+    except (ValueError, TypeError, ImportError, OSError, ZooError):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [i for i, frame in enumerate(frames) if Path(frame.filename).is_relative_to(_OURS)]
+        theirs = frames[ours[-1] + 1 :] if ours else frames
+        if not theirs:
+            raise
+        said = ["Traceback (most recent call last):\n", *traceback.format_list(theirs)]
+        said += traceback.format_exception_only(error)
+        raise EvaluationError(
+            f"{env} raised as it was tried out, none before it", details="".join(said)
+        ) from error
 
 
 def _parameters(place: Path) -> Any:
