@@ -270,11 +270,16 @@ def read(document: Document, path: Path) -> EvolutionFile:
         ExperimentFileError: Something is wrong with it: all that is found is said at once.
     """
     wrong: list[Finding] = []
+    data = document.data
+    if "environment" not in data:
+        message = '[environment] must be there, with the name of one, as in name = "CartPole-v1".'
+        wrong.append(Finding((), message))
+        data = {**data, "environment": {"name": "cart-pole"}}  # so that the rest can be looked at
     try:
-        tables = Tables.model_validate(document.data)
+        tables = Tables.model_validate(data)
     except ValidationError as error:
-        wrong += findings(error, _SCHEME)
-        left = without(wrong, document.data)
+        found = list(findings(error, _SCHEME))
+        wrong, left = wrong + found, without(found, data)
         try:
             tables = Tables.model_validate(left)
         except ValidationError:  # what has no default is missing, or is what was wrong
@@ -348,7 +353,10 @@ def _of_method(said: Method) -> list[Finding]:
             method.build(options)
             return found
         except (TypeError, ValueError, ImportError) as error:
-            named = [name for name in re.findall(r"`(\w+)", str(error)) if name in options]
+            every = re.findall(r"`(\w+)", str(error))
+            named = [name for name in every if name in options]
+            if found and every[:1] != named[:1]:  # a default does not fit, which was not to be one
+                return found
             if not named:
                 found.append(Finding(("method", "options" if options else "name"), str(error)))
                 return found
@@ -372,7 +380,7 @@ def _of_setting(said: Tables) -> list[Finding]:
 def _finding_of(error: Exception, said: Tables) -> Finding:
     """Return an error of an argument as one of the key that says it."""
     message = str(error)
-    for name in re.findall(r"`(\w+)", message):
+    for name in re.findall(r"[`'](\w+)", message):
         for table in ("policy", "environment"):
             if name in getattr(said, table).options:
                 return Finding((table, "options", name), message)

@@ -162,7 +162,7 @@ class EvolutionTally(Tally):
             "budget": self.budget,
             "generations": self.most_generations,
             "frames": self.most_frames,
-            "score": self.target,
+            "score": None if self.target is None else number(self.target),
             "episodes": self.nfev or None,
             **self.execution,
         }

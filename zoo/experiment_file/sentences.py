@@ -86,12 +86,12 @@ def unknown(path: Path, model: type[tables.Table], scheme: Scheme = _OWN) -> str
     said = f"unknown key `{key}`{where}."
     if table and key == "include":
         return f"{said} It belongs at the top, before all tables."
-    if nearest := hint(str(key), valid, "`"):
-        return said + nearest
     inner = {name: other for name, other in scheme.items() if name}
     for name, other in inner.items():
         if key in other.model_fields:
             return f"{said} It belongs in {table_name(name)}."
+    if nearest := hint(str(key), valid, "`"):
+        return said + nearest
     for name, other in inner.items():
         if nearest := hint(str(key), other.model_fields, "`", cutoff=0.75):
             return f"{said}{nearest[:-1]} in {table_name(name)}?"
