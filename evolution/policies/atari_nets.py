@@ -77,7 +77,7 @@ class _Named(TorchPolicy):
         device: Where it computes: "cpu" or "cuda".
 
     Raises:
-        ValueError: Observations are no pictures, or too small, or there is no such device.
+        ValueError: Observations are no pictures, or too small, or torch knows no such device.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Large(_Named):
         device: Where it computes: "cpu" or "cuda".
 
     Raises:
-        ValueError: Observations are no pictures, or there is no such device.
+        ValueError: Observations are no pictures, or torch knows no such device.
 
     Example:
         >>> from evolution.environments.spaces import Discrete
@@ -135,7 +135,7 @@ class Nature(_Named):
         device: Where it computes: "cpu" or "cuda".
 
     Raises:
-        ValueError: Observations are no pictures, or too small, or there is no such device.
+        ValueError: Observations are no pictures, or too small, or torch knows no such device.
 
     Example:
         >>> from evolution.environments.spaces import Discrete
@@ -165,7 +165,7 @@ class Small(_Named):
         device: Where it computes: "cpu" or "cuda".
 
     Raises:
-        ValueError: Observations are no pictures, or there is no such device.
+        ValueError: Observations are no pictures, or torch knows no such device.
 
     Example:
         >>> from evolution.environments.spaces import Discrete

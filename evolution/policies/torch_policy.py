@@ -60,12 +60,12 @@ class TorchPolicy(Policy):
             argument; or "module:name" of either.
         spaces: What it is for.
         gains: What the deviation of first weights is multiplied by, by name of the tensor.
-        device: Where it computes: "cpu", or "cuda" and the like.
+        device: Where it computes: "cpu", or "cuda" and the like, which only workers need to have.
 
     Raises:
         TypeError: `module` is nothing of this, or returns no tensor.
-        ValueError: It has no parameters, or does not fit the spaces; `gains` names no tensor; there is no
-            such device.
+        ValueError: It has no parameters, or does not fit the spaces; `gains` names no tensor; `device` is
+            none that torch knows.
 
     Example:
         >>> from evolution.environments.spaces import Discrete, Vector
@@ -515,11 +515,7 @@ def _device(device: object) -> str:
     if not isinstance(device, str):
         raise TypeError(f'`device` must be a text such as "cpu" or "cuda", got {device!r}.')
     try:
-        kind = torch.device(device)
+        torch.device(device)
     except RuntimeError as error:
         raise ValueError(f'`device` must be "cpu", "cuda" or the like, got {device!r}: {error}') from None
-    if kind.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f'`device` is {device!r}, and torch finds no such device here; "cpu" works everywhere.'
-        )
     return device

@@ -224,6 +224,14 @@ def test_how_many_members_are_mixed_is_decided_by_size():
     assert TorchPolicy(Branching(), POLE).members == 1
 
 
+def test_a_gpu_computes_as_many_members_as_make_a_gigabyte():
+    """Only those who use it need to have one."""
+    assert TorchPolicy(fixed(), POLE, device="cuda").members == 256
+    large = nn.Sequential(nn.Linear(4, 600_000), nn.Tanh(), nn.Linear(600_000, 2))
+    policy = TorchPolicy(large, POLE, device="cuda:0")
+    assert policy.members == 2**28 // policy.dim == 63
+
+
 def test_weights_of_members_that_ended_are_let_go():
     policy = TorchPolicy(fixed(), POLE)
     actor = policy.actor(rows(policy, 8), np.arange(8))
