@@ -7,10 +7,10 @@ that score, and 100 episodes more, which nobody has selected by, say what it is 
 first one, those of re-evaluations among them; the 100 do not.
 
     cartpole-ga    CartPole-v1, 4-32-2, Deep GA: 475 within 1200 episodes by all seeds
-    cartpole-es    the same by the strategy of OpenAI, 32 pairs: within 4000 by all
-    lunarlander    LunarLander-v3, 8-16-4, the same strategy: 200 within 20,000 by four of five
-    halfcheetah    HalfCheetah-v5, 17-32-6, the same with normalized observations: 1500 within 10 million
-                   steps, one seed
+    cartpole-es    the same by the evolution strategy of OpenAI, 32 pairs: within 4000 by all
+    lunarlander    LunarLander-v3, 8-16-4, Deep GA: 200 within 20,000 by four of five
+    halfcheetah    HalfCheetah-v5, 17-32-6, the strategy of OpenAI with normalized observations: 1500 within
+                   10 million steps, one seed
 
 Searches end at a score somewhat above the bar, since the best of several means is a lucky one. Settings were
 chosen on seeds from 100 on.
@@ -61,11 +61,17 @@ TASKS = {
     ),
     "lunarlander": (
         "LunarLander-v3",
-        "openai-es",
+        "deep-ga",
         {
-            "options": {**PAIRS, "validation_every": 10, "validation_episodes": 50, "weight_decay": 0.0},
+            "options": {
+                "population_size": 200,
+                "num_parents": 10,
+                "sigma": 0.15,
+                "elite_candidates": 3,
+                "elite_episodes": 50,
+            },
             "policy_options": {"hidden": (16,)},
-            "score": 215,
+            "score": 225,
             "budget": 20_000,
         },
     ),
