@@ -1,0 +1,213 @@
+"""Reports of runs: what is drawn, and who descends from whom."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection
+
+import evolution
+import zoo
+from evolution.environments.cart_pole import CartPole
+from evolution.report.about import about
+from evolution.report.behaviours import behaviour_map
+from evolution.report.material import Ends, ends_of, family_of, state_of
+from evolution.report.sections import sections
+from zoo.report import write_report
+from zoo.run.journal import read
+from zoo.run.reading import read_recording
+
+SMALL = {"population_size": 12, "num_parents": 4, "sigma": 0.3, "elite_candidates": 2, "elite_episodes": 3}
+TAKEN = {"generations": 4, "test_episodes": 3, "rng": 2, "noise_table": 5000}
+
+
+class Blind(CartPole):
+    """An environment without pictures."""
+
+    def render(self):
+        return None
+
+
+class Populations(zoo.Watcher):
+    """Notes of everybody in which generation it was first seen, and its mean return then."""
+
+    def begin(self, run):
+        self.first, self.episodes = {}, run.config["episodes"]
+
+    def step(self, state, metrics):
+        if metrics["retrial"]:
+            return
+        own, generation = state.optimizer.method, metrics["generation"] - 1
+        for number, value in zip(own.population.tolist(), own.values.tolist(), strict=True):
+            self.first.setdefault(number, (generation, -value))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Return a run of each of some methods, by name, with who was seen in them."""
+    folder, found = tmp_path_factory.mktemp("report"), {}
+    for name, more in {
+        "deep-ga": {"episodes": 2, "behaviour": "state"},
+        "novelty-ga": {"options": {"population_size": 12, "num_parents": 4, "archive_probability": 0.3}},
+        "openai-es": {"options": {"population_size": 8, "validation_every": 2, "validation_episodes": 3}},
+    }.items():
+        seen = Populations() if name != "openai-es" else None
+        settings = {"options": SMALL, **TAKEN, **more}
+        evolution.evolve("cart-pole", name, **settings, callback=seen, out=folder / name)
+        found[name] = (folder / name, seen)
+    return found
+
+
+def words(page: Path) -> str:
+    """Return what a page says, without films."""
+    text = re.sub(r"<style>.*?</style>|<svg.*?</svg>", " ", page.read_text(), flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())
+
+
+@pytest.mark.parametrize("name", ["deep-ga", "novelty-ga"])
+def test_the_family_is_who_was_born_when(runs, name):
+    path, seen = runs[name]
+    recording, state = read_recording(path), state_of(path)
+    family = family_of(recording, state)
+    lineage = family.lineage
+    assert len(lineage) > len(family.line)
+    for number, generation, score in zip(
+        lineage.ids.tolist(), family.generations.tolist(), family.scores.tolist(), strict=True
+    ):
+        assert (generation, score) == (seen.first[number][0], pytest.approx(seen.first[number][1]))
+    line = lineage.ids[family.line]
+    assert line[-1] == family.champion
+    assert lineage.parents[family.line[0]] == -1
+    assert (lineage.parents[family.line[1:]] == line[:-1]).all()
+
+
+def test_ends_are_those_of_generations_alone(runs):
+    path, _ = runs["deep-ga"]
+    ends = ends_of(read_recording(path), state_of(path))
+    assert np.bincount(ends.generations).tolist() == [24] * 4
+    assert (ends.count, ends.behaviours.shape) == (96, (96, 4))
+    first = next(record for record in read(path / "evaluations.bin"))
+    assert ends.behaviours[: len(first.reply.values)].tolist() == first.reply.extras["behaviour"].tolist()
+    assert ends.scores[: len(first.reply.values)].tolist() == (-first.reply.values).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("novelty-ga", ["score_frames", "score_time", "behaviour_map", "family_tree", "best_episode"]),
+        ("openai-es", ["score_frames", "score_time", "best_episode"]),
+    ],
+)
+def test_a_report_holds_what_there_is(runs, tmp_path, name, drawn):
+    path, _ = runs[name]
+    page, *pictures = write_report(path, tmp_path / "out")
+    assert [picture.stem for picture in pictures][: len(drawn)] == drawn
+    for picture in pictures:
+        begin = {"png": b"\x89PNG", "gif": b"GIF89a"}[picture.suffix[1:]]
+        assert picture.read_bytes().startswith(begin)
+    hidden = {"diagnostic_elite", "diagnostic_frames", "diagnostic_recommended", "value_evaluations"}
+    assert hidden.isdisjoint(picture.stem for picture in pictures)
+    text = words(page)
+    assert f"cart-pole, evolved by {name}" in text
+    assert "Score of the champion" in text
+    assert "The best of its 3 fresh episodes: return " in text
+    assert f"zoo play {path}" in text
+    assert "evaluations.bin" not in text
+    assert page.read_text().count('<img src="data:image/gif;base64,') == 1
+    assert not (path / "report.html").exists()
+
+
+def test_what_is_said_of_a_run(runs):
+    path, _ = runs["deep-ga"]
+    recording = read_recording(path)
+    said = about(recording)
+    numbers = dict(said.numbers)
+    assert numbers["Generations"] == "4 of 4"
+    assert numbers["Episodes"] == f"{recording.last('nfev'):,.0f}"
+    assert numbers["Score of the champion"].startswith(f"{recording.result['score']:.6g} ± ")
+    assert said.colour == "good"
+    assert "ancestors and itself" in said.point_heading
+    assert dict(said.experiment)["Episodes of a member"] == "2"
+    assert "resume" not in " ".join(command for _, command in said.commands)
+
+
+def test_a_run_under_way_is_reported(tmp_path):
+    def stop(generation):
+        if generation.generation == 2:
+            raise StopIteration
+
+    path = tmp_path / "run"
+    evolution.evolve("cart-pole", options=SMALL, **TAKEN, callback=stop, out=path)
+    (path / "result.json").unlink()
+    page, *pictures = write_report(path)
+    assert "The best of 3 episodes, as it is now: return " in words(page)
+    assert f"zoo resume {path}" in words(page)
+    assert (path / "report" / "best_episode.gif") in pictures
+
+
+def test_a_run_without_a_step_is_reported(tmp_path):
+    def stop(generation):
+        raise StopIteration
+
+    path = tmp_path / "run"
+    evolution.evolve("cart-pole", options=SMALL, **TAKEN, callback=stop, out=path)
+    for file in ("result.json", "metrics.jsonl", "timings.jsonl"):
+        (path / file).unlink()
+    for folder in (path / "checkpoints").iterdir():
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    page, *pictures = write_report(path)
+    assert pictures == []
+    assert "No step is on record, so there is nothing to draw." in words(page)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ("evolution.environments.cart_pole:CartPole", ""),
+        (f"{__name__}:Blind", "There is no film: "),
+        (Blind, "There is no film: "),
+    ],
+    ids=["drawn", "blind", "object"],
+)
+def test_where_no_film_can_be_the_report_says_why(tmp_path, environment, said):
+    evolution.evolve(environment, options=SMALL, **TAKEN | {"generations": 1}, out=tmp_path / "run")
+    found = {
+        heading: (pictures, note) for heading, pictures, note in sections(read_recording(tmp_path / "run"))
+    }
+    pictures, note = found["The champion"]
+    assert note.startswith(said)
+    assert ("best_episode" in [picture.name for picture in pictures]) == (not said)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_behaviours_of_any_size_are_drawn(runs, size):
+    recording = read_recording(runs["deep-ga"][0])
+    rows = np.random.default_rng(0).normal(size=(60, size)) * np.arange(1, size + 1)
+    ends = Ends(rows, np.repeat(np.arange(3), 20), rows[:, 0], 600)
+    picture = behaviour_map(recording, ends, rows[:5])
+    assert picture.png().startswith(b"\x89PNG")
+    assert "Drawn: 60 of 600." in picture.caption
+    assert ("its 7 numbers differ most" in picture.caption) == (size == 7)
+    assert ("Red: entries of the archive." in picture.caption) == (size > 1)
+    alone = behaviour_map(recording, Ends(rows, np.zeros(60, int), rows[:, 0], 60), None)
+    assert "Red" not in alone.caption
+    assert "Drawn" not in alone.caption
+
+
+def test_a_maze_is_drawn_with_its_walls(tmp_path):
+    options = {"population_size": 10, "num_parents": 3, "archive_probability": 0.5}
+    found = evolution.evolve(
+        "maze", "novelty-ga", options=options, generations=2, test_episodes=1, rng=0, out=tmp_path / "run"
+    )
+    assert found.state.archive is not None
+    recording, state = read_recording(tmp_path / "run"), state_of(tmp_path / "run")
+    picture = behaviour_map(recording, ends_of(recording, state), found.state.archive.array)
+    assert picture.caption.startswith("Where 20 episodes ended; ")
+    assert picture.caption.endswith(" Red: entries of the archive.")
+    (walls,) = [one for one in picture.figure.axes[0].collections if isinstance(one, LineCollection)]
+    assert len(walls.get_segments()) == 13
