@@ -24,14 +24,19 @@ if TYPE_CHECKING:
     from evolution.facade import resume as resume
     from evolution.genome import Codec as Codec
     from evolution.genome import Genome as Genome
+    from evolution.individual import Individual as Individual
+    from evolution.individual import load_individual as load_individual
+    from evolution.individual import save_individual as save_individual
     from evolution.methods import list_methods as list_methods
     from evolution.novelty_es import NSES as NSES
     from evolution.novelty_es import NSRAES as NSRAES
     from evolution.novelty_es import NSRES as NSRES
     from evolution.novelty_ga import NoveltyGA as NoveltyGA
+    from evolution.playing import champion_of as champion_of
     from evolution.policies.policy import Actor as Actor
     from evolution.policies.policy import Piece as Piece
     from evolution.policies.policy import Policy as Policy
+    from evolution.progress import Progress as Progress
 
 _HOMES = {
     "evolution.archive": ("Archive",),
@@ -40,10 +45,13 @@ _HOMES = {
     "evolution.es": ("Validated",),
     "evolution.facade": ("Evolution", "Generation", "evolve", "resume"),
     "evolution.genome": ("Codec", "Genome"),
+    "evolution.individual": ("Individual", "load_individual", "save_individual"),
     "evolution.methods": ("list_methods",),
     "evolution.novelty_es": ("NSES", "NSRAES", "NSRES"),
     "evolution.novelty_ga": ("NoveltyGA",),
+    "evolution.playing": ("champion_of",),
     "evolution.policies.policy": ("Actor", "Piece", "Policy"),
+    "evolution.progress": ("Progress",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

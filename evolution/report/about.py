@@ -98,9 +98,9 @@ def _line(recording: Recording) -> tuple[str, list[Row]]:
         score = family.scores[place]
         value = short(score) if math.isfinite(score) else "unknown"
         rows.append((f"generation {family.generations[place]}", value))
-    left_out = len(line) - len(rows)
+    left_out, older = len(line) - len(rows), f"{len(line) - 1} ancestor{'s' * (len(line) != 2)}"
     rows = [("…", f"{left_out:,} before these"), *rows] if left_out else rows
-    return f"The champion's line: {len(line) - 1} ancestors and itself, by their return at birth", rows
+    return f"The champion's line: {older} and itself, by their return at birth", rows
 
 
 def _counters(rows: list[Row], result: Mapping[str, Any]) -> list[Row]:

@@ -49,7 +49,8 @@ def _in_maze(maze: Any, ends: Ends, archive: Array | None) -> Picture:
     if archive is not None:
         with style.styled():
             _draw_archive(drawn.figure.axes[0], archive)
-    caption = f"{drawn.caption}{_selection(ends)} Ringed: these solved it.{_of(archive)}"
+    ringed = " Red rings: these solved it." if maze.is_solved(ends.behaviours).any() else ""
+    caption = f"{drawn.caption}{_selection(ends)}{ringed}{_of(archive)}"
     return Picture("behaviour_map", drawn.heading, caption, drawn.alt, drawn.figure)
 
 
@@ -119,14 +120,14 @@ def _draw_archive(axes: Any, entries: Array) -> None:
         entries[:, 1],
         s=12,
         facecolors="none",
-        edgecolors=style.PALETTE[1],
+        edgecolors=style.INK,
         linewidths=0.6,
         zorder=2.5,
     )
 
 
 def _of(archive: Array | None) -> str:
-    return "" if archive is None else " Red: entries of the archive."
+    return "" if archive is None else " Black rings: entries of the archive."
 
 
 def _selection(ends: Ends) -> str:

@@ -62,8 +62,9 @@ def family_tree(family: Family, best: float) -> Picture | None:
         axes.set_xlim(-0.5, max(float(x.max()), 1) + 0.5)
         count_axis(axes.xaxis)
         style.legend(axes, 3)
+    older = f"{len(line) - 1} ancestor{'s' * (len(line) != 2)}"
     caption = (
-        f"Return at birth of the champion, of its {len(line) - 1} ancestors, and of all others that can have "
+        f"Return at birth of the champion, of its {older}, and of all others that can have "
         "children, with theirs; lines lead from parents to children."
     )
     if is_judged:

@@ -129,7 +129,7 @@ def test_what_is_said_of_a_run(runs):
     assert numbers["Episodes"] == f"{recording.last('nfev'):,.0f}"
     assert numbers["Score of the champion"].startswith(f"{recording.result['score']:.6g} ± ")
     assert said.colour == "good"
-    assert "ancestors and itself" in said.point_heading
+    assert said.point_heading.endswith(" and itself, by their return at birth")
     assert dict(said.experiment)["Episodes of a member"] == "2"
     assert "resume" not in " ".join(command for _, command in said.commands)
 
@@ -193,9 +193,9 @@ def test_behaviours_of_any_size_are_drawn(runs, size):
     assert picture.png().startswith(b"\x89PNG")
     assert "Drawn: 60 of 600." in picture.caption
     assert ("its 7 numbers differ most" in picture.caption) == (size == 7)
-    assert ("Red: entries of the archive." in picture.caption) == (size > 1)
+    assert ("Black rings: entries of the archive." in picture.caption) == (size > 1)
     alone = behaviour_map(recording, Ends(rows, np.zeros(60, int), rows[:, 0], 60), None)
-    assert "Red" not in alone.caption
+    assert "rings" not in alone.caption
     assert "Drawn" not in alone.caption
 
 
@@ -208,6 +208,6 @@ def test_a_maze_is_drawn_with_its_walls(tmp_path):
     recording, state = read_recording(tmp_path / "run"), state_of(tmp_path / "run")
     picture = behaviour_map(recording, ends_of(recording, state), found.state.archive.array)
     assert picture.caption.startswith("Where 20 episodes ended; ")
-    assert picture.caption.endswith(" Red: entries of the archive.")
+    assert picture.caption.endswith(" Black rings: entries of the archive.")
     (walls,) = [one for one in picture.figure.axes[0].collections if isinstance(one, LineCollection)]
     assert len(walls.get_segments()) == 13
