@@ -18,6 +18,7 @@ INSTALLED = .venv/.installed
 
 demo: $(INSTALLED)
 	$(RUN) examples/tune_svm.py
+	$(RUN) examples/evolve_maze.py
 
 # In the order in which they are found: what needs Ray, and with it both cores, comes last.
 test: lint

@@ -52,6 +52,45 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
         {"evaluations": 30_000},
         lambda shown: all(found["right"] > 0.7 for found in shown.values()),
     ),
+    "evolve_cartpole": (
+        {"budget": 1200, "seeds": 2},
+        lambda shown: (
+            (shown["scores"]["deep-ga"] > 475).all()
+            and (shown["scores"]["random"] > 400).all()
+            and shown["once"].mean() > shown["again"].mean() + 50
+        ),
+    ),
+    "evolve_frostbite": (
+        {"population": 4, "generations": 2, "max_steps": 20},
+        lambda shown: (
+            shown["found"].generations == 2
+            and shown["found"].num_failed == 0
+            and shown["bytes"][0] < 40 < 4_000_000 < shown["bytes"][1]
+            and len(shown["moments"]) == 12
+        ),
+    ),
+    "evolve_half_cheetah": (
+        {"budget": 650},
+        lambda found: (
+            found.history["median"][-2] > found.history["median"][0] + 20
+            and found.normalizer.deviation.max() > 10 * found.normalizer.deviation.min()
+        ),
+    ),
+    "evolve_lunar_lander": (
+        {"budget": 700},
+        lambda shown: (
+            shown["history"]["median"][-2] > shown["history"]["median"][0] + 100
+            and all(len(paths) == 5 for paths in shown["paths"].values())
+        ),
+    ),
+    "evolve_maze": (
+        {"budget": 3000, "seeds": (4,)},
+        lambda shown: (
+            shown["novelty-ga"][0]["distance"] < 10
+            and shown["novelty-ga"][0]["episodes"] == len(shown["novelty-ga"][0]["ends"]) == 2750
+            and 38 < shown["deep-ga"][0]["distance"] < 60
+        ),
+    ),
     "fine_tune_in_the_memory_of_inference": (
         {"steps": 60},
         lambda shown: (
