@@ -28,10 +28,13 @@ nitpicky = True
 # What other libraries call theirs is not looked up, since that takes a network. What we call ours is, but for
 # what signatures mention and nobody needs to know.
 FOREIGN = "collections|contextlib|cma|nn|np|numpy|optuna|os|pathlib|pd|scipy|torch"
-INTERNAL = "Account|Alone|Crew|Grid|History|Interrupt|Judge|Ledger|ModuleT|RunDirectory|S|Seen|Tables"
+INTERNAL = (
+    "Account|Alone|Crew|Grid|History|Interrupt|Judge|Ledger|Log|ModuleT|NotShown|Picture|RunDirectory|S|Seen|"
+    "Source|Tables|Written"
+)
 nitpick_ignore_regex = [
     (r"py:.*", rf"({FOREIGN})\..*|OptimizeResult|Array|Axes|Figure|Matrix|Path|Vector"),
-    (r"py:.*", rf"(zoo\..*\.)?({INTERNAL}|\w+State)"),
+    (r"py:.*", rf"((zoo|evolution)\..*\.)?({INTERNAL}|\w+State)|tuple\[str"),
 ]
 
 autodoc_member_order = "bysource"
