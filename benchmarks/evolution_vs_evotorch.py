@@ -4,10 +4,11 @@
 
 Ours is `evolution.evolve` with `deep-ga`, theirs a `GymNE` searched by `Cosyne`, the faster of its searchers:
 the same environment, a perceptron of the same layers, the same population, one episode a member, two
-workers each, no normalization of observations, no re-evaluation, and one thread a process. Both runs are kept
-going in processes of their own, and blocks of generations of the one and of the other take turns. CPU seconds
-are those of the driver and of every process below it, all of Ray's included, between the first and the
-last moment of a block, so that no start-up counts; divided by the steps that were made in it; medians.
+workers each, no normalization of observations, no re-evaluation, and one thread a process. Gymnasium's
+environments are stepped one by one; ours has eight of them begun at a time. Both runs are kept going in
+processes of their own, and blocks of generations of the one and of the other take turns. CPU seconds are
+those of the driver and of every process below it, all of Ray's included, between the first and the last
+moment of a block, so that no start-up counts; divided by the steps that were made in it; medians.
 
 `CartPole-v1`: through Gymnasium, 64 members, a policy of 4-32-2. Goals: 30 us, and a fifth of EvoTorch's.
 `cart-pole/64`, `cart-pole/256`: many poles at once, 64 and 256 members in a call. Goals: 2 us and .6 us. The
@@ -56,7 +57,7 @@ CASES = {
 }
 GOAL = 1 / 5
 MICROSECONDS = {"CartPole-v1": 30.0, "cart-pole/64": 2.0, "cart-pole/256": 0.6}
-MOST_REPLAYED = 16  # episodes
+MOST_REPLAYED = 16  # episodes, of as many members
 MARK = "spent:"
 
 
@@ -133,6 +134,7 @@ def serve_ours(case, directory):
 
     where = {"environment": environment}
     if directory:
+        members = MOST_REPLAYED
         options = {"name": environment, "directory": directory}
         where = {"environment": "evolution_vs_evotorch:recorded", "environment_options": options}
     evolution.evolve(
@@ -159,6 +161,7 @@ def serve_peer(case, directory):
     layers = [f"Linear({a}, {b})" for a, b in itertools.pairwise(sizes)]
     env, config = environment, None
     if directory:
+        members = MOST_REPLAYED
         env, config = evolution_vs_evotorch.recorded, {"name": environment, "directory": directory}
     problem = GymNE(
         env,
