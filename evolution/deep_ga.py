@@ -188,6 +188,11 @@ class DeepGA:
         """Return the chain of the elite, None before there is one."""
         return state.lineage.genome(state.elite) if state.elite >= 0 else None
 
+    @property
+    def reserve(self) -> int:
+        """How many episodes of a budget are to be kept for finding the elite of a generation."""
+        return self.elite_candidates * self.elite_episodes
+
     def finished(self, state: DeepGAState) -> str | None:
         """Return None: it can always go on."""
         return None

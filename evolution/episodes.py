@@ -172,8 +172,15 @@ class Episodic:
         return self.method.recommend(state.method)
 
     def normalizer(self, state: EpisodicState) -> Normalizer | None:
-        """Return what observations are to pass through where the recommended parameters are used."""
-        return None if state.best_moments is None else Normalizer.of(state.best_moments)
+        """Return what observations are to pass through where the recommended parameters are used.
+
+        It is what they were judged with; before any were, what is known by now.
+        """
+        if state.moments is None:
+            return None
+        best = self._best(state.method)
+        is_judged = best is not None and best[0] >= 0
+        return Normalizer.of(state.best_moments if is_judged else state.moments)
 
     def finished(self, state: EpisodicState) -> str | None:
         """Return why the method has nothing left to do, or None."""

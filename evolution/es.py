@@ -62,7 +62,8 @@ class ValidatedState:
         method: That of the method.
         step: Steps of it so far.
         is_due: Whether what it recommends is tried next.
-        value: Mean value of what was recommended last, NaN before there is one.
+        tried: After how many steps that was done last, 0 before.
+        value: Mean value of what was recommended then, NaN before there is one.
         best: Parameters of the best so far, float32, or None.
         best_step: After which step they were recommended, -1 before there are any.
         best_value: Their mean value.
@@ -71,6 +72,7 @@ class ValidatedState:
     method: Any
     step: int
     is_due: bool
+    tried: int
     value: float
     best: Array | None
     best_step: int
@@ -81,7 +83,7 @@ class ValidatedState:
 class Validated:
     """A method that searches by noisy values, told apart from what its recommendations are worth.
 
-    Every `validation_every` steps, and at its end, what the method recommends is tried in
+    Every `validation_every` steps, and at the end of the run, what the method recommends is tried in
     `validation_episodes` episodes. The method is told nothing of these. What is recommended is the
     best of them, so that it has a score that is the mean of many episodes and not the luck of one.
 
@@ -129,7 +131,7 @@ class Validated:
     ) -> ValidatedState:
         """Return the first state; see `zoo.core.types.Optimizer.init`."""
         first = self.method.init(x0, key=key, bounds=bounds, scale=scale, budget=budget, known=known)
-        return ValidatedState(first, 0, False, np.nan, None, -1, np.inf)
+        return ValidatedState(first, 0, False, 0, np.nan, None, -1, np.inf)
 
     def ask(self, state: ValidatedState) -> Members:
         """Return the method's candidates, or what it recommends."""
@@ -150,7 +152,7 @@ class Validated:
         if len(evaluations) != 1:
             raise ValueError(f"`evaluations` must hold the 1 value asked for, got {len(evaluations)}.")
         value = float(evaluations.values[0])
-        tried = replace(state, is_due=False, value=value)
+        tried = replace(state, is_due=False, tried=state.step, value=value)
         if not value < state.best_value:
             return tried
         row = FLOAT32.asarray(to_numpy(self.method.recommend(state.method))) + 0
@@ -158,11 +160,20 @@ class Validated:
 
     def recommend(self, state: ValidatedState) -> Array:
         """Return the best that was tried; what the method recommends before anything was."""
-        return self.method.recommend(state.method) if state.best is None else state.best
+        return self.method.recommend(state.method) if state.best is None else state.best + 0
 
     def best(self, state: ValidatedState) -> tuple[int, float]:
         """Return the step and the mean value of the best that was tried; -1 and infinity before."""
         return state.best_step, state.best_value
+
+    @property
+    def reserve(self) -> int:
+        """How many episodes of a budget are to be kept for a trial."""
+        return self.validation_episodes
+
+    def closing(self, state: ValidatedState) -> ValidatedState | None:
+        """Return the state with a last trial due, None if what is recommended was tried already."""
+        return None if state.is_due or state.tried == state.step else replace(state, is_due=True)
 
     def finished(self, state: ValidatedState) -> str | None:
         """Return why the method has nothing left to do, or None."""

@@ -159,10 +159,10 @@ def evolve(
         normalize: Whether observations are normalized by the moments of those of earlier steps.
         common: Whether all members of a generation meet the same episodes.
         generations: Generations at most.
-        budget: Episodes at most, those of re-evaluations among them.
-        frames: Frames after which no further generation is begun.
+        budget: Episodes at most, those of re-evaluations among them, for which enough of it is kept.
+        frames: Frames after which no further generation is begun; what is due to be tried again still is.
         score: End as soon as the best member by re-evaluation has this mean return.
-        seconds: End after the first step that is done later than this.
+        seconds: End after the first step that is done later than this; a run in a directory can go on.
         test_episodes: Fresh episodes of the champion at the end, on top of the budget; 0 for none.
         noise_table: Length of the table that mutations are read from, of methods with chains of seeds; by
             default a power of two that holds sixteen rows, at least 2^20 and, if two rows fit, at most 2^26.
@@ -211,7 +211,7 @@ def evolve(
         "generations": None if generations is None else check_count("generations", generations),
         "budget": None if budget is None else check_count("budget", budget),
         "frames": None if frames is None else check_count("frames", frames),
-        "score": None if score is None else check_number("score", score),
+        "score": None if score is None else _as_score(score),
         "test_episodes": check_count("test_episodes", test_episodes, minimum=0),
         "noise_table": None if noise_table is None else check_count("noise_table", noise_table, minimum=0),
         "start": start,
@@ -292,17 +292,23 @@ def resume(
         policy: The policy, likewise.
         behaviour: The behaviour, likewise.
         workers: As in `evolve`; it need not be what it was.
-        seconds: As in `evolve`.
+        seconds: As in `evolve`; it must be given where nothing else is sure to end the run.
         callback: As in `evolve`.
         keyframe_every: As in `evolve`.
 
     Raises:
         RunDirectoryError: The directory is missing, no run of this kind, in use, or something has to be given
             again.
+        ValueError: `seconds` is needed.
         CheckpointError: Its checkpoints are damaged or newer than this version.
     """
     path = Path(out)
     given = read_given(path, {"environment": environment, "policy": policy, "behaviour": behaviour})
+    if seconds is None and all(given[name] is None for name in ("generations", "budget", "frames")):
+        with contextlib.closing(RunDirectory.open(path)) as directory:
+            is_over = directory.result.get("status") == _STATUS["finished"]
+        if not is_over:
+            raise ValueError(f"`seconds` must be given: nothing else is sure to end the run in {path}.")
     return _carried_out(given, _as_key(None, out), workers, seconds, callback, out, keyframe_every)
 
 
@@ -318,6 +324,12 @@ def _keyframes(setting: Setting, executor: Executor, out: Any) -> Iterator[Keyfr
     else:
         with tempfile.TemporaryDirectory(prefix="gradfree-") as folder:
             yield Keyframes(folder)
+
+
+def _as_score(score: Any) -> float:
+    if math.isnan(found := check_number("score", score)):
+        raise ValueError("`score` must be a number that can be reached, got nan.")
+    return found
 
 
 def _check_budget(job: EvolutionJob, budget: int | None) -> None:

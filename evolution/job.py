@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evolution.descendants import Descendants
-from evolution.episodes import Episodes, Episodic
+from evolution.episodes import Episodes, Episodic, EpisodicState
 from evolution.keyframes import Keyframes
 from evolution.members import HeldMembers
 from evolution.rollouts import Rollouts
@@ -59,7 +59,7 @@ class EvolutionJob(SearchJob):
         key: Where all randomness comes from.
         generations: Steps that are not re-evaluations, at most, or None.
         budget: Episodes, at most, or None.
-        frames: Frames after which no further step is begun, or None.
+        frames: Frames after which no further generation is begun, or None.
         score: Score, of the best by re-evaluation, at which the search ends, or None.
         test_episodes: Fresh episodes of the champion at the end; 0 for none.
         on_error: "raise" or "nan", for environments that raise.
@@ -89,10 +89,8 @@ class EvolutionJob(SearchJob):
         on_error: str = "raise",
         threads: int = 1,
     ) -> None:
-        super().__init__(
-            optimizer, objective, executor, x0, key=key, budget=budget, on_error=on_error, threads=threads
-        )
-        self._generations, self._frames, self._score = generations, frames, score
+        super().__init__(optimizer, objective, executor, x0, key=key, on_error=on_error, threads=threads)
+        self._generations, self._episodes, self._frames, self._score = generations, budget, frames, score
         self._test_episodes = test_episodes
         self.keyframes: Keyframes | None = None
         self.keyframe_every = 25
@@ -101,19 +99,50 @@ class EvolutionJob(SearchJob):
         return EvolutionState(super().init().optimizer, violation_best=0.0)
 
     def finished(self, state: SearchState) -> str | None:
+        """Return why the search is at its end, or None; trials that are due, or owed at the end, come first.
+
+        Raises:
+            TooManyFailures: More than a fifth of the last hundred episodes raised, crashed or hung.
+        """
+        assert isinstance(state, EvolutionState)
         reason = super().finished(state)
         if reason is not None:
-            return reason.replace(" evaluations is used up", " episodes is used up")
-        assert isinstance(state, EvolutionState)
+            return reason
         if self._score is not None and -state.fun_best >= self._score:
             return f"the score of {self._score:g} is reached"
+        if self.optimizer.members(state.optimizer).episodes is not None:
+            return None if len(self.ask(state)) <= self._left(state) else self._used_up
+        reason = self._limit(state)
+        closing = None if reason is None else self._closing(state)
+        if closing is not None and len(self.optimizer.ask(closing)) <= self._left(state):
+            return None
+        return reason
+
+    def _limit(self, state: EvolutionState) -> str | None:
+        """Return why no further generation is to begin, or None.
+
+        Of a budget, what is to be tried again after a generation is kept, but for the first one.
+        """
         if self._frames is not None and state.frames >= self._frames:
             return f"{self._frames} frames are over"
-        if self._generations is None or generations_of(state) < self._generations:
-            return None
-        # What is to be tried again, such as candidates for the elite, is tried before the end.
-        again = self.optimizer.members(state.optimizer).episodes is not None
-        return None if again else f"all {self._generations} generations are done"
+        if self._generations is not None and generations_of(state) >= self._generations:
+            return f"all {self._generations} generations are done"
+        kept = getattr(self.optimizer.method, "reserve", 0) if state.nfev else 0
+        return self._used_up if len(self.ask(state)) + kept > self._left(state) else None
+
+    def _left(self, state: SearchState) -> float:
+        """Return how many episodes there may still be."""
+        return math.inf if self._episodes is None else self._episodes - state.nfev
+
+    @property
+    def _used_up(self) -> str:
+        return f"the budget of {self._episodes} episodes is used up"
+
+    def _closing(self, state: EvolutionState) -> EpisodicState | None:
+        """Return the method's state with a last trial due; None if it owes none."""
+        closing = getattr(self.optimizer.method, "closing", None)
+        due = None if closing is None else closing(state.optimizer.method)
+        return None if due is None else replace(state.optimizer, method=due)
 
     def ask(self, state: SearchState) -> Candidates:
         """Return what the next step wants evaluated; workers learn from it where keyframes lie."""
@@ -123,7 +152,14 @@ class EvolutionJob(SearchJob):
         return candidates
 
     def step(self, state: SearchState) -> tuple[SearchState, Report]:
-        """Ask, evaluate, tell, and before that write a keyframe where one is due."""
+        """Ask, evaluate, tell, and before that write a keyframe where one is due.
+
+        Where no further generation is to begin, it is the trial that the method still owes.
+        """
+        assert isinstance(state, EvolutionState)
+        is_trial = self.optimizer.members(state.optimizer).episodes is not None
+        if not is_trial and self._limit(state) is not None:
+            return super().step(replace(state, optimizer=self._closing(state)))
         generation = generations_of(state)
         if self.keyframes is not None and generation and generation % self.keyframe_every == 0:
             candidates = self.ask(state)
@@ -199,8 +235,8 @@ class EvolutionJob(SearchJob):
         )
 
     def cut_short(self, state: SearchState) -> SearchState:
-        """Return the state as it is: it can go on."""
-        return state
+        """Return what to report of a run that can go on: what its champion is worth by now."""
+        return self.finish(state)
 
     def metrics(self, state: SearchState, report: Report) -> dict[str, Any]:
         """Return the step's numbers and the method's own diagnostics."""

@@ -175,6 +175,11 @@ class NoveltyES(abc.ABC):
         """Return after which update the best mean was found, and its mean value; -1 and infinity before."""
         return state.best_step, state.best_value
 
+    @property
+    def reserve(self) -> int:
+        """How many episodes of a budget are to be kept for trying a new mean."""
+        return self.behaviour_episodes
+
     def finished(self, state: NoveltyESState) -> str | None:
         """Return None: it can always go on."""
         return None

@@ -85,9 +85,11 @@ def test_a_run_ends_when_it_is_told_to(limit: dict[str, Any], message: str) -> N
     assert found.message == message
     assert found.generations < 50
     if "budget" in limit:
-        assert found.episodes == 58  # 24 more would be too many
+        assert found.episodes == 34  # 24 more, and 10 to find the elite among them, would be too many
     if "frames" in limit:
-        assert found.history["frames"][-2] < 2000 <= found.frames
+        assert (found.history["frames"][:-2] < 2000).all()
+        assert found.frames >= 2000
+        assert found.history["retrial"][-1] == 1
 
 
 def test_what_is_observed_is_normalized_where_that_is_wanted() -> None:
@@ -110,6 +112,57 @@ def test_methods_of_zoo_serve_as_they_are() -> None:
     assert found.genome is None
     assert found.history["retrial"].tolist() == [0, 0, 1, 0, 0, 1]
     assert found.episodes == 4 * 8 + 2 * 4
+
+
+STRATEGY = {"population_size": 8, "sigma": 0.2, "learning_rate": 0.2, "validation_episodes": 4}
+
+
+@pytest.mark.parametrize(
+    ("limits", "retrials", "episodes"),
+    [
+        ({"generations": 3}, [0, 0, 1, 0, 1], 32),  # the last mean is tried, too
+        ({"generations": None, "budget": 35}, [0, 0, 1, 0, 1], 32),
+        ({"generations": None, "budget": 31}, [0, 0, 1], 20),  # there is no room for another generation
+        ({"generations": None, "budget": 8}, [0], 8),  # nor here for a trial
+        ({"generations": None, "frames": 1}, [0, 1], 12),
+    ],
+    ids=["generations", "budget", "tight", "tightest", "frames"],
+)
+def test_what_a_strategy_learnt_last_is_tried(
+    limits: dict[str, Any], retrials: list[int], episodes: int, tmp_path: Path
+) -> None:
+    settings = {"method": "openai-es", "options": STRATEGY | {"validation_every": 2}, **limits}
+    found = evolved(**settings, out=tmp_path / "whole")
+    assert found.history["retrial"].tolist() == retrials
+    assert found.episodes == episodes
+    assert np.isfinite(found.best) == (1 in retrials)
+
+    def stop(told: evolution.Generation) -> None:
+        if told.step == len(retrials) - 1:
+            raise StopIteration
+
+    evolved(**settings, out=tmp_path / "part", callback=stop)
+    evolution.resume(tmp_path / "part")
+    assert digest_of_run(tmp_path / "part") == digest_of_run(tmp_path / "whole")
+
+
+def test_a_champion_that_was_never_judged_sees_what_it_learnt_to_see() -> None:
+    options = STRATEGY | {"validation_every": 50, "validation_episodes": 100}
+    found = evolved(
+        method="openai-es", options=options, normalize=True, generations=None, budget=40, test_episodes=1
+    )
+    assert found.history["retrial"].tolist() == [0] * 1
+    moments = found.history["frames"][-1]
+    assert found.normalizer is not None
+    assert moments > 0
+    assert (found.normalizer.mean != 0).all()
+
+
+def test_a_run_that_only_time_ends_is_not_gone_on_with_for_ever(tmp_path: Path) -> None:
+    evolved(generations=None, seconds=1e-9, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="`seconds` must be given: nothing else is sure to end the run"):
+        evolution.resume(tmp_path / "run")
+    assert evolution.resume(tmp_path / "run", seconds=1e-9).episodes == 34
 
 
 def test_networks_of_torch_act() -> None:
@@ -138,7 +191,7 @@ def test_callbacks_are_told_and_may_end_a_run() -> None:
         (3, 2, False),
     ]
     assert [one.episodes for one in seen] == [24, 34, 58]
-    assert np.isnan(found.score)  # nothing was tried afterwards: it can go on
+    assert np.isfinite(found.score)
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
@@ -195,6 +248,7 @@ def test_workers_change_nothing() -> None:
         ({"generations": None}, "`generations`, `budget`, `frames` or `seconds` must be given"),
         ({"episodes": 0}, "`episodes` must be at least 1"),
         ({"budget": 20}, "`budget` must be at least 24, the episodes of the first step, got 20"),
+        ({"score": float("nan")}, "`score` must be a number that can be reached"),
         ({"test_episodes": -1}, "`test_episodes` must be at least 0"),
         ({"method": "deep-gs"}, r"unknown method 'deep-gs'. Did you mean 'deep-ga'\?"),
         ({"behaviour": "position"}, "`behaviour` must be one of"),
@@ -202,7 +256,18 @@ def test_workers_change_nothing() -> None:
         ({"options": {"population_size": 4, "num_parents": 5}}, "`num_parents` must be at most"),
         ({"noise_table": 100}, "must have from 226 numbers"),
     ],
-    ids=["endless", "episodes", "budget", "test", "method", "behaviour", "policy", "parents", "table"],
+    ids=[
+        "endless",
+        "episodes",
+        "budget",
+        "score",
+        "test",
+        "method",
+        "behaviour",
+        "policy",
+        "parents",
+        "table",
+    ],
 )
 def test_bad_values(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
