@@ -214,7 +214,11 @@ def _from_file(path: Path) -> Champion:
     source = as_environment(
         names["environment"], options=names["environment_options"], max_steps=names["max_steps"]
     )
-    policy = as_policy(names["policy"], source.spaces, names["policy_options"])
+    built = source.build()
+    try:
+        policy = as_policy(names["policy"], built.spaces, names["policy_options"], built)
+    finally:
+        built.close()
     found = load_individual(path, policy)
     return Champion(
         name=str(source.identity().get("name", "an environment")),

@@ -45,7 +45,8 @@ def as_policy(
 
     Raises:
         TypeError: It is none of these, or an option is unknown.
-        ValueError: Its name is unknown, or it does not fit the spaces.
+        ValueError: Its name is unknown, it does not fit the spaces, or it needs a reference batch and there
+            is no environment to collect one in.
     """
     given = dict(options or {})
     if spec is None:
@@ -68,7 +69,12 @@ def as_policy(
         kind = getattr(importlib.import_module(module), name)
         known = [name for name in inspect.signature(kind).parameters if name != "spaces"]
         check_known(f"options of the policy {spec!r}", given, known)
-        if "reference" in known and "reference" not in given and environment is not None:
+        if "reference" in known and "reference" not in given:
+            if environment is None:
+                raise ValueError(
+                    f"`policy_options` must have a `reference` for the policy {spec!r}, where there is no "
+                    'environment to collect one in: observations, or a game such as "ALE/Frostbite-v5".'
+                )
             from evolution.policies.atari_nets import collect_reference
 
             given["reference"] = collect_reference(environment, Key(0))

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from evolution.environments.environment import Environment, Step
-from evolution.environments.spaces import Continuous, Spaces, Vector
+from evolution.environments.spaces import Continuous, Discrete, Image, Spaces, Vector
 
 
 class Walk(gymnasium.Env):
@@ -254,6 +254,29 @@ class Unfinished(Own):
     def __init__(self, **attributes):
         super().__init__()
         vars(self).update(attributes)
+
+
+class Pictured(Environment):
+    """It shows pictures of noise, and rewards the first of three actions."""
+
+    spaces = Spaces(Image(2, 20, 18), Discrete(3))
+    max_steps = 40
+
+    def begin(self, seeds):
+        self.numbers = [np.random.default_rng(seed) for seed in seeds]
+        self.steps = 0
+        return self._seen()
+
+    def step(self, actions):
+        self.steps += 1
+        k = len(self.numbers)
+        return Step(self._seen(), (actions == 0).astype(np.float64), np.full(k, self.steps == self.max_steps))
+
+    def keep(self, which):
+        self.numbers = [self.numbers[i] for i in which]
+
+    def _seen(self):
+        return np.stack([one.integers(0, 256, (2, 20, 18), np.uint8) for one in self.numbers])
 
 
 def limited(limit=7):

@@ -245,8 +245,12 @@ def test_a_game_can_stand_for_its_reference():
             "`reference` must be uint8 of shape (n, 4, 84, 84)",
         ),
         (lambda: as_policy("atari-smal", GAME), "Did you mean 'atari-small'?"),
+        (
+            lambda: as_policy("atari-virtual-batch-norm", GAME),
+            "`policy_options` must have a `reference` for the policy 'atari-virtual-batch-norm'",
+        ),
     ],
-    ids=["numbers", "too-small", "one", "floats", "other-pictures", "unknown"],
+    ids=["numbers", "too-small", "one", "floats", "other-pictures", "unknown", "no-reference"],
 )
 def test_what_does_not_fit_is_refused(build, message):
     with pytest.raises(ValueError, match=re.escape(message)):

@@ -131,6 +131,25 @@ def test_play_writes_films_and_champions(zoo, run):
     assert champion.family is not None
 
 
+def test_a_reference_batch_is_collected_again_for_a_file(tmp_path):
+    options = {"population_size": 2, "validation_every": 1, "validation_episodes": 1}
+    environment = "tests.evolution.environments_of_users:Pictured"
+    evolution.evolve(
+        environment,
+        "openai-es",
+        policy="atari-virtual-batch-norm",
+        options=options,
+        generations=1,
+        test_episodes=1,
+        rng=1,
+        out=tmp_path / "run",
+    )
+    champion = playing.champion_of(tmp_path / "run")
+    again = playing.champion_of(champion.save(tmp_path / "file"))
+    assert again.policy.describe() == champion.policy.describe()
+    assert playing.play(again, 2) == playing.play(champion, 2)
+
+
 def test_what_cannot_be_played_is_said(zoo, run, tmp_path):
     assert "there is no directory or file nowhere." in zoo("play", "nowhere").err
     Path("text").write_text("nothing")
