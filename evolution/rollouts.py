@@ -149,6 +149,8 @@ class Rollouts(Objective):
                 for episode, error in done.errors.items():
                     row = int(under_way[episode])
                     returns[row] = np.nan
+                    if behaviours is not None:
+                        behaviours[row] = np.nan  # it has come to nothing
                     if moments is not None:
                         moments[row] = np.nan  # it may have shown nothing but a blank
                     failures.append(failure_of(error, start + row, "environment"))

@@ -153,13 +153,14 @@ def test_what_runs_side_by_side(times: int, members: int, slots: int, units: lis
 
 
 def test_an_episode_that_raises_fails_alone() -> None:
-    objective = Rollouts(Source(Raising), Constant())
+    objective = Rollouts(Source(Raising), Constant(), behaviour="where")
     episodes = Episodes(MEMBERS, 8, None, common=False)
     found = evaluated(objective, episodes)
     seeds = np.array([episode_seed(KEY, 3, stream) for stream in range(48)])
     failed = np.flatnonzero(seeds % 7 == 3)
     assert 0 < len(failed) < 48
     assert np.flatnonzero(np.isnan(found.values)).tolist() == failed.tolist()
+    assert np.flatnonzero(np.isnan(found.extras["behaviour"]).all(1)).tolist() == failed.tolist()
     assert [failure.row for failure in found.failures] == failed.tolist()
     assert {failure.kind for failure in found.failures} == {"raised"}
     assert found.failures[0].message == "RuntimeError: broken"
