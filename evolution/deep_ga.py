@@ -77,7 +77,8 @@ class DeepGA:
         population_size: Members of a generation, the elite among them.
         num_parents: Members that have children.
         sigma: Standard deviation of a mutation.
-        sigma_decay: What sigma is multiplied by at each generation, above 0 and at most 1.
+        sigma_decay: What sigma is multiplied by after each generation of mutations, the first of which has
+            `sigma`; above 0 and at most 1.
         elite_candidates: How many are tried again for the elite; 0 to take the first member as it is, as for
             environments without chance.
         elite_episodes: In how many episodes each.
@@ -213,7 +214,7 @@ class DeepGA:
         return self.codec
 
     def _sigma(self, generation: int) -> float:
-        return self.sigma * self.sigma_decay**generation
+        return self.sigma * self.sigma_decay ** max(0, generation - 1)  # those of generation 0 are drawn
 
     def _bred(self, state: DeepGAState) -> tuple[Lineage, Ids]:
         """Return the next generation: the lineage with it in, and its ids."""

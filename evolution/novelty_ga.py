@@ -68,7 +68,7 @@ class NoveltyGA(DeepGA):
         population_size: Members of a generation, the elite among them.
         num_parents: Members that have children.
         sigma: Standard deviation of a mutation.
-        sigma_decay: What sigma is multiplied by at each generation, above 0 and at most 1.
+        sigma_decay: What sigma is multiplied by after each generation of mutations, above 0 and at most 1.
         elite_candidates: How many are tried again for the champion; 0 to go by the value they have, as for
             environments without chance.
         elite_episodes: In how many episodes each.

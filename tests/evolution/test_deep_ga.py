@@ -175,12 +175,14 @@ def test_random_policies_have_no_parents() -> None:
 
 
 def test_sigma_decays() -> None:
-    method = DeepGA(CODEC, population_size=4, num_parents=1, sigma=1.0, sigma_decay=0.5, elite_candidates=0)
+    method = DeepGA(CODEC, population_size=4, num_parents=4, sigma=1.0, sigma_decay=0.5, elite_candidates=0)
     state, widths = started(method), []
-    for _ in range(4):
+    for _ in range(5):
         widths.append(method.diagnostics(state)["sigma"])
         state = told(method, state, np.arange(4.0))
-    assert widths == [1.0, 0.5, 0.25, 0.125]
+        youngest = state.lineage.sigmas[state.lineage.ids == state.population[-1]]
+        assert youngest.tolist() == widths[-1:]
+    assert widths == [1.0, 1.0, 0.5, 0.25, 0.125]
 
 
 @pytest.mark.parametrize(
