@@ -11,7 +11,7 @@ from evolution.descendants import Descendants
 from evolution.genome import Codec, Genome
 from evolution.lineage import Lineage
 from evolution.members import Members
-from evolution.selection import judged, ranked
+from evolution.selection import check_trials, judged, ranked
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array
 from zoo.core.rng import Key
@@ -79,8 +79,8 @@ class DeepGA:
         sigma: Standard deviation of a mutation.
         sigma_decay: What sigma is multiplied by after each generation of mutations, the first of which has
             `sigma`; above 0 and at most 1.
-        elite_candidates: How many are tried again for the elite; 0 to take the first member as it is, as for
-            environments without chance.
+        elite_candidates: How many are tried again for the elite, from 2 on; 0 to take the first member as it
+            is, as for environments without chance.
         elite_episodes: In how many episodes each.
 
     Raises:
@@ -126,8 +126,7 @@ class DeepGA:
         check_positive("sigma", self.sigma)
         if not check_positive("sigma_decay", self.sigma_decay) <= 1:
             raise ValueError(f"`sigma_decay` must be above 0 and at most 1, got {self.sigma_decay!r}.")
-        check_count("elite_candidates", self.elite_candidates, minimum=0)
-        check_count("elite_episodes", self.elite_episodes)
+        check_trials(self.elite_candidates, self.elite_episodes)
 
     def init(
         self,

@@ -69,8 +69,8 @@ class NoveltyGA(DeepGA):
         num_parents: Members that have children.
         sigma: Standard deviation of a mutation.
         sigma_decay: What sigma is multiplied by after each generation of mutations, above 0 and at most 1.
-        elite_candidates: How many are tried again for the champion; 0 to go by the value they have, as for
-            environments without chance.
+        elite_candidates: How many are tried again for the champion, from 2 on; 0 to go by the value they
+            have, as for environments without chance.
         elite_episodes: In how many episodes each.
         neighbours: How many nearest neighbours count.
         archive_probability: Chance of a member to enter the archive, from 0 to 1.

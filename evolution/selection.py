@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from zoo.core.rng import Key
+from zoo.core.validation import check_count
 
 Array = np.ndarray[Any, Any]
 
@@ -56,3 +57,25 @@ def judged(values: Array, before: float, trials: int) -> tuple[int, float] | Non
         return None
     row = int(np.nanargmin(means))
     return row, float(means[row])
+
+
+def check_trials(candidates: int, episodes: int) -> None:
+    """Raise unless so many members can be tried again in so many episodes.
+
+    Raises:
+        TypeError: A number is no integer.
+        ValueError: It is below 0, or 1, which leaves nobody to compare the one that won before with; or there
+            are no episodes.
+
+    Example:
+        >>> check_trials(0, 30)
+        >>> check_trials(1, 30)
+        Traceback (most recent call last):
+        ...
+        ValueError: `elite_candidates` must be 0 or at least 2, got 1: the elite would be compared with nobody.
+    """
+    if check_count("elite_candidates", candidates, minimum=0) == 1:
+        raise ValueError(
+            "`elite_candidates` must be 0 or at least 2, got 1: the elite would be compared with nobody."
+        )
+    check_count("elite_episodes", episodes)

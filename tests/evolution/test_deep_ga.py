@@ -193,8 +193,10 @@ def test_sigma_decays() -> None:
         ({"sigma": 0.0}, "`sigma` must be a finite number above 0"),
         ({"sigma_decay": 1.5}, "`sigma_decay` must be above 0 and at most 1"),
         ({"elite_candidates": -1}, "`elite_candidates` must be at least 0"),
+        ({"elite_candidates": 1}, "`elite_candidates` must be 0 or at least 2, got 1"),
+        ({"elite_episodes": 0}, "`elite_episodes` must be at least 1"),
     ],
-    ids=["size", "parents", "sigma", "decay", "candidates"],
+    ids=["size", "parents", "sigma", "decay", "candidates", "one candidate", "episodes"],
 )
 def test_bad_hyper_parameters(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

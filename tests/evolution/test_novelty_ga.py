@@ -173,6 +173,7 @@ def test_bad_input_is_refused() -> None:
         ({"neighbours": 0}, "`neighbours` must be at least 1, got 0"),
         ({"archive_probability": 1.5}, "`archive_probability` must be from 0 to 1, got 1.5"),
         ({"num_parents": 9}, "`num_parents` must be at most `population_size`"),
+        ({"elite_candidates": 1}, "`elite_candidates` must be 0 or at least 2, got 1"),
     ):
         with pytest.raises(ValueError, match=message):
             made(**changes)
