@@ -72,10 +72,10 @@ def check_trials(candidates: int, episodes: int) -> None:
         >>> check_trials(1, 30)
         Traceback (most recent call last):
         ...
-        ValueError: `elite_candidates` must be 0 or at least 2, got 1: the elite would be compared with nobody.
+        ValueError: `elite_candidates` must be 0 or at least 2, got 1: one would be compared with nobody.
     """
     if check_count("elite_candidates", candidates, minimum=0) == 1:
         raise ValueError(
-            "`elite_candidates` must be 0 or at least 2, got 1: the elite would be compared with nobody."
+            "`elite_candidates` must be 0 or at least 2, got 1: one would be compared with nobody."
         )
     check_count("elite_episodes", episodes)
