@@ -260,8 +260,10 @@ class NoveltyES(abc.ABC):
             return state.step % self.agents
         chances = np.ones(self.agents)
         if state.archive is not None and state.behaviours is not None:
-            novelty = np.nan_to_num(state.archive.novelty(state.behaviours, self.neighbours))
-            chances = novelty if novelty.any() else chances
+            novelty = state.archive.novelty(state.behaviours, self.neighbours)
+            known = np.isfinite(novelty)
+            if novelty[known].any():
+                chances = np.where(known, novelty, novelty[known].mean())
         share = state.key.fold("turn", state.step).uniform(0, 1, 1)[0, 0]
         steps = np.cumsum(chances)
         drawn = int(np.searchsorted(steps, share * steps[-1], side="right"))
@@ -283,8 +285,8 @@ class NSES(NoveltyES):
 
     Before the first update all means are tried, in `behaviour_episodes` episodes, and what they came to, the
     mean over these, enters the archive; after each update the new mean is, and does. The next agent is drawn
-    with chances proportional to the novelty of what their means came to last. What is recommended is the
-    mean of lowest value ever tried.
+    with chances proportional to the novelty of what their means came to last; one whose mean failed has that
+    which the others have on average, 1 / `agents`. What is recommended is the mean of lowest value ever tried.
 
     It needs "behaviour" among the extras: a row of numbers of one length for each member.
 

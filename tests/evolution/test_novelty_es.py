@@ -168,9 +168,21 @@ def test_agents_have_chances_proportional_to_their_novelty() -> None:
     alike = told(method, started(method), np.zeros(3), np.zeros((3, 2)))
     drawn = np.array([method._next(replace(alike, step=step)) for step in range(300)])
     assert np.bincount(drawn, minlength=3).min() > 60
-    failed = told(method, started(method), np.zeros(3), [[NAN, 0.0], [1.0, 0.0], [2.0, 0.0]])
-    assert {method._next(replace(failed, step=step)) for step in range(100)} == {1, 2}
     assert state.current == method._next(state)
+
+
+def test_an_agent_whose_mean_failed_has_the_chance_of_the_others() -> None:
+    method = NSES(**{**SMALL, "agents": 4, "neighbours": 3})
+    places = np.array([[NAN, 0.0], [1.0, 0.0], [2.0, 0.0], [5.0, 0.0]])
+    for behaviours, values in ((places, np.zeros(4)), (np.nan_to_num(places), [NAN, 0.0, 0.0, 0.0])):
+        state = told(method, started(method), values, behaviours)
+        drawn = np.array([method._next(replace(state, step=step)) for step in range(3000)])
+        novelty = np.array([NAN, 5 / 3, 4 / 3, 7 / 3])
+        novelty[0] = novelty[1:].mean()
+        shares = np.bincount(drawn, minlength=4) / 3000
+        np.testing.assert_allclose(shares, novelty / novelty.sum(), atol=5 * 0.5 / np.sqrt(3000))
+    nobody = told(method, started(method), np.full(4, NAN), np.zeros((4, 2)))
+    assert {method._next(replace(nobody, step=step)) for step in range(100)} == {0, 1, 2, 3}
 
 
 def test_agents_may_take_turns() -> None:
