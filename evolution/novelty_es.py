@@ -169,7 +169,7 @@ class NoveltyES(abc.ABC):
 
     def recommend(self, state: NoveltyESState) -> Array:
         """Return the mean of lowest mean value so far; that of the first agent before there is one."""
-        return self._made().recommend(state.agents[0]) if state.best is None else state.best
+        return (self._made().recommend(state.agents[0]) if state.best is None else state.best) + 0
 
     def best(self, state: NoveltyESState) -> tuple[int, float]:
         """Return after which update the best mean was found, and its mean value; -1 and infinity before."""

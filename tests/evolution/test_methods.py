@@ -247,6 +247,17 @@ def test_the_start_is_left_alone(name: str) -> None:
 
 
 @all_methods
+def test_what_is_recommended_is_the_callers_own(name: str) -> None:
+    for steps in (STEPS,) if find(name).is_validated else (0, STEPS):
+        method, state = after(name, steps)
+        before = digest(state)
+        row = method.recommend(state)
+        row += 1
+        assert digest(state) == before
+        assert not np.array_equal(method.recommend(state), row)
+
+
+@all_methods
 @may_be_flat
 def test_it_runs_on_the_maze_and_goes_on_after_a_stop(name: str, tmp_path: Path) -> None:
     def stop(told: Generation) -> None:
