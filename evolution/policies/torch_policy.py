@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from evolution.environments.spaces import Continuous, Image, Spaces
 from evolution.named import described, named
@@ -42,14 +43,16 @@ class TorchPolicy(Policy):
     * numbers: the outputs themselves, not beyond the walls; what is not a number counts as 0.
 
     A network that remembers has a `forward` of two arguments, `forward(observations, state)`, and returns
-    (outputs, state). The state is a tensor whose first axis is the k episodes, or a tuple, list or dict of
-    such; at the start it is `initial_state(k)` where the network has that method, else None.
+    (outputs, state); a second argument with another default than None is left at that. The state is a tensor
+    whose first axis is the k episodes, or a tuple, list or dict of such; at the start it is
+    `initial_state(k)` where the network has that method, else None.
 
-    A first policy has weights ~ N(0, 1 / fan_in) where these have two axes or more, fan_in being the product
-    of all axes but the first, and biases of 0. Other tensors, and biases that are the same number throughout,
-    stay as the network has them where they are constant, such as the 1 of a normalization; else they are
-    drawn with the mean and deviation that they have. What was learned before is not used: it is the place of
-    `x0` to start from that. Buffers are fixed, and the network is in evaluation mode.
+    In a first policy, tensors that are the same number throughout stay as the network has them, such as the
+    1 of a normalization, or a first state of zeros. Else weights are ~ N(0, 1 / fan_in) where they have two
+    axes or more, fan_in being the product of all axes but the first; biases are 0; and others are drawn with
+    the mean and deviation that they have. A weight or a bias of a single number is taken for drawn unless
+    that is 0 or 1. What was learned before is not used: it is the place of `evolve`'s `start` to begin with
+    that. Buffers are fixed, and the network is in evaluation mode.
 
     On a CPU, members of up to 32,768 parameters are computed side by side by `torch.func.vmap`, larger ones
     one after the other, which is as quick; the episodes of a single member always go through it together. A
@@ -64,7 +67,8 @@ class TorchPolicy(Policy):
 
     Raises:
         TypeError: `module` is nothing of this, or returns no tensor.
-        ValueError: It has no parameters, or does not fit the spaces; `gains` names no tensor; `device` is
+        ValueError: It has no parameters, does not fit the spaces, or returns other outputs when it is called
+            again; `gains` names no tensor; `device` is
             none that torch knows.
 
     Example:
@@ -92,7 +96,9 @@ class TorchPolicy(Policy):
         self.is_recurrent = _remembers(network)
         self._shown = repr(network)
         with keyed_generators(Key(0)):  # of which lazy layers draw their first numbers
-            _try(network, spaces, self.is_recurrent)
+            tried = copy.deepcopy(network)  # whatever it keeps of that is not to be met in an episode
+            _try(tried, spaces, self.is_recurrent)
+        network = _grown(network, tried).to(torch.float32)
         self.pieces = _pieces(network, gains or {})
         self._buffers = _digest(network)
         self._network = _emptied(network)
@@ -358,7 +364,8 @@ def _mapped(function: Callable[[torch.Tensor], torch.Tensor], state: State) -> S
     if isinstance(state, Mapping):
         return {name: _mapped(function, one) for name, one in state.items()}
     if isinstance(state, (tuple, list)):
-        return type(state)([_mapped(function, one) for one in state])
+        parts = [_mapped(function, one) for one in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
     raise TypeError(
         "the state of a network must be a tensor whose first axis is the episodes, or a tuple, list or dict "
         f"of such, got {type(state).__name__}."
@@ -400,9 +407,22 @@ def _takes(function: Callable[..., Any]) -> bool:
 
 
 def _remembers(network: nn.Module) -> bool:
+    """Return whether `forward` takes a state: a second argument that is needed, or None by default."""
     parameters = inspect.signature(network.forward).parameters.values()
     positional = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    return len(positional) >= 2
+    second = positional[1].default if len(positional) >= 2 else False
+    return second is None or second is inspect.Parameter.empty
+
+
+def _grown(network: nn.Module, tried: nn.Module) -> nn.Module:
+    """Return the network with those of its layers that were lazy as they are since they were tried."""
+    if isinstance(network, LazyModuleMixin):
+        return tried
+    for path, child in list(network.named_modules(remove_duplicate=False)):
+        if isinstance(child, LazyModuleMixin):
+            owner, _, name = path.rpartition(".")
+            setattr(network.get_submodule(owner), name, tried.get_submodule(path))
+    return network
 
 
 def _no_observations(space: Any) -> Array:
@@ -417,16 +437,21 @@ def _try(network: nn.Module, spaces: Spaces, is_recurrent: bool) -> None:
     is_image = isinstance(space, Image)
     seen = torch.from_numpy(_no_observations(space))
     seen = seen.to(torch.float32) if is_image else seen.t().contiguous()
+    # Numbers from 0 to 1, which are 0 where they are taken for whole ones.
+    seen += torch.linspace(0, 0.9, seen.numel()).view(seen.shape)
     wanted = (_TRIED, outputs_of(spaces.actions))
     shape = tuple(seen.shape)
     network.to(torch.float32)
+
+    def called() -> Any:
+        if not is_recurrent:
+            return network(seen)
+        begin = getattr(network, "initial_state", None)
+        return network(seen, None if begin is None else begin(_TRIED))
+
     try:
         with torch.no_grad():
-            if is_recurrent:
-                begin = getattr(network, "initial_state", None)
-                found = network(seen, None if begin is None else begin(_TRIED))
-            else:
-                found = network(seen)
+            found, again = called(), called()
     except Exception as error:
         raise ValueError(
             f"`policy` must take a batch of observations of shape {('k', *shape[1:])!r}, as the environment "
@@ -438,7 +463,7 @@ def _try(network: nn.Module, spaces: Spaces, is_recurrent: bool) -> None:
                 "`policy` has a `forward` of two arguments, so it must return (outputs, state), got "
                 f"{type(found).__name__}."
             )
-        found, state = found
+        (found, state), (again, _) = found, again
         _mapped(_first_axis, state)
     if not isinstance(found, torch.Tensor):
         raise TypeError(f"`policy` must return a tensor, got {type(found).__name__}.")
@@ -446,6 +471,12 @@ def _try(network: nn.Module, spaces: Spaces, is_recurrent: bool) -> None:
         raise ValueError(
             f"`policy` must return outputs of shape (k, {wanted[1]}) for {spaces.actions}; for {_TRIED} "
             f"observations of shape {shape[1:]} it returned {tuple(found.shape)} instead of {wanted}."
+        )
+    if not torch.allclose(found.double(), again.double(), rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise ValueError(
+            "`policy` must return the same outputs for the same observations, and a second call returned "
+            "others: it draws numbers, or keeps something. What it is to remember from one step to the next "
+            "is to be returned: `forward(observations, state)` returns (outputs, state)."
         )
 
 
@@ -476,13 +507,15 @@ def _pieces(network: nn.Module, gains: Mapping[str, float]) -> tuple[Piece, ...]
 
 def _law(name: str, values: torch.Tensor) -> tuple[float, float]:
     """Return the mean and the standard deviation of the numbers that a first policy has here."""
+    first = float(values.flatten()[0])
+    # Biases of torch's layers are uniform numbers, but carry this name, or bias_ih_l0 and the like.
+    is_bias = name.rpartition(".")[2].startswith("bias")
+    may_be_drawn = values.numel() == 1 and (is_bias or values.ndim >= 2) and first not in (0, 1)
+    if bool((values == first).all()) and not may_be_drawn:
+        return first, 0.0
     if values.ndim >= 2:
         return 0.0, 1 / math.sqrt(values[0].numel())
-    first = float(values.flatten()[0])
-    if bool((values == first).all()):
-        return first, 0.0
-    # Biases of torch's layers are uniform numbers, but carry this name, or bias_ih_l0 and the like.
-    if name.rpartition(".")[2].startswith("bias"):
+    if is_bias:
         return 0.0, 0.0
     return float(values.mean()), float(values.std(correction=0))
 

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -103,6 +104,29 @@ def test_other_vectors_are_drawn_as_they_lie():
     assert {piece.name: (piece.mean, piece.std) for piece in policy.pieces}["scale"] == (2.0, 1.0)
 
 
+def test_constant_tensors_of_two_axes_stay():
+    class Plane(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.linear = nn.LayerNorm((1, 4)), nn.Linear(4, 2)
+            self.first = nn.Parameter(torch.zeros(1, 4))
+
+        def forward(self, values):
+            return self.linear(self.norm(values[:, None]).squeeze(1) + self.first)
+
+    found = {piece.name: (piece.mean, piece.std) for piece in TorchPolicy(Plane(), POLE).pieces}
+    assert found["norm.weight"] == (1.0, 0.0)
+    assert found["norm.bias"] == found["first"] == (0.0, 0.0)
+    assert found["linear.weight"] == (0.0, 1 / 2)
+
+
+def test_a_layer_of_one_number_is_drawn_as_others_are():
+    """So that its description does not hold what torch drew."""
+    spaces = Spaces(Vector(1), Continuous((-1.0,), (1.0,)))
+    found = [(piece.mean, piece.std) for piece in TorchPolicy(nn.Linear(1, 1), spaces).pieces]
+    assert found == [(0.0, 1.0), (0.0, 0.0)]
+
+
 def test_gains_multiply_the_deviation():
     policy = TorchPolicy(fixed(), POLE, gains={"2.weight": 0.1})
     assert {piece.name: piece.std for piece in policy.pieces}["2.weight"] == 0.1 / math.sqrt(8)
@@ -143,6 +167,44 @@ def test_the_network_that_was_given_is_left_alone():
 def test_lazy_layers_get_their_shapes():
     policy = TorchPolicy(lambda: nn.Sequential(nn.LazyLinear(3), nn.Tanh(), nn.LazyLinear(2)), POLE)
     assert [piece.shape for piece in policy.pieces] == [(3, 4), (3,), (2, 3), (2,)]
+
+
+class Noting(nn.Module):
+    """It keeps what it saw first, in a layer of its own, and looks at it."""
+
+    def __init__(self, lazy):
+        super().__init__()
+        self.linear = nn.LazyLinear(2) if lazy else nn.Linear(4, 2)
+        self.first = None
+
+    def forward(self, values):
+        if self.first is None:
+            self.first = values.detach()
+        return self.linear(values) + self.first.mean()
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["plain", "lazy"])
+def test_nothing_of_the_first_call_is_left(lazy):
+    policy = TorchPolicy(Noting(lazy), WALKER)
+    assert [piece.shape for piece in policy.pieces] == [(2, 4), (2,)]
+    actor = policy.actor(np.zeros((1, policy.dim), np.float32), np.array([0]))
+    np.testing.assert_array_equal(actor.act(np.full((4, 1), 0.5, np.float32)), [[0.5], [0.5]])
+
+
+def test_lazy_layers_in_two_places_stay_one():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.LazyLinear(4)
+            self.other, self.last = nn.Sequential(self.one, nn.Tanh()), nn.LazyLinear(2)
+
+        def forward(self, values):
+            return self.last(self.other(self.one(values)))
+
+    policy = TorchPolicy(Twice(), POLE)
+    assert [piece.name for piece in policy.pieces] == ["one.weight", "one.bias", "last.weight", "last.bias"]
+    network = policy.network(rows(policy, 1)[0])
+    assert network.one is network.other[0]
 
 
 # Actions.
@@ -250,6 +312,41 @@ def test_memory_begins_anew_in_every_actor():
     fresh, again = policy.actor(parameters, np.array([0])), policy.actor(parameters, np.array([0]))
     assert policy.is_recurrent
     np.testing.assert_array_equal(fresh.act(seen(1, 0)), again.act(seen(1, 0)))
+
+
+class Kept(NamedTuple):
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+def test_a_state_may_be_a_named_tuple():
+    class Both(Cell):
+        def forward(self, seen, state):
+            before = None if state is None else state.second
+            outputs, after = super().forward(seen, before)
+            return outputs, Kept(seen, after)
+
+    policy, plain = TorchPolicy(Both(), WALKER), TorchPolicy(Cell(), WALKER)
+    parameters, of = rows(policy, 3), np.array([0, 0, 1, 2])
+    one, other = policy.actor(parameters, of), plain.actor(parameters, of)
+    for time in range(4):
+        np.testing.assert_array_equal(one.act(seen(len(of), time)), other.act(seen(len(of), time)))
+        if time == 1:
+            of = of[[1, 3]]
+            one.keep(np.array([1, 3]))
+            other.keep(np.array([1, 3]))
+
+
+@pytest.mark.parametrize(("default", "remembers"), [(1.0, False), (None, True)], ids=["number", "none"])
+def test_a_second_argument_that_is_not_needed_is_no_state(default, remembers):
+    class Optional(Pair):
+        def forward(self, values, second=default):
+            outputs = self.linear(values)
+            return (outputs, outputs) if remembers else outputs * second
+
+    policy = TorchPolicy(Optional(), POLE)
+    assert policy.is_recurrent == remembers
+    assert policy.actor(rows(policy, 2), np.array([0, 1])).act(seen(2, 0)).shape == (2,)
 
 
 def test_parameters_are_not_written_to():
@@ -360,9 +457,31 @@ class Wordy(Pair):
         return self.linear(values), "state"
 
 
+class Summing(Pair):
+    """It keeps its state to itself."""
+
+    total = 0.0
+
+    def forward(self, values):
+        self.total = self.total + self.linear(values)
+        return self.total
+
+
+class Drawing(Pair):
+    def forward(self, values, state):
+        return self.linear(values) + torch.randn(len(values), 2), state
+
+
 @pytest.mark.parametrize(
     ("module", "options", "kind", "message"),
     [
+        (
+            Summing(),
+            {},
+            ValueError,
+            "keeps something. What it is to remember from one step to the next is to",
+        ),
+        (Drawing(), {}, ValueError, "and a second call returned others: it draws numbers"),
         (nn.Linear(3, 2), {}, ValueError, "must take a batch of observations of shape ('k', 4)"),
         (
             nn.Linear(4, 5),
@@ -402,6 +521,8 @@ class Wordy(Pair):
         (nn.Linear(4, 2), {"device": 0}, TypeError, "`device` must be a text"),
     ],
     ids=[
+        "keeping",
+        "drawing",
         "inputs",
         "outputs",
         "no-layer",
