@@ -17,6 +17,9 @@ Array = np.ndarray[Any, Any]
 TREE_DIMS = 8
 """Numbers of a behaviour up to which neighbours are found by a tree; beyond, by products of matrices."""
 
+GRID_DIMS, GRID_CELLS = 3, 10
+"""Numbers of a behaviour up to which `Archive.diagnostics` counts cells, and how many along each."""
+
 _LARGEST = 1e100  # squares of what is below it are numbers
 _LEAST_TREE = 512  # entries; fewer are looked at as they come
 _BLOCK = 2**20  # elements of a matrix that is worked with at a time
@@ -158,14 +161,25 @@ class Archive:
             )
         counts = np.array([check_count("cells", cell) for cell in several])
         inside = ((self.array >= low) & (self.array <= high)).all(1)
-        shares = (self.array[inside] - low) / (high - low)
-        places = np.minimum((shares * counts).astype(np.int64), counts - 1)
-        return len(np.unique(places, axis=0)) / float(np.prod(counts.astype(np.float64)))
+        return _covered(self.array[inside], low, high, counts)
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return how many entries there are, and the root mean square distance from their centre."""
-        spread = float(np.sqrt(self.array.var(0).sum())) if len(self) else 0.0
-        return {"archive_size": len(self), "archive_spread": spread}
+        """Return how many entries there are, how far apart, and how evenly they fill where they are.
+
+        "archive_spread" is the root mean square distance from their centre. "coverage", of behaviours of at
+        most three numbers, is the share of the cells of a grid that hold an entry, ten along each coordinate
+        from the lowest to the highest there is: so of a range that grows, and one far away lowers it. Along a
+        coordinate in which all are equal they are in one cell of the ten.
+        """
+        entries, counts = self.array, np.full(self.size, GRID_CELLS)
+        has_grid, spread, coverage = self.size <= GRID_DIMS, 0.0, 0.0
+        if len(self):
+            spread = float(np.sqrt(entries.var(0).sum()))
+        if len(self) and has_grid:
+            low, high = entries.min(0), entries.max(0)
+            coverage = _covered(entries, low, np.maximum(high, np.nextafter(low, np.inf)), counts)
+        found = {"archive_size": len(self), "archive_spread": spread}
+        return {**found, "coverage": coverage} if has_grid else found
 
     def _nearest(self, queries: Array, k: int) -> list[Array]:
         """Return distances to entries among which are the k nearest, in one array or two."""
@@ -219,6 +233,17 @@ def behaviours_of(evaluations: Evaluations) -> Array | None:
     if behaviours.ndim != 2:
         raise ValueError(f'"behaviour" must have shape (n, b), got {behaviours.shape}.')
     return np.where(failed[:, None], np.nan, behaviours)
+
+
+def _covered(entries: Array, low: Array, high: Array, counts: Array) -> float:
+    """Return which share of the cells between two corners holds an entry; none is outside."""
+    places = np.minimum(((entries - low) / (high - low) * counts).astype(np.int64), counts - 1)
+    cells = float(np.prod(counts.astype(np.float64)))
+    if cells <= _BLOCK:
+        held = np.zeros(int(cells), bool)
+        held[np.ravel_multi_index(tuple(places.T), tuple(counts))] = True
+        return int(np.count_nonzero(held)) / cells
+    return len(np.unique(places, axis=0)) / cells
 
 
 def _usable(rows: Array) -> Array:

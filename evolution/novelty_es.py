@@ -185,7 +185,7 @@ class NoveltyES(abc.ABC):
         return None
 
     def diagnostics(self, state: NoveltyESState) -> dict[str, Any]:
-        """Return whose turn it is, the weight of values, the last mean's value, and the archive's size."""
+        """Return whose turn it is, the weight of values, the last mean's value, and those of the archive."""
         archive = {} if state.archive is None else state.archive.diagnostics()
         return {
             "agent": state.current,
@@ -285,8 +285,8 @@ class NSES(NoveltyES):
 
     Before the first update all means are tried, in `behaviour_episodes` episodes, and what they came to, the
     mean over these, enters the archive; after each update the new mean is, and does. The next agent is drawn
-    with chances proportional to the novelty of what their means came to last; one whose mean failed has that
-    which the others have on average, 1 / `agents`. What is recommended is the mean of lowest value ever tried.
+    with chances proportional to the novelty of what their means came to last; one whose mean failed has the
+    mean chance of the others, 1 / `agents`. What is recommended is the mean of lowest value ever tried.
 
     It needs "behaviour" among the extras: a row of numbers of one length for each member.
 

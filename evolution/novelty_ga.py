@@ -195,7 +195,7 @@ class NoveltyGA(DeepGA):
         return state.lineage.genome(state.champion) if state.champion >= 0 else None
 
     def diagnostics(self, state: Any) -> dict[str, Any]:
-        """Return those of `DeepGA`, the champion's value for the elite's; the novelty; the archive's size."""
+        """Return those of `DeepGA`, the champion's value for the elite's; novelties; those of the archive."""
         found = {**super().diagnostics(state), "elite": state.champion_value}
         known = state.novelty[np.isfinite(state.novelty)]
         highest, median = (known.max(), np.median(known)) if len(known) else (np.nan, np.nan)

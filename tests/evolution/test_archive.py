@@ -150,6 +150,7 @@ def test_coverage_counts_cells() -> None:
     )
     assert archive.coverage(0, 10) == 3 / 100
     assert archive.coverage([0, 0], [10, 20], cells=[2, 1]) == 1.0
+    assert archive.coverage(0, 10, cells=10_000) == 5 / 10_000**2
     assert archive.coverage(10.5, 11.5, cells=1) == 0.0
     assert Archive.empty(2).coverage(0, 1) == 0.0
     assert Archive.empty(200).add(np.ones((1, 200))).coverage(0, 1) == pytest.approx(1e-200)
@@ -157,8 +158,28 @@ def test_coverage_counts_cells() -> None:
 
 def test_diagnostics_say_how_many_and_how_far_apart() -> None:
     archive = Archive.empty(2)
-    assert archive.diagnostics() == {"archive_size": 0, "archive_spread": 0.0}
-    assert archive.add([[0.0, 0.0], [6.0, 8.0]]).diagnostics() == {"archive_size": 2, "archive_spread": 5.0}
+    assert archive.diagnostics() == {"archive_size": 0, "archive_spread": 0.0, "coverage": 0.0}
+    two = archive.add([[0.0, 0.0], [6.0, 8.0]])
+    assert two.diagnostics() == {"archive_size": 2, "archive_spread": 5.0, "coverage": 0.02}
+    assert two.add([[6.0, 8.0], [0.5, 0.5], [0.6, 0.8]]).diagnostics()["coverage"] == 0.03
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_coverage_in_the_log_is_of_the_range_there_is(size: int) -> None:
+    rows = some(12, size, 3, "apart")
+    archive = Archive.empty(size).add(rows)
+    shown = archive.diagnostics()["coverage"]
+    assert shown == archive.coverage(rows.min(0), rows.max(0))
+    assert 0.0 < shown < 1.0
+    assert archive.add(rows[:1] + 1e3).diagnostics()["coverage"] < shown / 2
+    one = Archive.empty(size).add(np.full((2, size), -1e99))  # there is no range
+    assert one.diagnostics()["coverage"] == pytest.approx(0.1**size)
+    one = Archive.empty(size).add(np.zeros((1, size)))
+    assert one.diagnostics()["coverage"] == pytest.approx(0.1**size)
+
+
+def test_behaviours_of_many_numbers_have_no_grid_in_the_log() -> None:
+    assert set(Archive.empty(4).add(np.eye(4)).diagnostics()) == {"archive_size", "archive_spread"}
 
 
 @pytest.mark.parametrize(
