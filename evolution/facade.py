@@ -333,15 +333,19 @@ def _as_score(score: Any) -> float:
 
 
 def _check_budget(job: EvolutionJob, budget: int | None) -> None:
-    """Refuse a budget in which nothing could be tried.
+    """Refuse a budget in which nothing could be learnt.
 
     Raises:
-        ValueError: It is below the episodes of the first step.
+        ValueError: It is below the episodes of a first generation, and of what is tried again after it.
     """
-    if budget is not None and budget < (needed := len(job.ask(job.init()))):
+    if budget is None:
+        return
+    first, again = len(job.ask(job.init())), getattr(job.optimizer.method, "reserve", 0)
+    if budget < first + again:
+        trials = f", and {again} in which the best of it is tried again" if again else ""
         raise ValueError(
-            f"`budget` must be at least {needed}, the episodes of the first step, got {budget}: give the "
-            "method a smaller `population_size`, or members fewer `episodes`."
+            f"`budget` must be at least {first + again} episodes, {first} of a first generation{trials}, got "
+            f"{budget}; options of the method, such as `population_size` where it has one, make them fewer."
         )
 
 
@@ -349,6 +353,7 @@ def _result(setting: Setting, job: EvolutionJob, outcome: Run[EvolutionState]) -
     state = outcome.state
     method = setting.method
     tested = state.x is not None and state.num_final > 0
+    is_lost = tested and math.isnan(state.fun)
     ended = outcome.status not in ("interrupted", "failed")
     parameters = job.settle(state, None).x if state.x is None else state.x
     genome = getattr(method, "genome", None)
@@ -367,8 +372,8 @@ def _result(setting: Setting, job: EvolutionJob, outcome: Run[EvolutionState]) -
         test_episodes=state.num_final,
         num_failed=state.num_failed,
         history=history_of(state),
-        message=outcome.reason,
-        success=ended and state.nfev > state.num_failed,
+        message=outcome.reason + ("; none of its champion's fresh episodes had a return" if is_lost else ""),
+        success=ended and state.nfev > state.num_failed and not is_lost,
         seconds=outcome.seconds,
         account=job.account.entries(state.nfev + state.num_final),
         state=state.optimizer.method,

@@ -111,7 +111,7 @@ class EvolutionJob(SearchJob):
         if self._score is not None and -state.fun_best >= self._score:
             return f"the score of {self._score:g} is reached"
         if self.optimizer.members(state.optimizer).episodes is not None:
-            return None if len(self.ask(state)) <= self._left(state) else self._used_up
+            return self._no_room(state, len(self.ask(state)))
         reason = self._limit(state)
         closing = None if reason is None else self._closing(state)
         if closing is not None and len(self.optimizer.ask(closing)) <= self._left(state):
@@ -128,15 +128,19 @@ class EvolutionJob(SearchJob):
         if self._generations is not None and generations_of(state) >= self._generations:
             return f"all {self._generations} generations are done"
         kept = getattr(self.optimizer.method, "reserve", 0) if state.nfev else 0
-        return self._used_up if len(self.ask(state)) + kept > self._left(state) else None
+        return self._no_room(state, len(self.ask(state)) + kept)
 
     def _left(self, state: SearchState) -> float:
         """Return how many episodes there may still be."""
         return math.inf if self._episodes is None else self._episodes - state.nfev
 
-    @property
-    def _used_up(self) -> str:
-        return f"the budget of {self._episodes} episodes is used up"
+    def _no_room(self, state: SearchState, needed: int) -> str | None:
+        """Return that the budget does not hold so many more episodes, or None if it does."""
+        left = self._left(state)
+        if needed <= left:
+            return None
+        rest = f": the last {left:.0f} are too few to go on, which takes {needed}" if left else ""
+        return f"the budget of {self._episodes} episodes is used up{rest}"
 
     def _closing(self, state: EvolutionState) -> EpisodicState | None:
         """Return the method's state with a last trial due; None if it owes none."""

@@ -75,7 +75,7 @@ def test_a_champion_is_its_genome_and_scores_what_it_is_said_to() -> None:
     [
         ({"score": 30.0}, "the score of 30 is reached"),
         ({"frames": 2000}, "2000 frames are over"),
-        ({"budget": 60}, "the budget of 60 episodes is used up"),
+        ({"budget": 68}, "the budget of 68 episodes is used up"),
         ({"seconds": 1e-9}, "the 1e-09 seconds are over"),
     ],
     ids=["score", "frames", "budget", "seconds"],
@@ -85,7 +85,7 @@ def test_a_run_ends_when_it_is_told_to(limit: dict[str, Any], message: str) -> N
     assert found.message == message
     assert found.generations < 50
     if "budget" in limit:
-        assert found.episodes == 34  # 24 more, and 10 to find the elite among them, would be too many
+        assert found.episodes == 68
     if "frames" in limit:
         assert (found.history["frames"][:-2] < 2000).all()
         assert found.frames >= 2000
@@ -123,7 +123,7 @@ STRATEGY = {"population_size": 8, "sigma": 0.2, "learning_rate": 0.2, "validatio
         ({"generations": 3}, [0, 0, 1, 0, 1], 32),  # the last mean is tried, too
         ({"generations": None, "budget": 35}, [0, 0, 1, 0, 1], 32),
         ({"generations": None, "budget": 31}, [0, 0, 1], 20),  # there is no room for another generation
-        ({"generations": None, "budget": 8}, [0], 8),  # nor here for a trial
+        ({"generations": None, "budget": 12}, [0, 1], 12),
         ({"generations": None, "frames": 1}, [0, 1], 12),
     ],
     ids=["generations", "budget", "tight", "tightest", "frames"],
@@ -147,15 +147,45 @@ def test_what_a_strategy_learnt_last_is_tried(
 
 
 def test_a_champion_that_was_never_judged_sees_what_it_learnt_to_see() -> None:
-    options = STRATEGY | {"validation_every": 50, "validation_episodes": 100}
-    found = evolved(
-        method="openai-es", options=options, normalize=True, generations=None, budget=40, test_episodes=1
-    )
-    assert found.history["retrial"].tolist() == [0] * 1
-    moments = found.history["frames"][-1]
+    def stop(told: evolution.Generation) -> None:
+        if told.step == 2:
+            raise StopIteration
+
+    options = STRATEGY | {"validation_every": 50}
+    found = evolved(method="openai-es", options=options, normalize=True, callback=stop)
+    assert found.history["retrial"].tolist() == [0, 0]
     assert found.normalizer is not None
-    assert moments > 0
     assert (found.normalizer.mean != 0).all()
+
+
+def test_what_is_left_of_a_budget_is_said() -> None:
+    found = evolved(generations=None, budget=60)
+    assert found.message == (
+        "the budget of 60 episodes is used up: the last 26 are too few to go on, which takes 34"
+    )
+    assert found.episodes == 34
+
+
+def test_a_champion_whose_episodes_fail_is_no_success() -> None:
+    class Failing(CartPole):
+        """Breaks in every fresh episode, which no step of the search has."""
+
+        begun = 0
+
+        def begin(self, seeds: Any) -> Any:
+            Failing.begun += len(seeds)
+            return super().begin(seeds)
+
+        def step(self, actions: Any) -> Any:
+            done = super().step(actions)
+            if Failing.begun > 24 + 10:
+                done.rewards[:], done.ended[:] = np.nan, True
+            return done
+
+    found = evolution.evolve(Failing, options=SMALL, generations=1, test_episodes=5, rng=0)
+    assert np.isnan(found.score)
+    assert not found.success
+    assert "none of its champion's fresh episodes had a return" in found.message
 
 
 def test_a_run_that_only_time_ends_is_not_gone_on_with_for_ever(tmp_path: Path) -> None:
@@ -247,7 +277,7 @@ def test_workers_change_nothing() -> None:
     [
         ({"generations": None}, "`generations`, `budget`, `frames` or `seconds` must be given"),
         ({"episodes": 0}, "`episodes` must be at least 1"),
-        ({"budget": 20}, "`budget` must be at least 24, the episodes of the first step, got 20"),
+        ({"budget": 33}, "`budget` must be at least 34 episodes, 24 of a first generation, and 10 in which"),
         ({"score": float("nan")}, "`score` must be a number that can be reached"),
         ({"test_episodes": -1}, "`test_episodes` must be at least 0"),
         ({"method": "deep-gs"}, r"unknown method 'deep-gs'. Did you mean 'deep-ga'\?"),
