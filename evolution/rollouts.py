@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -80,6 +81,9 @@ class Rollouts(Objective):
     def __setstate__(self, fields: dict[str, Any]) -> None:
         self.__dict__.update(fields)
         self._begin()
+        # On a worker, building is to count against no episode's timeout; what it raises, the first will tell.
+        with contextlib.suppress(Exception):
+            _ = self.built
 
     @property
     def built(self) -> Environment:
