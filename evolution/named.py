@@ -81,14 +81,14 @@ def described(thing: Any) -> dict[str, Any]:
     methods = [
         [name, value]
         for one in thing.__mro__
-        if one is thing or not _is_of_others(one)
+        if one is thing or not is_of_others(one)
         for name, value in sorted(vars(one).items())
         if isinstance(value, FunctionType)
     ]
     return {"name": f"{thing.__module__}:{thing.__qualname__}", "code": digest(methods)}
 
 
-def _is_of_others(one: type) -> bool:
+def is_of_others(one: type) -> bool:
     """Whether a class belongs to Python, to an installed package or to this one."""
     if one.__module__.partition(".")[0] in ("builtins", "zoo", "evolution", "federated"):
         return True

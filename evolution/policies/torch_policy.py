@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from types import CellType, FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,10 +17,11 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from evolution.environments.spaces import Continuous, Image, Spaces
-from evolution.named import described, named
+from evolution.named import described, is_of_others, named
 from evolution.policies.actions import Rule, outputs_of, rule_of
 from evolution.policies.columns import SIDE_BY_SIDE
 from evolution.policies.policy import Actor, Piece, Policy
+from zoo.core.fingerprint import digest
 from zoo.core.rng import Key, keyed_generators
 from zoo.core.validation import check_known, check_number
 
@@ -94,7 +96,7 @@ class TorchPolicy(Policy):
         self.device = _device(device)
         network, self._origin = _network(module, spaces)
         self.is_recurrent = _remembers(network)
-        self._shown = repr(network)
+        self._shown, self._code = repr(network), _code(network)
         with keyed_generators(Key(0)):  # of which lazy layers draw their first numbers
             tried = copy.deepcopy(network)  # whatever it keeps of that is not to be met in an episode
             _try(tried, spaces, self.is_recurrent)
@@ -161,6 +163,7 @@ class TorchPolicy(Policy):
             "name": "torch",
             "module": self._origin,
             "layers": self._shown,
+            "code": self._code,
             "pieces": [[piece.name, list(piece.shape), piece.std, piece.mean] for piece in self.pieces],
             "buffers": self._buffers,
             "device": self.device,
@@ -388,6 +391,7 @@ def _network(module: Any, spaces: Spaces) -> tuple[nn.Module, Any]:
             raise TypeError(
                 f"`policy` must return a torch.nn.Module, got {type(network).__name__} from {made!r}."
             )
+        network = copy.deepcopy(network)  # it may be one that it returns again
     else:
         raise TypeError(
             "`policy` must be a torch.nn.Module, a function of the spaces that returns one, or "
@@ -518,6 +522,30 @@ def _law(name: str, values: torch.Tensor) -> tuple[float, float]:
     if is_bias:
         return 0.0, 0.0
     return float(values.mean()), float(values.std(correction=0))
+
+
+def _code(network: nn.Module) -> str | None:
+    """Return what tells code and attributes of the user's own layers from other ones; None without such."""
+    found: list[Any] = []
+    for path, module in network.named_modules():
+        kind = type(module)
+        if is_of_others(kind):
+            continue
+        methods = [value for _, value in sorted(vars(kind).items()) if isinstance(value, FunctionType)]
+        # What a function has around it is not seen in its code.
+        around = [cell.cell_contents for one in methods for cell in one.__closure__ or () if _is_filled(cell)]
+        own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+        own.pop("training")
+        found.append([path, described(kind), around, own])
+    return digest(found) if found else None
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
 
 
 def _digest(network: nn.Module) -> str | None:

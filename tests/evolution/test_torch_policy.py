@@ -1,5 +1,7 @@
 """Networks of torch as policies: pieces, actions, members and episodes side by side, memory, bad input."""
 
+import copy
+import json
 import math
 import pickle
 from typing import NamedTuple
@@ -430,9 +432,6 @@ def test_numbers_that_a_network_starts_with_make_no_difference():
     assert TorchPolicy(fixed(), POLE).describe() == TorchPolicy(fixed(), POLE).describe()
 
 
-# Bad input.
-
-
 class Pair(nn.Module):
     def __init__(self):
         super().__init__()
@@ -440,6 +439,49 @@ class Pair(nn.Module):
 
     def forward(self, values):
         return self.linear(values), 3
+
+
+class Bent(Pair):
+    def __init__(self, power=1):
+        super().__init__()
+        self.power = power
+
+    def forward(self, values):
+        return self.linear(values) ** self.power
+
+
+def squared():
+    """Return one of the same name."""
+
+    class Other(Pair):
+        def forward(self, values):
+            return self.linear(values) ** 2
+
+    Other.__name__ = Other.__qualname__ = "Bent"
+    return Other()
+
+
+def around(function):
+    class Around(Pair):
+        def forward(self, values):
+            return function(self.linear(values))
+
+    return Around()
+
+
+def test_networks_of_other_code_are_told_apart():
+    """Also where name, layers and shapes are the same, and inside of layers that are not."""
+    networks = [Bent(), Bent(2), squared(), around(torch.tanh), around(torch.sin), around(lambda one: -one)]
+    for make in (lambda one: one, nn.Sequential, lambda one: lambda: one):
+        told = [json.dumps(TorchPolicy(make(one), POLE).describe()) for one in networks]
+        assert len(set(told)) == len(networks)
+        assert told == [
+            json.dumps(TorchPolicy(make(copy.deepcopy(one)), POLE).describe()) for one in networks
+        ]
+    assert TorchPolicy(fixed(), POLE).describe()["code"] is None
+
+
+# Bad input.
 
 
 class Forgetful(Pair):
