@@ -54,14 +54,15 @@ class NoveltyGA(DeepGA):
 
     Parents are the `num_parents` members of highest novelty, the first of which goes on unchanged, as the
     elite. Then each member enters the archive with a chance of `archive_probability`. Values play no part in
-    this; they say which member is the champion, which is what is recommended: that of the lowest value, or,
-    with `elite_candidates` above 0, the one that `DeepGA` would make its elite.
+    this; they say which member is the champion, which is what is recommended: the one that `DeepGA` would
+    make its elite, by further episodes. These are for nothing where environments have no chance, as in the
+    maze of the paper: with an `elite_candidates` of 0, the champion is the member of the lowest value.
 
     It needs "behaviour" among the extras: a row of numbers of one length for each member. One that failed,
     by its value or its behaviour, has no children and does not enter the archive.
 
     Departures from the paper: members of equal novelty are put in order by lot. The defaults are those of its
-    maze, apart from the numbers of members and parents, 20,000 and 61 there.
+    maze, apart from the further episodes and the numbers of members and parents, 20,000 and 61 there.
 
     Args:
         codec: What a chain of seeds stands for.
@@ -84,7 +85,8 @@ class NoveltyGA(DeepGA):
         >>> from evolution.policies.policy import Piece
         >>> from zoo.core.rng import NoiseTable
         >>> codec = Codec(NoiseTable(0, 10_000), (Piece("x", (3,), 1.0),))
-        >>> method = NoveltyGA(codec, population_size=20, num_parents=5, sigma=0.5, archive_probability=0.1)
+        >>> options = {"sigma": 0.5, "elite_candidates": 0, "archive_probability": 0.1}
+        >>> method = NoveltyGA(codec, population_size=20, num_parents=5, **options)
         >>> state = method.init(np.zeros(3), key=Key(0))
         >>> for _ in range(60):
         ...     x = method.ask(state).rows(0, 20)
@@ -101,7 +103,6 @@ class NoveltyGA(DeepGA):
     """
 
     sigma: float = 0.005
-    elite_candidates: int = 0
     neighbours: int = 25
     archive_probability: float = 0.01
 

@@ -218,7 +218,7 @@ def evolve(
     zoo play runs/pole --gif pole.gif
     zoo report runs/pole
     # a robot in a maze, where only novelty finds the way, by two processes
-    zoo evolve --env maze --method novelty-ga --budget 2e4 --workers 2 --out runs/maze
+    zoo evolve --env maze --method novelty-ga -o elite_candidates=0 --budget 2e4 --workers 2 --out runs/maze
     # methods, and the options of one
     zoo evolve --list
     zoo evolve --list --method novelty-ga

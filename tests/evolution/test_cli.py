@@ -138,6 +138,7 @@ def test_all_that_evolve_takes_can_be_said(zoo):
     done = zoo(
         *("evolve", "--env", "poles:Slow", "--policy", "mlp", "--policy-option", "hidden=[4]"),
         *("--method", "novelty-ga", "-o", "population_size=8", "-o", "num_parents=3"),
+        *("-o", "elite_candidates=0"),
         *("--episodes", 2, "--no-common", "--behaviour", "state", "--normalize", "--noise-table", "2e5"),
         *("--budget", "1e2", "--frames", "1e6", "--score", 1000, "--seconds", 50, "--test-episodes", 2),
         *("--on-error", "nan", "--seed", 3, "--out", "run", "--log", "csv", "--json"),

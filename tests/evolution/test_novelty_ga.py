@@ -21,8 +21,8 @@ NAN = np.nan
 
 
 def made(**options: Any) -> NoveltyGA:
-    given = {"population_size": 8, "num_parents": 3, "sigma": 0.1, "neighbours": 2, **options}
-    return NoveltyGA(CODEC, **given)
+    given = {"population_size": 8, "num_parents": 3, "sigma": 0.1, "elite_candidates": 0, "neighbours": 2}
+    return NoveltyGA(CODEC, **{**given, **options})
 
 
 def started(method: DeepGA, seed: int = 0) -> Any:
@@ -113,6 +113,16 @@ def test_a_champion_may_be_found_by_trying_again() -> None:
     assert state.candidates.tolist() == [champion, *state.population[:2]]
     state = method.tell(state, Evaluations(np.array([6.0, 9.0, 8.0])))
     assert method.best(state) == (champion, 4.0)  # by all its trials
+
+
+def test_by_default_nobody_is_crowned_by_one_lucky_episode() -> None:
+    method = NoveltyGA(CODEC, population_size=12, num_parents=3)
+    state = told(method, started(method), np.arange(12.0), np.arange(12.0))
+    assert method.best(state) == (-1, np.inf)
+    again = method.ask(state)
+    assert (len(again), again.episodes) == (10, 30)
+    state = method.tell(state, Evaluations(np.array([9.0, 8.0, *[10.0] * 8])))
+    assert method.best(state) == (int(state.population[1]), 8.0)
 
 
 def test_failed_members_have_no_children_and_leave_no_trace() -> None:

@@ -91,7 +91,7 @@ def test_scores_are_returns():
 @pytest.mark.parametrize("width", [20, 45, 60, 100, 140])
 def test_it_fits(width):
     looking = Looking(width, height=9)
-    watched(looking, method="novelty-ga", options={"population_size": 8, "num_parents": 3}, budget=10**6)
+    watched(looking, method="novelty-ga", options={**SMALL, "elite_candidates": 0}, budget=10**6)
     for lines in looking.shown:
         assert {len(line) for line in lines} == {min(width, 100)}
         assert len(lines) <= 9

@@ -51,7 +51,7 @@ def runs(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("report"), {}
     for name, more in {
         "deep-ga": {"episodes": 2, "behaviour": "state"},
-        "novelty-ga": {"options": {"population_size": 12, "num_parents": 4, "archive_probability": 0.3}},
+        "novelty-ga": {"options": {**SMALL, "elite_candidates": 0, "archive_probability": 0.3}},
         "openai-es": {"options": {"population_size": 8, "validation_every": 2, "validation_episodes": 3}},
     }.items():
         seen = Populations() if name != "openai-es" else None
@@ -200,7 +200,7 @@ def test_behaviours_of_any_size_are_drawn(runs, size):
 
 
 def test_a_maze_is_drawn_with_its_walls(tmp_path):
-    options = {"population_size": 10, "num_parents": 3, "archive_probability": 0.5}
+    options = {"population_size": 10, "num_parents": 3, "elite_candidates": 0, "archive_probability": 0.5}
     found = evolution.evolve(
         "maze", "novelty-ga", options=options, generations=2, test_episodes=1, rng=0, out=tmp_path / "run"
     )
