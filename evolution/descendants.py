@@ -98,9 +98,10 @@ class Descendants(Members):
             keyframes: Where workers may find decoded ancestors, or None.
 
         Raises:
-            ValueError: Somebody is not in the lineage.
+            ValueError: Somebody is not in the lineage, or has a seed that is none of the codec.
         """
         family = lineage.pruned(ids)
+        codec.check_seeds(family.seeds)
         return Descendants(
             codec, family.above, family.seeds, family.sigmas, family.places(ids), episodes, keyframes
         )

@@ -240,8 +240,26 @@ class Codec:
         high = self.noise.size - self.dim + 1 if isinstance(self.noise, NoiseTable) else 2**63
         return key.integers(start, stop, 1, high=high)[:, 0].astype(np.uint64)
 
+    def check_seeds(self, seeds: Array) -> None:
+        """Raise unless there is noise for all seeds.
+
+        Raises:
+            ValueError: One is beyond the last row of the table.
+        """
+        limit = self.noise.size - self.dim if isinstance(self.noise, NoiseTable) else 2**63 - 1
+        if len(seeds) and int(seeds.max()) > limit:
+            raise ValueError(
+                f"`codec` has seeds up to {limit}, and the genome one of {int(seeds.max())}: it is of "
+                "another codec."
+            )
+
     def decode(self, genome: Genome, device: str = "cpu") -> Any:
-        """Return the parameters of a genome, float32 of shape (dim,): numpy's for "cpu", else torch's."""
+        """Return the parameters of a genome, float32 of shape (dim,): numpy's for "cpu", else torch's.
+
+        Raises:
+            ValueError: A seed is none of this codec.
+        """
+        self.check_seeds(genome.seeds)
         row = self.empty(1, device)[0]
         self.root(row, int(genome.seeds[0]))
         self.advance(row, genome.seeds[1:], genome.sigmas[1:])
@@ -444,12 +462,8 @@ class Genome:
         Raises:
             ValueError: A seed is none of this codec.
         """
-        bits, limit = codec.seed_bits, _limit(codec)
-        if int(self.seeds.max()) > limit:
-            raise ValueError(
-                f"`codec` has seeds up to {limit}, and the genome one of {int(self.seeds.max())}: it is of "
-                "another codec."
-            )
+        codec.check_seeds(self.seeds)
+        bits = codec.seed_bits
         raw = np.unpackbits(self.seeds.astype("<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
         body = np.packbits(raw[:, :bits], bitorder="little").tobytes()
         mutated = self.sigmas[1:]
@@ -542,12 +556,6 @@ _PARTS = {
 def _short_of(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else f"{text[:190]} ... ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
-
-
-def _limit(codec: Codec) -> int:
-    """Return the largest seed of a codec."""
-    noise = codec.noise
-    return noise.size - codec.dim if isinstance(noise, NoiseTable) else 2**63 - 1
 
 
 class SharedTable:

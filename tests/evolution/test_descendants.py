@@ -300,3 +300,11 @@ def test_members_of_a_lineage_they_are_not_in_are_refused():
     lineage, _, _ = bred(codec, 3)
     with pytest.raises(ValueError, match="nobody of the id 999 is in the lineage"):
         Descendants.of(codec, lineage, [999])
+
+
+def test_seeds_of_another_codec_are_refused():
+    codec = Codec(NoiseTable(0, 1000), (Piece("w", (10,), 1.0),))
+    lineage, ids = Lineage.empty().born([-1, -1], [990, 991], [1, 1])
+    assert Descendants.of(codec, lineage, ids[:1]).rows(0, 1).shape == (1, 10)
+    with pytest.raises(ValueError, match="`codec` has seeds up to 990, and the genome one of 991"):
+        Descendants.of(codec, lineage, ids)

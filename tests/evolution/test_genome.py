@@ -247,6 +247,16 @@ def test_the_largest_seeds_are_kept():
             Genome([largest + 1], [1.0]).pack(codec)
 
 
+@pytest.mark.parametrize("beyond", [1, 2, 70_000, 10**9])
+def test_seeds_without_noise_are_not_decoded(beyond):
+    """Also where what is left of the table is a single number, which would fill a row."""
+    codec = of(TABLE)
+    seed = TABLE.size - codec.dim + beyond
+    for seeds in ([seed], [0, seed]):
+        with pytest.raises(ValueError, match=f"and the genome one of {seed}: it is of another codec"):
+            codec.decode(Genome(seeds, np.ones(len(seeds))))
+
+
 def test_damaged_genomes_are_refused():
     codec = of(TABLE)
     data = chain(codec, 3).pack(codec)
