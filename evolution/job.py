@@ -19,16 +19,13 @@ from zoo.core.rng import Key
 from zoo.core.state import Log, state
 from zoo.core.types import Candidates, Evaluations
 from zoo.execution.executor import Executor
-from zoo.run.job import Report, SearchJob, SearchState
+from zoo.run.job import Report, SearchJob, SearchState, lately_failed
 
 COLUMNS = ("step", "episodes", "frames", "retrial", "highest", "median", "best")
 """Of the history of a run; the last three are scores, NaN where there is none."""
 
 KEYFRAMED = 100_000
 """Parameters from which on parents are written down: shorter chains are decoded before a file is read."""
-
-_HARD = ("raised", "crashed", "hung")
-_WINDOW = 100  # evaluations, of which too many may not fail
 
 
 @state
@@ -187,7 +184,6 @@ class EvolutionJob(SearchJob):
         values, nfev = evaluations.values, state.nfev + len(evaluations)
         known = values[np.isfinite(values)]
         lowest = float(known.min()) if len(known) else math.nan
-        hard = (state.nfev + failure.row for failure in evaluations.failures if failure.kind in _HARD)
         best = getattr(self.optimizer.method, "best", None)
         found = min(lowest, state.fun_best) if best is None else best(optimizer.method)[1]
         steps = int(np.nansum(evaluations.extras.get("steps", np.zeros(0))))
@@ -208,7 +204,7 @@ class EvolutionJob(SearchJob):
             step=state.step + 1,
             nfev=nfev,
             num_failed=state.num_failed + len(evaluations.failures),
-            failures=tuple(number for number in (*state.failures, *hard) if number >= nfev - _WINDOW),
+            failures=lately_failed(state, evaluations),
             fun_best=found,
             frames=frames,
             history=state.history.append(line),

@@ -22,15 +22,13 @@ from zoo.nn.changes import OnBatch
 from zoo.nn.evaluate import evaluating
 from zoo.nn.network_loss import BatchSource, NetworkLoss
 from zoo.nn.parameters import Parameters
-from zoo.run.job import Report, SearchJob, SearchState
+from zoo.run.job import Report, SearchJob, SearchState, lately_failed
 
 Test = Callable[[nn.Module], float]
 
 COLUMNS = ("step", "queries", "loss", "test")
 """Of the history of a training."""
 
-_HARD = ("raised", "crashed", "hung")
-_WINDOW = 100  # evaluations, of which too many may not fail
 _CALIBRATION = 16  # mini-batches that running statistics are taken over before a test
 
 
@@ -106,7 +104,6 @@ class TrainingJob(SearchJob):
         loss, nfev = loss_of(self.ask(state), evaluations), state.nfev + len(evaluations)
         values = evaluations.values
         lowest = float(np.nanmin(values)) if np.isfinite(values).any() else float("nan")
-        hard = (state.nfev + failure.row for failure in evaluations.failures if failure.kind in _HARD)
         before = number_of(state)
         told = replace(
             state,
@@ -114,7 +111,7 @@ class TrainingJob(SearchJob):
             step=state.step + 1,
             nfev=nfev,
             num_failed=state.num_failed + len(evaluations.failures),
-            failures=tuple(number for number in (*state.failures, *hard) if number >= nfev - _WINDOW),
+            failures=lately_failed(state, evaluations),
             fun_best=lowest if lowest < state.fun_best else state.fun_best,
             violation_best=0.0,
         )

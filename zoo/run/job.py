@@ -289,12 +289,9 @@ class SearchJob:
         values, nfev = evaluations.values, state.nfev + len(evaluations)
         x_best, fun_best, violation_best = state.x_best, state.fun_best, state.violation_best
         constraints_best, front = state.constraints_best, state.front
-        num_failed, failures = state.num_failed, state.failures
-        if evaluations.failures:
-            num_failed += len(evaluations.failures)
-            failures += tuple(state.nfev + f.row for f in evaluations.failures if f.kind in _HARD)
-        if failures:
-            failures = tuple(number for number in failures if number >= nfev - _WINDOW)
+        num_failed, failures = state.num_failed + len(evaluations.failures), state.failures
+        if evaluations.failures or failures:
+            failures = lately_failed(state, evaluations)
         index = int(values.argmin())
         value = float(values[index])
         if value != value and not np.isnan(values).all():
@@ -460,6 +457,12 @@ class SearchJob:
             first_id=first_id,
             account=self.account,
         )
+
+
+def lately_failed(state: SearchState, evaluations: Evaluations) -> tuple[int, ...]:
+    """Return the ids of those among the last hundred, a step included, that raised, crashed or hung."""
+    ids = *state.failures, *(state.nfev + f.row for f in evaluations.failures if f.kind in _HARD)
+    return tuple(number for number in ids if number >= state.nfev + len(evaluations) - _WINDOW)
 
 
 def _constraints(evaluations: Evaluations, row: int) -> np.ndarray[Any, Any] | None:
