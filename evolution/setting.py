@@ -91,10 +91,10 @@ class Setting:
         built = source.build()
         try:
             policy = as_policy(given["policy"], built.spaces, given["policy_options"], built)
-            behaviours = dict(built.behaviours)
         finally:
             built.close()
-        behaviour = _behaviour(given["behaviour"], behaviours, "needs behaviour" in known.traits, known.name)
+        needed = "needs behaviour" in known.traits
+        behaviour = _behaviour(given["behaviour"], source.behaviour, needed, known.name)
         start = _start(given["start"], policy)
         codec, options = None, dict(given["options"])
         if "genomes" in known.traits:
@@ -224,25 +224,16 @@ def _codec(policy: Policy, noise_table: int | None, start: Any = None, sigma: fl
     return Codec(NoiseTable(_TABLE_SEED, size), pieces, start)
 
 
-def _behaviour(given: Any, offered: Mapping[str, int], needed: bool, method: str) -> str | None:
+def _behaviour(given: Any, chosen: str | None, needed: bool, method: str) -> str | None:
     """Return the name of the behaviour that episodes are to be characterised by."""
-    if given is None:
-        if not needed:
-            return None
-        if not offered:
-            raise ValueError(
-                f"`behaviour` must be given for the method {method!r}, as the environment offers none: a "
-                "function of an episode that returns some numbers."
-            )
-        return next(iter(offered))
-    if isinstance(given, str) and given in offered:
-        return given
-    if len(offered) and not isinstance(given, str):
-        return next(iter(offered))  # the user's own comes first
-    raise ValueError(
-        f"`behaviour` must be one of {', '.join(map(repr, offered)) or 'none'} here, a function or "
-        f'"module:name" of one, got {given!r}.'
-    )
+    if given is None and not needed:
+        return None
+    if chosen is None:
+        raise ValueError(
+            f"`behaviour` must be given for the method {method!r}, as the environment offers none: a "
+            "function of an episode that returns some numbers."
+        )
+    return chosen
 
 
 def _written(value: Any) -> Any:

@@ -10,9 +10,11 @@ import evolution
 import zoo
 from evolution.environments.cart_pole import CartPole
 from evolution.job import COLUMNS
+from tests.evolution import environments_of_users as users
 from zoo.core.errors import RunDirectoryError
 from zoo.core.rng import Key, keyed_generators
 from zoo.run.digest import digest_of_run
+from zoo.run.directory import read_config
 
 SMALL = {"population_size": 24, "num_parents": 5, "sigma": 0.5, "elite_candidates": 2, "elite_episodes": 5}
 
@@ -270,6 +272,33 @@ def test_workers_change_nothing() -> None:
     alone, two = evolved(), evolved(workers=2)
     assert np.array_equal(alone.parameters, two.parameters)
     assert alone.score == two.score
+
+
+def test_a_behaviour_of_ones_own_is_a_function_or_its_name(tmp_path: Path) -> None:
+    def novel(behaviour: Any, out: Path | None = None) -> evolution.Evolution:
+        return evolution.evolve(
+            f"{users.__name__}:Walk",
+            "novelty-ga",
+            max_steps=4,
+            behaviour=behaviour,
+            options=SMALL | {"archive_probability": 1.0, "elite_candidates": 0},
+            generations=2,
+            test_episodes=2,
+            rng=1,
+            out=out,
+        )
+
+    path = tmp_path / "run"
+    called, by_name = novel(users.last_two), novel(f"{users.__name__}:last_two", path)
+    assert np.array_equal(called.state.archive.array, by_name.state.archive.array)
+    assert np.array_equal(called.parameters, by_name.parameters)
+    assert by_name.state.archive.array.tolist() != novel("observation").state.archive.array.tolist()
+    config = read_config(path)[0]
+    assert config["behaviour"] == f"{users.__name__}:last_two"
+    assert config["objective"]["attributes"]["behaviour"] == "custom"
+    assert evolution.resume(path).score == by_name.score
+    with pytest.raises(ValueError, match=r"`behaviour` must be one of 'observation', got 'observatoin'"):
+        novel("observatoin")
 
 
 @pytest.mark.parametrize(

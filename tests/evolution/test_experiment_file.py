@@ -102,6 +102,17 @@ def test_a_file_is_run():
     assert found.parameters.tolist() == direct.parameters.tolist()
 
 
+def test_a_behaviour_of_ones_own_is_named_in_a_file():
+    Path("beside.py").write_text("def ends(episode):\n    return episode.observations[-1, :1]\n")
+    experiment = read(
+        SHORT,
+        "environment.name=tests.evolution.environments_of_users:Walk", "environment.max_steps=3",
+        "environment.behaviour=beside:ends",
+        "method.name=novelty-ga", "method.options.archive_probability=1.0",
+    )  # fmt: skip
+    assert experiment.run([]).state.archive.array.shape == (20, 1)
+
+
 def _arguments():
     options = {"population_size": 10, "num_parents": 3, "elite_candidates": 0}
     return {"options": options, "generations": 2, "test_episodes": 2}
