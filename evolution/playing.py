@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,12 +44,12 @@ class Champion:
         policy: What it is.
         parameters: Of the policy, float32, shape (dim,).
         normalizer: What its observations pass through, or None.
-        score: Mean return in fresh episodes, or by re-evaluation in a search under way; NaN if unknown.
+        score: Mean return in fresh episodes, or by re-evaluation where there are none; NaN if unknown.
         names: What environment and policy are called, for files; None where one was given as an object.
         codec: What its genome is decoded by, or None.
         genome: The chain of seeds that it comes from, or None.
         family: Its ancestors and itself, or None.
-        trials: Its fresh episodes at the end of the run; empty where there are none yet.
+        trials: Its fresh episodes, once the run has ended or was stopped; empty where there are none.
     """
 
     name: str
@@ -142,8 +143,8 @@ def champion_of(path: str | Path) -> Champion:
         path: The run's directory, or the file.
 
     Raises:
-        RunDirectoryError: There is no run of this kind, nothing was evaluated again yet, or the run was
-            started with objects that a directory does not hold.
+        RunDirectoryError: There is no run of this kind, its newest checkpoint knows of no champion yet, or
+            the run was started with objects that a directory does not hold.
         ValueError: The file is no individual, or does not say of which environment or policy.
     """
     path = Path(path)
@@ -153,7 +154,7 @@ def champion_of(path: str | Path) -> Champion:
 def _from_run(path: Path) -> Champion:
     from evolution.setting import KIND, Setting, read_given
     from zoo.execution.executor import Serial
-    from zoo.run import checkpoint, journal
+    from zoo.run import checkpoint
     from zoo.run.directory import read_config
     from zoo.run.loop import restored
 
@@ -168,20 +169,25 @@ def _from_run(path: Path) -> Champion:
     job = setting.job(Serial())
     state = restored(job, *loaded[1:])
     method, own = setting.method, state.optimizer.method
-    genome = method.genome(own) if hasattr(method, "genome") else None
+    genome_of = getattr(method, "genome", None)
+    genome = None if genome_of is None else genome_of(own)
     family = None
     if genome is not None and isinstance(getattr(own, "lineage", None), Lineage):
         family = own.lineage.pruned([method.best(own)[0]])
+    trials = _trials(path, job, state.step, given["test_episodes"])
+    is_known = bool(state.nfev) if genome_of is None else method.best(own)[0] >= 0
+    if not (is_known or trials or state.x is not None):
+        raise RunDirectoryError(
+            f"{path} has no champion yet: its newest checkpoint, of step {state.step}, knows of nobody who was "
+            f"tried again. `zoo resume {shlex.quote(str(path))}` goes on with it; if it is under way, wait: a "
+            "checkpoint is written every ten seconds."
+        )
     parameters = state.x if state.x is not None else job.optimizer.recommend(state.optimizer)
-    value = state.fun if state.num_final and math.isfinite(state.fun) else state.fun_best
-    trials = []
-    for record in journal.read(path / "evaluations.bin"):
-        if record.kind == journal.FINAL:
-            steps = record.reply.extras.get("steps", np.zeros(len(record.reply.values)))
-            trials += [
-                Trial(episode_seed(job.key(journal.FINAL), record.step, record.reply.start + i), -v, int(s))
-                for i, (v, s) in enumerate(zip(record.reply.values.tolist(), steps.tolist(), strict=True))
-            ]
+    value = state.fun_best
+    if known := [trial.score for trial in trials if math.isfinite(trial.score)]:
+        value = -float(np.mean(known))
+    if state.num_final and math.isfinite(state.fun):
+        value = state.fun
     return Champion(
         name=str(setting.objective.environment.identity().get("name", "an environment")),
         source=setting.objective.environment,
@@ -193,8 +199,25 @@ def _from_run(path: Path) -> Champion:
         codec=setting.codec if genome is not None else None,
         genome=genome,
         family=family,
-        trials=tuple(trials),
+        trials=trials,
     )
+
+
+def _trials(path: Path, job: Any, step: int, wanted: int) -> tuple[Trial, ...]:
+    """Return the fresh episodes that were made after a step; none unless all are there.
+
+    A run that was stopped has some as well, and goes on without them.
+    """
+    from zoo.run import journal
+
+    key, found = job.key(journal.FINAL), {}
+    for record in journal.read(path / "evaluations.bin"):
+        if record.kind == journal.FINAL and record.step == step:
+            reply = record.reply
+            steps = reply.extras.get("steps", np.zeros(len(reply.values)))
+            for number, (value, count) in enumerate(zip(reply.values, steps, strict=True), reply.start):
+                found[number] = Trial(episode_seed(key, step, number), -float(value), int(count))
+    return tuple(found[number] for number in sorted(found)) if len(found) == wanted else ()
 
 
 _NAMES = ("environment", "environment_options", "max_steps", "policy", "policy_options")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,16 +99,58 @@ def test_the_same_seed_plays_the_same_episodes(run):
     assert [trial.score for trial in one] == [float(trial.steps) for trial in one]
 
 
-def test_a_run_under_way_has_a_champion(tmp_path):
-    def stop(generation):
-        if generation.retrial:
-            raise StopIteration
+def test_a_run_under_way_has_a_champion(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.run.loop.CHECKPOINT_SECONDS", 0)
+    best = {}
 
-    found = evolution.evolve("cart-pole", options=SMALL, budget=500, rng=1, callback=stop, out=tmp_path / "a")
+    def keep(generation):
+        if generation.retrial:
+            best[generation.step] = generation.best
+            shutil.copytree(tmp_path / "run", tmp_path / str(generation.step))
+
+    settings = {"options": SMALL, "generations": 2, "test_episodes": 3, "rng": 1}
+    evolution.evolve("cart-pole", **settings, callback=keep, out=tmp_path / "run")
+    assert len(best) == 2
+    for step, score in best.items():
+        champion = playing.champion_of(tmp_path / str(step))
+        assert champion.trials == ()
+        assert champion.score == score
+
+
+def test_a_stopped_run_has_the_champion_that_was_returned(tmp_path):
+    settings = {"options": SMALL, "budget": 500, "test_episodes": 3, "rng": 1}
+
+    def at(steps):
+        def stop(generation):
+            if generation.step == steps:
+                raise StopIteration
+
+        return stop
+
+    evolution.evolve("cart-pole", **settings, callback=at(2), out=tmp_path / "a")
+    found = evolution.evolve("cart-pole", **settings, callback=at(4), out=tmp_path / "a")
     champion = playing.champion_of(tmp_path / "a")
-    assert champion.trials == ()
-    assert champion.score == found.best
+    assert len(champion.trials) == 3  # and not those of the first stop as well
+    assert champion.score == found.score == pytest.approx(np.mean([one.score for one in champion.trials]))
     assert np.array_equal(champion.parameters, found.parameters)
+
+
+@pytest.mark.parametrize("method", ["deep-ga", "openai-es"])
+def test_where_nothing_was_learnt_there_is_no_champion(zoo, tmp_path, monkeypatch, method):
+    kept = tmp_path / "killed"
+
+    def keep(generation):
+        if generation.step == 1:
+            shutil.copytree(tmp_path / "run", kept)
+
+    options = SMALL if method == "deep-ga" else {"population_size": 4}
+    settings = {"options": options, "generations": 2, "test_episodes": 3, "rng": 1}
+    evolution.evolve("cart-pole", method, **settings, callback=keep, out=tmp_path / "run")
+    done = zoo("play", "killed")
+    assert done.status == 2
+    assert "killed has no champion yet: its newest checkpoint, of step 0, " in done.err
+    assert "`zoo resume killed` goes on" in done.err
+    assert zoo("play", "run", "--episodes", 1).status == 0
 
 
 def test_play_prints_returns(zoo, run):
