@@ -98,9 +98,10 @@ class Setting:
         start = _start(given["start"], policy)
         codec, options = None, dict(given["options"])
         if "genomes" in known.traits:
-            codec = _codec(
-                policy, given["noise_table"], start, options.get("sigma", known.options()["sigma"])
-            )
+            settings = {**known.options(), **options}
+            if start is not None and "sigma" not in settings:
+                raise ValueError(f"`start` must be None for the method {known.name!r}, which mutates nobody.")
+            codec = _codec(policy, given["noise_table"], start, settings.get("sigma", 0.0))
             options["codec"] = codec
         method = known.build(options)
         shared = SharedTable(codec.noise) if codec and isinstance(codec.noise, NoiseTable) else None
