@@ -52,7 +52,7 @@ OPTIONS = {
         "elite_candidates": 3,
         "elite_episodes": 10,
     },
-    "random": {"population_size": 50, "num_parents": 10, "elite_candidates": 3, "elite_episodes": 10},
+    "random": {"population_size": 50, "elite_candidates": 3, "elite_episodes": 10},
 }
 TESTS = 100
 GOAL = 350  # agent steps per core and second

@@ -38,8 +38,13 @@ from zoo.core.rng import Key
 
 SEEDS, BUDGET, SIZE = range(5), 100_000, 250
 HIDDEN = (16,)
-OPTIONS = {"population_size": SIZE, "num_parents": 25, "sigma": 0.1, "elite_candidates": 0}
-NOVELTY = {"neighbours": 15, "archive_probability": 0.02}
+ANYBODY = {"population_size": SIZE, "elite_candidates": 0}  # the maze has no chance: nobody is tried again
+SELECTED = {**ANYBODY, "num_parents": 25, "sigma": 0.1}
+OPTIONS = {
+    "novelty-ga": {**SELECTED, "neighbours": 15, "archive_probability": 0.02},
+    "deep-ga": SELECTED,
+    "random": ANYBODY,
+}
 SOLVED, MEDIAN, STUCK, SECONDS = 4, 15_000, (38.0, 40.0), 90.0
 
 ends: list[np.ndarray] = []
@@ -63,7 +68,7 @@ def searched(method: str, seed: int) -> tuple[int, float, float, np.ndarray]:
         Recorded,
         method,
         policy_options={"hidden": HIDDEN},
-        options={**OPTIONS, **(NOVELTY if method == "novelty-ga" else {})},
+        options=OPTIONS[method],
         budget=BUDGET,
         score=HardMaze().solved,
         test_episodes=0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,79 +54,19 @@ class DeepGAState:
     elite_trials: int
 
 
-@dataclass(frozen=True)
-class DeepGA:
-    """A genetic algorithm for networks of any size: truncation, mutation, one elite; no crossover.
+class Elitist(abc.ABC):
+    """What `DeepGA` and `RandomPolicies` have in common: generations as chains of seeds, and one elite."""
 
-        theta_i = phi(tau_i)                                    in the first generation
-        theta_i = theta_p + sigma eps(tau_i),  p ~ U{parents}   later, but for the elite, which stays as it is
-
-    Parents are the `num_parents` members of lowest value. A value is that of one noisy episode, so the
-    lowest is a lucky one: the elite is the best, by the mean over `elite_episodes` further episodes, of the
-    elite before and the first `elite_candidates` - 1 of the generation (in the first one, of its first
-    `elite_candidates`). It is put in front of the parents if it is not among them, and recommended.
-
-    A member is written down as the chain of its seeds, a few bytes for each ancestor, whatever its size; see
-    `evolution.genome.Codec`.
-
-    Departures from the paper: equal values are put in order by lot; of candidates whose means are equal the
-    elite before comes first; and its mean is over all episodes that it was ever tried again in, since the
-    best of ten means of a generation is a lucky one again.
-
-    Args:
-        codec: What a chain of seeds stands for.
-        population_size: Members of a generation, the elite among them.
-        num_parents: Members that have children.
-        sigma: Standard deviation of a mutation.
-        sigma_decay: What sigma is multiplied by after each generation of mutations, the first of which has
-            `sigma`; above 0 and at most 1.
-        elite_candidates: How many are tried again for the elite, from 2 on; 0 to take the first member as it
-            is, as for environments without chance.
-        elite_episodes: In how many episodes each.
-
-    Raises:
-        TypeError: An argument has the wrong type.
-        ValueError: An argument is outside its range, or parents are more than members.
-
-    Example:
-        >>> from evolution.policies.policy import Piece
-        >>> from zoo.core.rng import NoiseTable
-        >>> codec = Codec(NoiseTable(0, 10_000), (Piece("x", (3,), 1.0),))
-        >>> method = DeepGA(codec, population_size=20, num_parents=5, sigma=0.3, elite_candidates=0)
-        >>> state = method.init(np.zeros(3), key=Key(0))
-        >>> for _ in range(60):
-        ...     x = method.ask(state).rows(0, 20)
-        ...     state = method.tell(state, Evaluations((x**2).sum(1)))
-        >>> bool((method.recommend(state) ** 2).sum() < 0.1)
-        True
-
-    References:
-        Such, Madhavan, Conti, Lehman, Stanley and Clune, "Deep neuroevolution: genetic algorithms are a
-        competitive alternative for training deep neural networks for reinforcement learning", 2017.
-        https://arxiv.org/abs/1712.06567
-    """
-
-    codec: Codec | None = None
-    population_size: int = 1000
-    num_parents: int = 20
-    sigma: float = 0.002
-    sigma_decay: float = 1.0
-    elite_candidates: int = 10
-    elite_episodes: int = 30
+    codec: Codec | None
+    population_size: int
+    num_parents: int
+    elite_candidates: int
+    elite_episodes: int
 
     recommends_evaluated = True
 
     def __post_init__(self) -> None:
         check_count("population_size", self.population_size, minimum=2)
-        check_count("num_parents", self.num_parents)
-        if self.num_parents > self.population_size:
-            raise ValueError(
-                f"`num_parents` must be at most `population_size`, which is {self.population_size}, "
-                f"got {self.num_parents!r}."
-            )
-        check_positive("sigma", self.sigma)
-        if not check_positive("sigma_decay", self.sigma_decay) <= 1:
-            raise ValueError(f"`sigma_decay` must be above 0 and at most 1, got {self.sigma_decay!r}.")
         check_trials(self.elite_candidates, self.elite_episodes)
 
     def init(
@@ -198,11 +139,10 @@ class DeepGA:
         return None
 
     def diagnostics(self, state: DeepGAState) -> dict[str, Any]:
-        """Return the generation, the mean value of the elite, sigma, and how many are remembered."""
+        """Return the generation, the mean value of the elite, and how many are remembered."""
         return {
             "generation": state.generation,
             "elite": state.elite_value,
-            "sigma": self._sigma(state.generation),
             "ancestors": len(state.lineage),
         }
 
@@ -212,8 +152,13 @@ class DeepGA:
             raise ValueError("`codec` must say what a chain of seeds stands for, got None.")
         return self.codec
 
+    @abc.abstractmethod
     def _sigma(self, generation: int) -> float:
-        return self.sigma * self.sigma_decay ** max(0, generation - 1)  # those of generation 0 are drawn
+        """Return the standard deviation of the mutations of a generation."""
+
+    @abc.abstractmethod
+    def _drawn_parents(self, state: DeepGAState, count: int) -> Ids:
+        """Return the parent of each child, -1 for children without."""
 
     def _bred(self, state: DeepGAState) -> tuple[Lineage, Ids]:
         """Return the next generation: the lineage with it in, and its ids."""
@@ -225,14 +170,6 @@ class DeepGA:
         sigmas = np.where(parents < 0, 1.0, sigma).astype(np.float32)
         lineage, born = state.lineage.born(parents, seeds, sigmas)
         return lineage, np.concatenate([elite, born])
-
-    def _drawn_parents(self, state: DeepGAState, count: int) -> Ids:
-        """Return the parent of each child, -1 for children without."""
-        if not len(state.parents):
-            return np.full(count, -1, np.int64)
-        drawn = state.key.fold("parents", state.generation).integers(0, 1, count, high=len(state.parents))[0]
-        chosen: Ids = state.parents[drawn]
-        return chosen
 
     def _selected(self, state: DeepGAState, values: Array) -> DeepGAState:
         """Return the state after a generation was tried."""
@@ -276,16 +213,114 @@ class DeepGA:
 
 
 @dataclass(frozen=True)
-class RandomPolicies(DeepGA):
-    """Fresh random policies, the best of them by re-evaluation: what a method has to be better than.
+class DeepGA(Elitist):
+    """A genetic algorithm for networks of any size: truncation, mutation, one elite; no crossover.
 
-    As `DeepGA`, with children of nobody: every generation is drawn as the first one is.
+        theta_i = phi(tau_i)                                    in the first generation
+        theta_i = theta_p + sigma eps(tau_i),  p ~ U{parents}   later, but for the elite, which stays as it is
+
+    Parents are the `num_parents` members of lowest value. A value is that of one noisy episode, so the
+    lowest is a lucky one: the elite is the best, by the mean over `elite_episodes` further episodes, of the
+    elite before and the first `elite_candidates` - 1 of the generation (in the first one, of its first
+    `elite_candidates`). It is put in front of the parents if it is not among them, and recommended.
+
+    A member is written down as the chain of its seeds, a few bytes for each ancestor, whatever its size; see
+    `evolution.genome.Codec`.
+
+    Departures from the paper: equal values are put in order by lot; of candidates whose means are equal the
+    elite before comes first; and its mean is over all episodes that it was ever tried again in, since the
+    best of ten means of a generation is a lucky one again.
+
+    Args:
+        codec: What a chain of seeds stands for.
+        population_size: Members of a generation, the elite among them.
+        num_parents: Members that have children.
+        sigma: Standard deviation of a mutation.
+        sigma_decay: What sigma is multiplied by after each generation of mutations, the first of which has
+            `sigma`; above 0 and at most 1.
+        elite_candidates: How many are tried again for the elite, from 2 on; 0 to take the first member as it
+            is, as for environments without chance.
+        elite_episodes: In how many episodes each.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is outside its range, or parents are more than members.
 
     Example:
         >>> from evolution.policies.policy import Piece
         >>> from zoo.core.rng import NoiseTable
         >>> codec = Codec(NoiseTable(0, 10_000), (Piece("x", (3,), 1.0),))
-        >>> method = RandomPolicies(codec, population_size=20, num_parents=5)
+        >>> method = DeepGA(codec, population_size=20, num_parents=5, sigma=0.3, elite_candidates=0)
+        >>> state = method.init(np.zeros(3), key=Key(0))
+        >>> for _ in range(60):
+        ...     x = method.ask(state).rows(0, 20)
+        ...     state = method.tell(state, Evaluations((x**2).sum(1)))
+        >>> bool((method.recommend(state) ** 2).sum() < 0.1)
+        True
+
+    References:
+        Such, Madhavan, Conti, Lehman, Stanley and Clune, "Deep neuroevolution: genetic algorithms are a
+        competitive alternative for training deep neural networks for reinforcement learning", 2017.
+        https://arxiv.org/abs/1712.06567
+    """
+
+    codec: Codec | None = None
+    population_size: int = 1000
+    num_parents: int = 20
+    sigma: float = 0.002
+    sigma_decay: float = 1.0
+    elite_candidates: int = 10
+    elite_episodes: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("num_parents", self.num_parents)
+        if self.num_parents > self.population_size:
+            raise ValueError(
+                f"`num_parents` must be at most `population_size`, which is {self.population_size}, "
+                f"got {self.num_parents!r}."
+            )
+        check_positive("sigma", self.sigma)
+        if not check_positive("sigma_decay", self.sigma_decay) <= 1:
+            raise ValueError(f"`sigma_decay` must be above 0 and at most 1, got {self.sigma_decay!r}.")
+
+    def diagnostics(self, state: DeepGAState) -> dict[str, Any]:
+        """Return the generation, the mean value of the elite, sigma, and how many are remembered."""
+        return {**super().diagnostics(state), "sigma": self._sigma(state.generation)}
+
+    def _sigma(self, generation: int) -> float:
+        return self.sigma * self.sigma_decay ** max(0, generation - 1)  # those of generation 0 are drawn
+
+    def _drawn_parents(self, state: DeepGAState, count: int) -> Ids:
+        """Return the parent of each child, -1 for children without."""
+        if not len(state.parents):
+            return np.full(count, -1, np.int64)
+        drawn = state.key.fold("parents", state.generation).integers(0, 1, count, high=len(state.parents))[0]
+        chosen: Ids = state.parents[drawn]
+        return chosen
+
+
+@dataclass(frozen=True)
+class RandomPolicies(Elitist):
+    """Fresh random policies, the best of them by re-evaluation: what a method has to be better than.
+
+    As `DeepGA`, with children of nobody: every generation is drawn as the first one is, but for the elite.
+
+    Args:
+        codec: What a chain of seeds stands for.
+        population_size: Members of a generation, the elite among them.
+        elite_candidates: As in `DeepGA`, and so on.
+        elite_episodes: In how many episodes each.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is outside its range.
+
+    Example:
+        >>> from evolution.policies.policy import Piece
+        >>> from zoo.core.rng import NoiseTable
+        >>> codec = Codec(NoiseTable(0, 10_000), (Piece("x", (3,), 1.0),))
+        >>> method = RandomPolicies(codec, population_size=20)
         >>> state = method.init(np.zeros(3), key=Key(0))
         >>> method.ask(state).rows(0, 2).shape
         (2, 3)
@@ -295,6 +330,16 @@ class RandomPolicies(DeepGA):
         competitive alternative for training deep neural networks for reinforcement learning", 2017.
         https://arxiv.org/abs/1712.06567
     """
+
+    codec: Codec | None = None
+    population_size: int = 1000
+    elite_candidates: int = 10
+    elite_episodes: int = 30
+
+    num_parents = 1  # of nobody, so that one is remembered
+
+    def _sigma(self, generation: int) -> float:
+        return 1.0
 
     def _drawn_parents(self, state: DeepGAState, count: int) -> Ids:
         return np.full(count, -1, np.int64)

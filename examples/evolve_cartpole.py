@@ -39,7 +39,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "weight_decay": 0.0,
         "validation_every": 2,
     },
-    "random": {"population_size": 64, "num_parents": 3, **TRIED_AGAIN},
+    "random": {"population_size": 64, **TRIED_AGAIN},
 }
 
 

@@ -55,7 +55,7 @@ def main(budget: int = 4000, workers: int = 1, out: str | None = None) -> dict[s
         out=out,
     )
     first = evolution.evolve(
-        NAME, "random", policy_options={"hidden": (16,)}, options={"population_size": 2, "num_parents": 1},
+        NAME, "random", policy_options={"hidden": (16,)}, options={"population_size": 2},
         generations=1, test_episodes=0, rng=0,
     )  # fmt: skip
     return {

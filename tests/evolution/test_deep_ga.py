@@ -164,14 +164,14 @@ def test_the_lineage_keeps_only_what_is_needed() -> None:
 
 
 def test_random_policies_have_no_parents() -> None:
-    method = RandomPolicies(CODEC, population_size=10, num_parents=2, elite_candidates=0)
+    method = RandomPolicies(CODEC, population_size=10, elite_candidates=0)
     state = told(method, started(method), np.arange(10.0))
     elite = method.recommend(state)
     state = told(method, state, np.arange(10.0))
     rows = method.ask(state).rows(0, 10)
     assert np.array_equal(rows[0], elite)
     assert len(np.unique(rows, axis=0)) == 10
-    assert len(state.lineage) == 2  # the elite, and the other one that was selected
+    assert len(state.lineage) == 1  # the elite, and nobody that has nothing to pass on
 
 
 def test_sigma_decays() -> None:

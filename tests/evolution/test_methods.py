@@ -31,7 +31,7 @@ ES = {"population_size": 8, "agents": 3, "neighbours": 3, "sigma": 0.2, "learnin
 
 CASES: dict[str, dict[str, Any]] = {
     "deep-ga": {**GA, "elite_candidates": 3, "elite_episodes": 5},
-    "random": {**GA, "elite_candidates": 3, "elite_episodes": 5},
+    "random": {"population_size": 12, "elite_candidates": 3, "elite_episodes": 5},
     "novelty-ga": {**GA, "elite_candidates": 2, "elite_episodes": 3, "archive_probability": 0.3},
     "ns-es": ES,
     "nsr-es": {**ES, "turns": "in turn", "noise_table": 1000},
@@ -321,6 +321,15 @@ def test_defaults_are_those_of_the_papers() -> None:
     assert [options[name] for name in ("weight", "weight_step", "patience")] == [1.0, 0.05, 50]
     options = find("novelty-ga").options()
     assert [options[name] for name in ("neighbours", "archive_probability", "sigma")] == [25, 0.01, 0.005]
+
+
+def test_random_policies_have_the_options_that_they_use() -> None:
+    assert find("random").options() == {"population_size": 1000, "elite_candidates": 10, "elite_episodes": 30}
+    assert evolve("cart-pole", "random", options={"population_size": 3}, generations=1, rng=0).best > 0
+    with pytest.raises(
+        ValueError, match="`start` must be None for the method 'random', which mutates nobody"
+    ):
+        evolve("cart-pole", "random", start=np.zeros(226), generations=1)
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
