@@ -178,9 +178,9 @@ def _from_run(path: Path) -> Champion:
     is_known = bool(state.nfev) if genome_of is None else method.best(own)[0] >= 0
     if not (is_known or trials or state.x is not None):
         raise RunDirectoryError(
-            f"{path} has no champion yet: its newest checkpoint, of step {state.step}, knows of nobody who was "
-            f"tried again. `zoo resume {shlex.quote(str(path))}` goes on with it; if it is under way, wait: a "
-            "checkpoint is written every ten seconds."
+            f"{path} has no champion yet: its newest checkpoint, of step {state.step}, knows of nobody who "
+            f"was tried again. `zoo resume {shlex.quote(str(path))}` goes on with it; if it is under way, "
+            "wait: a checkpoint is written every ten seconds."
         )
     parameters = state.x if state.x is not None else job.optimizer.recommend(state.optimizer)
     value = state.fun_best

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from evolution.archive import Archive
+from evolution.job import EvolutionState
 from evolution.report.behaviours import behaviour_map
 from evolution.report.curves import curves
 from evolution.report.family import family_tree
@@ -36,6 +37,8 @@ def sections(recording: Recording) -> list[tuple[str, list[Any], str]]:
             champion.append(tree)
         moving, note = best_episode(recording)
         champion += [] if moving is None else [moving]
+    if behind := _behind(recording, state):
+        note = f"{behind} {note}".rstrip()
     drawn = figures.figures(recording)
     hidden = {f"diagnostic_{name}" for name in _SAID}
     search = [one for one in drawn if not one.name.startswith("value_") and one.name not in hidden]
@@ -46,3 +49,16 @@ def sections(recording: Recording) -> list[tuple[str, list[Any], str]]:
         ("How the method searched", search, ""),
         ("Faults and workers", list(troubles(recording)), ""),
     ]
+
+
+def _behind(recording: Recording, state: EvolutionState | None) -> str:
+    """Return what is not told of the last steps, which no checkpoint holds yet; nothing if one does."""
+    last = recording.last("step")
+    if not math.isfinite(last) or (state is not None and state.step >= last):
+        return ""
+    if state is None:
+        return "No checkpoint can be read: nothing is told of the champion, its family and where all ended."
+    of = f"As of step {state.step:,}, the newest checkpoint, of {last:,.0f} on record"
+    if not state.nfev:
+        return f"{of}: the champion, its family and where everyone ended are left out until there is another."
+    return f"{of}: the champion, its family and where everyone ended, above, are those of that step."

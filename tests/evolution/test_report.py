@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,10 @@ def runs(tmp_path_factory):
     for name, more in {
         "deep-ga": {"episodes": 2, "behaviour": "state"},
         "novelty-ga": {"options": {**SMALL, "elite_candidates": 0, "archive_probability": 0.3}},
-        "openai-es": {"options": {"population_size": 8, "validation_every": 2, "validation_episodes": 3}},
+        "openai-es": {
+            "options": {"population_size": 8, "validation_every": 2, "validation_episodes": 3},
+            "noise_table": None,
+        },
     }.items():
         seen = Populations() if name != "openai-es" else None
         settings = {"options": SMALL, **TAKEN, **more}
@@ -134,18 +138,43 @@ def test_what_is_said_of_a_run(runs):
     assert "resume" not in " ".join(command for _, command in said.commands)
 
 
-def test_a_run_under_way_is_reported(tmp_path):
+def killed(tmp_path, monkeypatch, steps, seconds):
+    """Return the directory of a run as it is when killed after so many steps."""
+    monkeypatch.setattr("zoo.run.loop.CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr("zoo.run.directory._SECONDS", -1)  # lines of the log are written at once
+
+    def keep(generation):
+        if generation.step == steps:
+            shutil.copytree(tmp_path / "run", tmp_path / "killed")
+
+    evolution.evolve("cart-pole", options=SMALL, **TAKEN, callback=keep, out=tmp_path / "run")
+    return tmp_path / "killed"
+
+
+def test_a_run_under_way_is_reported(tmp_path, monkeypatch):
+    path = killed(tmp_path, monkeypatch, 4, 0)
+    page, *pictures = write_report(path)
+    assert "The best of 3 episodes, as it is now: return " in words(page)
+    assert "As of step" not in words(page)
+    assert f"zoo resume {path}" in words(page)
+    assert (path / "report" / "best_episode.gif") in pictures
+
+
+def test_a_report_says_what_no_checkpoint_holds_yet(tmp_path, monkeypatch):
+    page, *pictures = write_report(killed(tmp_path, monkeypatch, 4, 1e9))
+    said = "As of step 0, the newest checkpoint, of 4 on record: the champion, its family and where everyone"
+    assert f"{said} ended are left out until there is another." in words(page)
+    assert {"best_episode", "family_tree"}.isdisjoint(picture.stem for picture in pictures)
+
+
+def test_a_stopped_run_shows_the_trials_that_were_made_then(tmp_path):
     def stop(generation):
         if generation.generation == 2:
             raise StopIteration
 
     path = tmp_path / "run"
     evolution.evolve("cart-pole", options=SMALL, **TAKEN, callback=stop, out=path)
-    (path / "result.json").unlink()
-    page, *pictures = write_report(path)
-    assert "The best of 3 episodes, as it is now: return " in words(page)
-    assert f"zoo resume {path}" in words(page)
-    assert (path / "report" / "best_episode.gif") in pictures
+    assert "The best of its 3 fresh episodes: return " in words(write_report(path)[0])
 
 
 def test_a_run_without_a_step_is_reported(tmp_path):
