@@ -22,6 +22,7 @@ from zoo.core.device import to_numpy
 from zoo.core.errors import RunDirectoryError
 from zoo.core.rng import Key, NoiseTable
 from zoo.core.state import freeze, thaw
+from zoo.core.validation import check_known, check_positive
 from zoo.execution.executor import Executor
 from zoo.run.directory import dump, read_config
 
@@ -33,6 +34,7 @@ KIND = "evolution"
 _TABLE_SEED = 123
 _LEAST_TABLE, _ROWS = 2**20, 16  # numbers of a table, and rows it should at least hold
 _MOST_TABLE = 2**26  # numbers; more only where a row needs it
+_MOST_SIGMA = 1e30  # noise is below 10, and sums of mutations are to be finite
 _GIVEN = (
     "environment",
     "environment_options",
@@ -82,6 +84,19 @@ class Setting:
             ValueError: It has a value that it cannot have, or they do not go together.
         """
         known = find(given["method"])
+        options = dict(given["options"])
+        check_known(f"option of method {known.name!r}:", options, known.options())
+        is_of_seeds = "genomes" in known.traits
+        # Methods with parameters draw first policies from seeds, and nothing else.
+        if given["noise_table"] is not None and (not is_of_seeds or "parameters" in known.traits):
+            has_own = "noise_table" in known.options()
+            own = ": give its option of that name, for the noise of its perturbations" if has_own else ""
+            raise ValueError(
+                f"`noise_table` must be left out for the method {known.name!r}, which reads no mutations "
+                f"from one{own}."
+            )
+        if is_of_seeds and "sigma" in known.options():
+            _check_sigma(options.get("sigma", known.options()["sigma"]))
         source = as_environment(
             given["environment"],
             options=given["environment_options"],
@@ -96,8 +111,8 @@ class Setting:
         needed = "needs behaviour" in known.traits
         behaviour = _behaviour(given["behaviour"], source.behaviour, needed, known.name)
         start = _start(given["start"], policy)
-        codec, options = None, dict(given["options"])
-        if "genomes" in known.traits:
+        codec = None
+        if is_of_seeds:
             settings = {**known.options(), **options}
             if start is not None and "sigma" not in settings:
                 raise ValueError(f"`start` must be None for the method {known.name!r}, which mutates nobody.")
@@ -216,6 +231,11 @@ def _codec(policy: Policy, noise_table: int | None, start: Any = None, sigma: fl
     dim, pieces = policy.dim, policy.pieces
     if start is not None:
         pieces = tuple(replace(piece, std=sigma) for piece in pieces)
+    if noise_table is not None and noise_table != 0 and not dim <= noise_table <= 2**32:
+        raise ValueError(
+            f"`noise_table` must have from {dim} numbers, which a row of this policy has, to 2^32, got "
+            f"{noise_table}: better some ten times as many as a row, or 0 for noise that is drawn anew."
+        )
     if noise_table == 0:
         return Codec(DrawnNoise(_TABLE_SEED), pieces, start)
     size = noise_table
@@ -223,6 +243,19 @@ def _codec(policy: Policy, noise_table: int | None, start: Any = None, sigma: fl
         size = max(_LEAST_TABLE, min(_MOST_TABLE, _ROWS * dim), 2 * dim)
         size = 1 << (size - 1).bit_length()
     return Codec(NoiseTable(_TABLE_SEED, size), pieces, start)
+
+
+def _check_sigma(sigma: Any) -> None:
+    """Raise unless mutations of such a deviation are numbers.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not above 0, or too large.
+    """
+    if check_positive("sigma", sigma) > _MOST_SIGMA:
+        raise ValueError(
+            f"`sigma` must be at most {_MOST_SIGMA:g}, as parameters are float32, got {sigma!r}."
+        )
 
 
 def _behaviour(given: Any, chosen: str | None, needed: bool, method: str) -> str | None:
