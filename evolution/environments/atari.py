@@ -22,7 +22,7 @@ import numpy as np
 from evolution.environments.environment import Environment, Step
 from evolution.environments.spaces import Discrete, Image, Spaces
 from zoo.core.rng import Key
-from zoo.core.validation import check_count, check_flag, hint
+from zoo.core.validation import check_count, check_flag
 
 Array = np.ndarray[Any, Any]
 
@@ -276,16 +276,34 @@ def game_of(name: str) -> str:
     """
     if not isinstance(name, str):
         raise TypeError(f"`game` must be the name of a game, such as 'ALE/Frostbite-v5', got {name!r}.")
-    known = games()
-    plain = name.removeprefix("ALE/").partition("-v")[0]
-    wanted = plain.replace("_", "").casefold()
-    for game in known:
-        if game.replace("_", "") == wanted:
+    known = {id_of(game): game for game in games()}
+    if name in known:
+        return known[name]
+    plain = name.replace("_", "").casefold()
+    for game in known.values():
+        if game.replace("_", "") == plain:
             return game
+    from evolution.environments.lookup import near_names
+
+    near = near_names(name, known)
+    instead = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise ValueError(
         f"`game` must name one of the {len(known)} games that ale-py has, such as 'ALE/Frostbite-v5', "
-        f"got {name!r}.{hint(plain, known)}"
+        f"got {name!r}.{instead}"
     )
+
+
+def id_of(game: str) -> str:
+    """Return how Gymnasium names a game.
+
+    Args:
+        game: The name of its file.
+
+    Example:
+        >>> id_of("ms_pacman")
+        'ALE/MsPacman-v5'
+    """
+    return f"ALE/{game.title().replace('_', '')}-v5"
 
 
 def games() -> list[str]:

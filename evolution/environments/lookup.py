@@ -70,6 +70,8 @@ class EnvironmentSpec:
         self._expected: Spaces | None = None
         self.name = source if isinstance(source, str) else described(source)["name"]
         self._entry = _entry(source) if _is_id(source) else None
+        if _is_atari(source):
+            _check_game(str(source))
         built = self.build()
         self.spaces = self._expected = built.spaces
         self.max_steps, self.frames_per_step = built.max_steps, built.frames_per_step
@@ -290,7 +292,7 @@ def near_names(name: str, among: Iterable[str]) -> list[str]:
 
 
 def _bare(name: str) -> str:
-    return re.sub(r"-v\d+$", "", name.rpartition("/")[2]).casefold().replace("-", "")
+    return re.sub(r"-v\d+$", "", name.rpartition("/")[2]).casefold().replace("-", "").replace("_", "")
 
 
 def _rank(name: str) -> tuple[int, int]:
@@ -339,14 +341,26 @@ def _entry(source: Any) -> Any:
     if name not in gymnasium.registry:
         known = _playable(gymnasium)
         if name not in known:
-            near = [*near_names(name, OWN), *near_names(name, known)][:_MOST_NEAR]
-            instead = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise ValueError(
-                f"`environment` must be one that is known, got {source!r}.{instead} {INSTALL} Give those of "
-                'other packages as "package:Name-v0", and your own as "module:name".'
-            )
+            raise _unknown(source, [*near_names(name, OWN), *near_names(name, known)])
     spec = gymnasium.registry[name]
     return None if str(spec.entry_point).startswith("gymnasium.envs.") else spec
+
+
+def _check_game(name: str) -> None:
+    """Raise unless there is an Atari game of that id, as Gymnasium knows it."""
+    from evolution.environments.atari import games, id_of
+
+    known = [id_of(game) for game in games()]
+    if name not in known:
+        raise _unknown(name, near_names(name, known))
+
+
+def _unknown(source: str, near: list[str]) -> ValueError:
+    instead = f" Did you mean {' or '.join(map(repr, near[:_MOST_NEAR]))}?" if near else ""
+    return ValueError(
+        f"`environment` must be one that is known, got {source!r}.{instead} {INSTALL} Give those of "
+        'other packages as "package:Name-v0", and your own as "module:name".'
+    )
 
 
 def _playable(gymnasium: Any) -> list[str]:

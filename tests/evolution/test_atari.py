@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from evolution import evolve
-from evolution.environments.atari import AtariEnvironment, game_of, games
+from evolution.environments.atari import AtariEnvironment, game_of, games, id_of
+from evolution.environments.lookup import as_environment
 from evolution.environments.spaces import Discrete, Image
 
 pytest.importorskip("ale_py")
@@ -219,7 +220,7 @@ def test_the_screen_is_shown_in_colour():
 
 def test_spaces_are_those_of_the_game():
     assert AtariEnvironment(GAME).spaces.actions == Discrete(18)
-    breakout = AtariEnvironment("Breakout-v5", stack=2)
+    breakout = AtariEnvironment("ALE/Breakout-v5", stack=2)
     assert breakout.spaces.actions == Discrete(4)
     assert breakout.spaces.observations == Image(2, 84, 84)
     assert breakout.begin([0]).shape == (1, 2, 84, 84)
@@ -248,13 +249,45 @@ def test_fire_is_pressed_where_it_is_asked_for():
     ("name", "file"),
     [
         ("ALE/Frostbite-v5", "frostbite"),
-        ("MsPacman-v5", "ms_pacman"),
         ("ms_pacman", "ms_pacman"),
+        ("MsPacman", "ms_pacman"),
         ("ALE/KeystoneKapers-v5", "keystone_kapers"),
     ],
 )
 def test_games_go_by_their_names(name, file):
     assert game_of(name) == file
+
+
+def test_ids_of_games_are_those_that_are_registered():
+    gymnasium = pytest.importorskip("gymnasium")
+    import ale_py
+
+    gymnasium.register_envs(ale_py)
+    registered = {
+        name: spec.kwargs["game"] for name, spec in gymnasium.registry.items() if name.startswith("ALE/")
+    }
+    assert {id_of(game): game for game in games()} == registered
+    assert all(game_of(name) == game for name, game in registered.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("ALE/Frostbite-v6", "'ALE/Frostbite-v5'"),
+        ("ALE/Frostbite-v4", "'ALE/Frostbite-v5'"),
+        ("ALE/frostbite-v5", "'ALE/Frostbite-v5'"),
+        ("ALE/Frostbite", "'ALE/Frostbite-v5'"),
+        ("ALE/Frostbit-v5", "'ALE/Frostbite-v5'"),
+        ("ALE/ms_pacman-v5", "'ALE/MsPacman-v5'"),
+    ],
+)
+def test_other_versions_are_no_games(name, near):
+    with pytest.raises(ValueError, match="`game` must name one of the") as raised:
+        game_of(name)
+    assert f"got {name!r}. Did you mean {near}" in str(raised.value)
+    with pytest.raises(ValueError, match="`environment` must be one that is known") as raised:
+        as_environment(name)
+    assert f"got {name!r}. Did you mean {near}" in str(raised.value)
 
 
 def test_games_of_several_players_alone_are_left_out():
@@ -269,7 +302,7 @@ def test_games_of_several_players_alone_are_left_out():
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"game": "ALE/Frostbit-v5"}, ValueError, "got 'ALE/Frostbit-v5'. Did you mean 'frostbite'?"),
+        ({"game": "ALE/Frostbit-v5"}, ValueError, "got 'ALE/Frostbit-v5'. Did you mean 'ALE/Frostbite-v5'?"),
         ({"game": 3}, TypeError, "`game` must be the name of a game, such as 'ALE/Frostbite-v5', got 3."),
         ({"game": GAME, "max_steps": 0}, ValueError, "`max_steps` must be at least 1, got 0."),
         ({"game": GAME, "noops": -1}, ValueError, "`noops` must be at least 0, got -1."),
