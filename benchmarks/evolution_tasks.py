@@ -6,7 +6,8 @@ A task is solved when the best policy by re-evaluation has the score in fresh ep
 that score, and 100 episodes more, which nobody has selected by, say what it is worth. Episodes count from the
 first one, those of re-evaluations among them; the 100 do not.
 
-    cartpole-ga    CartPole-v1, 4-32-2, Deep GA: 475 within 1200 episodes by all seeds
+    cartpole-ga    CartPole-v1, 4-32-2, Deep GA, 64 members and 3 parents, a sigma of .5, 2 candidates of 30
+                   episodes each: 475 within 1200 episodes by all seeds
     cartpole-es    the same by the evolution strategy of OpenAI, 32 pairs: within 4000 by all
     lunarlander    LunarLander-v3, 8-16-4, separable CMA-ES, two episodes a member: 200 within 20,000 by four
                    of five
@@ -14,7 +15,9 @@ first one, those of re-evaluations among them; the 100 do not.
                    10 million steps, one seed
 
 Searches end at a score somewhat above the bar, since the best of several means is a lucky one. Settings were
-chosen on seeds from 100 on.
+chosen on seeds from 100 on. With the 10 parents that are more usual in a generation of 64, cartpole-ga is
+solved by all five seeds, too, with a median of 496 episodes, 1116 at most; with 5 candidates of 10 episodes
+as well, of 456, 1140 at most.
 
 One JSON line a task: "ours" is the median number of episodes (of steps for HalfCheetah), "goal" how many
 there may be, and each seed's number, score and CPU seconds stand beside them. Exit status 0 when all are met.
