@@ -229,7 +229,9 @@ class DeepGA(Elitist):
 
     Departures from the paper: equal values are put in order by lot; of candidates whose means are equal the
     elite before comes first; and its mean is over all episodes that it was ever tried again in, since the
-    best of ten means of a generation is a lucky one again.
+    best of ten means of a generation is a lucky one again. Unless a run says otherwise (`common=False`), all
+    members of a generation meet the same episodes, where in the paper each has its own: so luck in where they
+    begin decides less between them, at the price that a whole generation may be lucky, or fail, together.
 
     Args:
         codec: What a chain of seeds stands for.
