@@ -268,10 +268,16 @@ def test_objects_are_to_be_given_again(tmp_path: Path) -> None:
     assert again.score == first.score
 
 
-def test_workers_change_nothing() -> None:
-    alone, two = evolved(), evolved(workers=2)
-    assert np.array_equal(alone.parameters, two.parameters)
-    assert alone.score == two.score
+@pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalized"])
+def test_workers_change_nothing(normalize: bool) -> None:
+    alone, two = (evolved(normalize=normalize, workers=workers) for workers in (1, 2))
+    assert alone.parameters.tobytes() == two.parameters.tobytes()
+    assert (alone.score, alone.best, alone.frames) == (two.score, two.best, two.frames)
+    assert (alone.normalizer is not None) == (two.normalizer is not None) == normalize
+    if alone.normalizer is not None and two.normalizer is not None:
+        assert alone.normalizer.mean.any()
+        assert alone.normalizer.mean.tobytes() == two.normalizer.mean.tobytes()
+        assert alone.normalizer.deviation.tobytes() == two.normalizer.deviation.tobytes()
 
 
 def test_a_behaviour_of_ones_own_is_a_function_or_its_name(tmp_path: Path) -> None:
