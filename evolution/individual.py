@@ -71,21 +71,26 @@ def save_individual(
     "gradfree" of the metadata. Without parameters, the file holds the genome alone: a few kB, whatever the
     size of the network. The same individual gives the same bytes.
 
+    Of whom a run knows genomes is said by the lineage in its state: parents, the elite and the champion. The
+    rest of a generation is gone with it.
+
     Args:
         path: Where to; the folder must be there. A file there is replaced.
         policy: What it is.
-        parameters: In a row, shape (dim,); None to write the genome alone.
+        parameters: In a row, shape (dim,), finite; None to write the genome alone. What a genome is decoded
+            to is not compared with them.
         normalizer: What its observations pass through, or None.
         environment: What it was bred in, as names and numbers that JSON knows, or None.
         score: Its mean return.
         codec: What the genome is decoded by; needed with one.
         genome: The chain of seeds that it comes from, or None.
-        family: Its ancestors and itself, such as `lineage.pruned([id])`, or None.
+        family: Its ancestors and itself, such as `lineage.pruned([id])`, or None; it needs a genome.
 
     Raises:
         TypeError: `environment` holds what JSON does not know, or the score is infinite.
-        ValueError: Parameters are not as many as the policy has, or missing where there is no genome; the
-            genome is of another codec, or has none; or a piece is named as the statistics are.
+        ValueError: Parameters are not as many as the policy has, not finite, or missing where there is no
+            genome; the genome is of another codec, has none, or is not in the family; the normalizer is of
+            other observations; or a piece is named as the statistics are.
         OSError: It cannot be written; what was there is there still.
 
     Example:
@@ -116,15 +121,23 @@ def save_individual(
             raise ValueError(
                 f"`parameters` must be the {policy.dim} of `policy`, got an array of shape {row.shape}."
             )
+        if not np.isfinite(row).all():
+            raise ValueError(
+                f"`parameters` must be finite, got {int((~np.isfinite(row)).sum())} that are not."
+            )
         arrays = {name: np.array(tensor) for name, tensor in policy.tensors(row).items()}
     reserved = {_MEAN, _DEVIATION} & {piece.name for piece in policy.pieces}
     if reserved:
         raise ValueError(f"no piece of `policy` may be named {listed(reserved)}: statistics are.")
+    if family is not None:
+        _check_family(family, genome)
     if normalizer is not None:
+        _check_normalizer(normalizer, policy)
         arrays |= {_MEAN: np.array(normalizer.mean), _DEVIATION: np.array(normalizer.deviation)}
     about = {
         "format": _FORMAT,
         "policy": policy.describe(),
+        "spaces": str(policy.spaces),
         "pieces": [[piece.name, list(piece.shape)] for piece in policy.pieces],
         "environment": dict(environment or {}),
         "score": None if math.isnan(score) else float(score),
@@ -171,6 +184,11 @@ def load_individual(path: str | Path, policy: Policy | None = None, codec: Codec
         ours = json.loads(_json(policy.describe(), "policy"))
         if ours != about["policy"]:
             raise ValueError(f"{path} is of the policy {about['policy']}, and not of {ours}: give that one.")
+        if about["spaces"] != str(policy.spaces):
+            raise ValueError(
+                f"{path} is of a policy for {about['spaces']}, and not for {policy.spaces}: its actions "
+                "would mean something else."
+            )
     has_row = pieces[0][0] in arrays
     try:
         found = _codec(about["codec"], codec)
@@ -224,6 +242,36 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     if said != _checksum(about, arrays):
         raise ValueError(f"{path} is damaged: it does not have its checksum.")
     return arrays, about
+
+
+def _check_family(family: Lineage, genome: Genome | None) -> None:
+    """Raise unless somebody of a family has a genome.
+
+    Raises:
+        ValueError: Nobody has, or there is none.
+    """
+    if genome is None:
+        raise ValueError("`genome` must be given with `family`: without it, nobody knows who it is there.")
+    alike = family.ids[family.seeds == genome.seeds[-1]]
+    if not any(family.genome(individual) == genome for individual in alike.tolist()):
+        raise ValueError("`family` must hold the individual of `genome`, as `lineage.pruned([id])` does.")
+
+
+def _check_normalizer(normalizer: Normalizer, policy: Policy) -> None:
+    """Raise unless it takes the observations of a policy.
+
+    Raises:
+        ValueError: It is of another size, or has numbers that it cannot have.
+    """
+    mean, deviation = np.asarray(normalizer.mean), np.asarray(normalizer.deviation)
+    size = getattr(policy.spaces.observations, "size", None)
+    if mean.shape != (size,) or deviation.shape != (size,):
+        raise ValueError(
+            f"`normalizer` must be of the observations of `policy`, {policy.spaces.observations}, got means "
+            f"of shape {mean.shape} and deviations of shape {deviation.shape}."
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(deviation).all() and (deviation > 0).all()):
+        raise ValueError("`normalizer` must have finite means, and finite deviations above 0.")
 
 
 def _codec(description: Mapping[str, Any] | None, codec: Codec | None) -> Codec | None:

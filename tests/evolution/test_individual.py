@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 
 from evolution import genome as genome_module
-from evolution.environments.spaces import Discrete, Spaces, Vector
+from evolution.environments.spaces import Continuous, Discrete, MultiBinary, Spaces, Vector
 from evolution.genome import Codec, DrawnNoise, Genome
 from evolution.individual import load_individual, save_individual
 from evolution.lineage import Lineage
@@ -116,6 +116,7 @@ def test_a_genome_of_millions_of_parameters_takes_a_few_kilobytes(tmp_path):
         pieces = (Piece("weight", (4_052_658,), 0.1),)
 
     large = object.__new__(Large)
+    object.__setattr__(large, "spaces", POLICY.spaces)
     object.__setattr__(large, "hidden", ())
     object.__setattr__(large, "activation", "tanh")
     object.__setattr__(large, "pieces", Large.pieces)
@@ -175,8 +176,16 @@ def test_other_numbers_than_were_drawn_are_refused(tmp_path, monkeypatch):
         (MLP(POLICY.spaces, hidden=(8, 8)), r"'2.weight' of shape \(2, 8\) where .* \(8, 8\)"),
         (MLP(POLICY.spaces, hidden=()), r"'0.weight' of shape \(8, 4\)"),
         (MLP(POLICY.spaces, hidden=(8,), activation="relu"), "'tanh'.*, and not of .*'relu'"),
+        (
+            MLP(Spaces(Vector(4), MultiBinary(2)), hidden=(8,)),
+            r"for Spaces\(.*Discrete\(count=2\)\), and not for .*MultiBinary\(size=2\).*mean something else",
+        ),
+        (
+            MLP(Spaces(Vector(4), Continuous((-1.0, -1.0), (1.0, 1.0))), hidden=(8,)),
+            r"and not for .*Continuous\(low=\(-1.0, -1.0\)",
+        ),
     ],
-    ids=["width", "depth", "linear", "activation"],
+    ids=["width", "depth", "linear", "activation", "switches", "numbers"],
 )
 def test_another_policy_is_refused(tmp_path, policy, message):
     with pytest.raises(ValueError, match=message):
@@ -244,6 +253,28 @@ class Named(MLP):
         ({"environment": {"a": object()}}, TypeError, "`environment` must hold names, finite numbers"),
         ({"environment": {"a": math.inf}}, TypeError, "`environment` must hold names, finite numbers"),
         ({"score": math.inf}, TypeError, "`score` must hold names, finite numbers"),
+        (
+            {"parameters": np.where(np.arange(58) < 3, np.nan, ROW)},
+            ValueError,
+            "`parameters` must be finite, got 3 that are not",
+        ),
+        (
+            {"normalizer": Normalizer(np.zeros(7, np.float32), np.ones(7, np.float32))},
+            ValueError,
+            r"`normalizer` must be of the observations of `policy`, Vector\(size=4\), got .* shape \(7,\)",
+        ),
+        (
+            {"normalizer": Normalizer(np.zeros(4, np.float32), np.zeros(4, np.float32))},
+            ValueError,
+            "`normalizer` must have finite means, and finite deviations above 0",
+        ),
+        ({"family": Lineage.empty()}, ValueError, "`family` must hold the individual of `genome`"),
+        ({"family": family()[0]}, ValueError, "`family` must hold the individual of `genome`"),
+        (
+            {"family": family()[0], "genome": None, "codec": None},
+            ValueError,
+            "`genome` must be given with `family`",
+        ),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path, changes, error, message):
