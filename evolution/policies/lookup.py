@@ -39,7 +39,8 @@ def as_policy(
         spec: A name of `POLICIES`; a `Policy`; a `torch.nn.Module`, a function of the spaces that returns
             one, or "module:name" of either; None for "mlp", or "atari-large" where observations are pictures.
         spaces: What it is to fit.
-        options: Further arguments of what is named.
+        options: Further arguments of what is named, and of a class or function of the user's; "gains" and
+            "device" are those of `TorchPolicy`.
         environment: Where a policy that chooses at random is watched, if a reference batch is needed and
             none is among the options.
 
@@ -82,5 +83,6 @@ def as_policy(
         return made
     from evolution.policies.torch_policy import TorchPolicy  # which takes torch
 
-    policy: Policy = TorchPolicy(spec, spaces, **given)
+    ours = {name: given.pop(name) for name in ("gains", "device") if name in given}
+    policy: Policy = TorchPolicy(spec, spaces, **ours, options=given)
     return policy

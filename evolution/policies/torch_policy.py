@@ -61,16 +61,18 @@ class TorchPolicy(Policy):
     network that `vmap` cannot take is computed member by member.
 
     Args:
-        module: The network; a class or function that makes one, called with the spaces where it takes an
-            argument; or "module:name" of either.
+        module: The network; a class or function that makes one, called with the spaces where it has a
+            parameter of that name or needs a first argument that is not among the options; or "module:name"
+            of either.
         spaces: What it is for.
         gains: What the deviation of first weights is multiplied by, by name of the tensor.
         device: Where it computes: "cpu", or "cuda" and the like, which only workers need to have.
+        options: Further arguments of the class or function.
 
     Raises:
-        TypeError: `module` is nothing of this, or returns no tensor.
+        TypeError: `module` is nothing of this, returns no tensor, or takes no option of a name.
         ValueError: It has no parameters, does not fit the spaces, or returns other outputs when it is called
-            again; `gains` names no tensor; `device` is
+            again; it is a network that is built, and there are options; `gains` names no tensor; `device` is
             none that torch knows.
 
     Example:
@@ -91,10 +93,11 @@ class TorchPolicy(Policy):
         *,
         gains: Mapping[str, float] | None = None,
         device: str = "cpu",
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.spaces = spaces
         self.device = _device(device)
-        network, self._origin = _network(module, spaces)
+        network, self._origin = _network(module, spaces, options or {})
         self.is_recurrent = _remembers(network)
         self._shown, self._code = repr(network), _code(network)
         with keyed_generators(Key(0)):  # of which lazy layers draw their first numbers
@@ -375,18 +378,25 @@ def _mapped(function: Callable[[torch.Tensor], torch.Tensor], state: State) -> S
     )
 
 
-def _network(module: Any, spaces: Spaces) -> tuple[nn.Module, Any]:
+def _network(module: Any, spaces: Spaces, options: Mapping[str, Any]) -> tuple[nn.Module, Any]:
     """Return a network of one's own, in evaluation mode, and what tells where it came from."""
     made = named("policy", module) if isinstance(module, str) else module
     origin: Any = module if isinstance(module, str) else None
     if isinstance(made, nn.Module):
+        if options:
+            raise ValueError(
+                "`policy_options` must be left out where `policy` is a network that is built, apart from "
+                f"`gains` and `device`, got {dict(options)!r}: give its class, or a function that makes one."
+            )
         network = copy.deepcopy(made)
         kind = type(made)
         origin = origin or {"class": f"{kind.__module__}.{kind.__qualname__}"}
     elif callable(made):
         origin = {"name": origin, **described(made)} if origin else described(made)
+        if options:
+            origin["options"] = {name: _plain(value) for name, value in sorted(options.items())}
         with keyed_generators(Key(0)):  # what it draws is not used, and nobody else's to miss
-            network = made(spaces) if _takes(made) else made()
+            network = _made(made, spaces, options)
         if not isinstance(network, nn.Module):
             raise TypeError(
                 f"`policy` must return a torch.nn.Module, got {type(network).__name__} from {made!r}."
@@ -400,14 +410,33 @@ def _network(module: Any, spaces: Spaces) -> tuple[nn.Module, Any]:
     return network.eval(), origin
 
 
-def _takes(function: Callable[..., Any]) -> bool:
-    """Return whether a function needs, or may be given, a first argument."""
+def _made(function: Callable[..., Any], spaces: Spaces, options: Mapping[str, Any]) -> Any:
+    """Return what a class or function makes, given the spaces where it wants them.
+
+    Raises:
+        TypeError: It takes no option of a name.
+    """
     try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return True
-    first = parameters[0] if parameters else None
-    return first is not None and (first.name == "spaces" or first.default is first.empty)
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # it is not written in Python
+        return function(spaces, **options)
+    own = [one for one in parameters.values() if one.kind is not one.VAR_POSITIONAL]
+    if not any(one.kind is one.VAR_KEYWORD for one in own):
+        known = {one.name for one in own if one.kind is not one.POSITIONAL_ONLY} - {"spaces"}
+        name = getattr(function, "__qualname__", repr(function))
+        check_known(f"options of the policy {name!r}", options, known | {"gains", "device"})
+    if "spaces" in parameters and parameters["spaces"].kind is not inspect.Parameter.POSITIONAL_ONLY:
+        return function(spaces=spaces, **options)
+    first = next(iter(parameters.values()), None)
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    is_needed = first is not None and first.default is first.empty and first.kind not in by_name
+    if first is not None and is_needed and first.name not in options:
+        return function(spaces, **options)
+    return function(**options)
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, (bool, int, float, str)) else digest(value)
 
 
 def _remembers(network: nn.Module) -> bool:

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +21,13 @@ from evolution.environments.spaces import (
     Spaces,
     Vector,
 )
+from evolution.policies.lookup import as_policy
 from evolution.policies.policy import Piece
 from evolution.policies.torch_policy import TorchPolicy, _Alone, _Mixed, _OneByOne
-from tests.evolution.torch_networks import Branching, Cell, Counting, Layered, Tied, fixed, from_spaces
+from tests.evolution.torch_networks import Branching, Cell, Counting, Layered, Tied, Wide, fixed, from_spaces
 from zoo.core.rng import Key, keyed_generators
 
+HERE = "tests.evolution.torch_networks"
 POLE = Spaces(Vector(4), Discrete(2))
 WALKER = Spaces(Vector(4), Continuous((-1.0, -math.inf), (1.0, math.inf)))
 NETWORKS = {
@@ -396,6 +399,44 @@ def test_networks_are_given_in_several_ways(module):
     policy = TorchPolicy(module, POLE)
     assert policy.dim == 58
     assert policy.describe()["name"] == "torch"
+
+
+def wide(space, *, n=8):
+    return Wide(n) if space is POLE else None
+
+
+def later(n, spaces):
+    return wide(spaces, n=n)
+
+
+def by_name(*, spaces, **options):
+    return wide(spaces, **options)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [Wide, wide, later, by_name, partial(later, n=5), f"{HERE}:Wide"],
+    ids=["class", "function", "spaces-last", "by-name", "partial", "name"],
+)
+def test_options_are_those_of_the_class_or_function(module):
+    policy, other = (as_policy(module, POLE, {"n": n, "device": "cuda"}) for n in (3, 4))
+    assert (policy.dim, other.dim) == (4 * 3 + 3 + 3 * 2 + 2, 4 * 4 + 4 + 4 * 2 + 2)
+    assert policy.device == "cuda"
+    assert policy.describe()["module"]["options"] == {"n": 3}
+
+
+def test_a_network_that_is_built_takes_no_options():
+    for built in (Wide(3), f"{HERE}:BUILT"):
+        with pytest.raises(ValueError, match="`policy_options` must be left out where `policy` is a net"):
+            as_policy(built, POLE, {"n": 3, "device": "cpu"})
+        assert as_policy(built, POLE, {"device": "cpu"}).dim == 23
+
+
+def test_an_option_that_nobody_takes_is_refused():
+    with pytest.raises(TypeError, match=r"unknown options of the policy 'Wide' 'm'\. .*, 'gains', 'n'"):
+        as_policy(Wide, POLE, {"m": 3})
+    with pytest.raises(TypeError, match="unknown options of the policy 'wide' 'spaces'"):
+        as_policy(wide, POLE, {"spaces": 3})
 
 
 def test_a_policy_travels_without_its_numbers():

@@ -103,3 +103,13 @@ class Tied(nn.Module):
     def forward(self, seen: torch.Tensor) -> torch.Tensor:
         values: torch.Tensor = self.output(self.second(torch.tanh(self.first(seen))))
         return values
+
+
+class Wide(nn.Sequential):
+    """Layers from 4 numbers to 2, as wide as they are told to be."""
+
+    def __init__(self, n: int = 8) -> None:
+        super().__init__(nn.Linear(4, n), nn.Tanh(), nn.Linear(n, 2))
+
+
+BUILT = Wide(3)
