@@ -16,6 +16,7 @@ import numpy as np
 from evolution.genome import Codec, Genome
 from evolution.job import KEYFRAMED, EvolutionJob, EvolutionState, generations_of, history_of
 from evolution.keyframes import Keyframes
+from evolution.lineage import Lineage
 from evolution.moments import Normalizer
 from evolution.policies.policy import Policy
 from evolution.setting import KIND, Setting, read_given
@@ -69,6 +70,8 @@ class Evolution:
         normalizer: What its observations pass through, or None.
         genome: The champion as a chain of seeds, of methods that have those, else None.
         codec: What the chain stands for, or None.
+        family: The champion and its ancestors, or None.
+        names: What environment and policy are called, for files; None where one was given as an object.
         score: Mean return of the champion in fresh episodes, NaN if there were none.
         score_error: Standard error of that mean.
         best: Mean return of the champion by re-evaluation during the search: of the best of many, so biased.
@@ -90,6 +93,8 @@ class Evolution:
     normalizer: Normalizer | None = field(repr=False)
     genome: Genome | None = field(repr=False)
     codec: Codec | None = field(repr=False)
+    family: Lineage | None = field(repr=False)
+    names: Mapping[str, Any] | None = field(repr=False)
     score: float
     score_error: float
     best: float
@@ -104,6 +109,34 @@ class Evolution:
     seconds: float
     account: Mapping[str, Any] = field(repr=False)
     state: Any = field(repr=False)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the champion to a safetensors file.
+
+        `load_individual`, `champion_of` and `zoo play` read it. Its score is that of fresh episodes, or that
+        of the search where there were none. Where environment or policy were given as objects, the file does
+        not say which.
+
+        Args:
+            path: Where to; the folder must be there. A file there is replaced.
+
+        Raises:
+            ValueError: Its parameters are not finite.
+            OSError: It cannot be written.
+        """
+        from evolution.individual import save_individual
+
+        return save_individual(
+            Path(path),
+            self.policy,
+            self.parameters,
+            normalizer=self.normalizer,
+            environment=self.names,
+            score=self.best if math.isnan(self.score) else self.score,
+            codec=None if self.genome is None else self.codec,
+            genome=self.genome,
+            family=self.family,
+        )
 
 
 def evolve(
@@ -363,6 +396,8 @@ def _result(setting: Setting, job: EvolutionJob, outcome: Run[EvolutionState]) -
         normalizer=job.optimizer.normalizer(state.optimizer),
         genome=None if genome is None else genome(state.optimizer.method),
         codec=setting.codec,
+        family=setting.family(state.optimizer.method),
+        names=setting.names,
         score=-state.fun if tested else math.nan,
         score_error=state.fun_error,
         best=-state.fun_best if math.isfinite(state.fun_best) else math.nan,

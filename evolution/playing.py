@@ -171,9 +171,6 @@ def _from_run(path: Path) -> Champion:
     method, own = setting.method, state.optimizer.method
     genome_of = getattr(method, "genome", None)
     genome = None if genome_of is None else genome_of(own)
-    family = None
-    if genome is not None and isinstance(getattr(own, "lineage", None), Lineage):
-        family = own.lineage.pruned([method.best(own)[0]])
     trials = _trials(path, job, state.step, given["test_episodes"])
     is_known = bool(state.nfev) if genome_of is None else method.best(own)[0] >= 0
     if not (is_known or trials or state.x is not None):
@@ -195,10 +192,10 @@ def _from_run(path: Path) -> Champion:
         parameters=np.ascontiguousarray(parameters, np.float32),
         normalizer=job.optimizer.normalizer(state.optimizer),
         score=-value if math.isfinite(value) else math.nan,
-        names={name: given[name] for name in _NAMES},
+        names=setting.names,
         codec=setting.codec if genome is not None else None,
         genome=genome,
-        family=family,
+        family=setting.family(own),
         trials=trials,
     )
 
@@ -220,16 +217,14 @@ def _trials(path: Path, job: Any, step: int, wanted: int) -> tuple[Trial, ...]:
     return tuple(found[number] for number in sorted(found)) if len(found) == wanted else ()
 
 
-_NAMES = ("environment", "environment_options", "max_steps", "policy", "policy_options")
-
-
 def _from_file(path: Path) -> Champion:
     from evolution.environments.lookup import as_environment
     from evolution.individual import load_individual
     from evolution.policies.lookup import as_policy
+    from evolution.setting import NAMES
 
     names = load_individual(path).environment
-    if not set(_NAMES) <= set(names):
+    if not set(NAMES) <= set(names):
         raise ValueError(
             f"{path} does not say in which environment it was bred: evolution.load_individual reads it, and "
             "evolution.playing.Champion plays it in one."

@@ -14,6 +14,7 @@ from evolution.environments.lookup import as_environment
 from evolution.episodes import Episodic
 from evolution.genome import Codec, DrawnNoise, Genome, SharedTable
 from evolution.job import EvolutionJob
+from evolution.lineage import Lineage
 from evolution.methods import find
 from evolution.policies.lookup import as_policy
 from evolution.policies.policy import Policy
@@ -35,6 +36,9 @@ _TABLE_SEED = 123
 _LEAST_TABLE, _ROWS = 2**20, 16  # numbers of a table, and rows it should at least hold
 _MOST_TABLE = 2**26  # numbers; more only where a row needs it
 _MOST_SIGMA = 1e30  # noise is below 10, and sums of mutations are to be finite
+NAMES = ("environment", "environment_options", "max_steps", "policy", "policy_options")
+"""Of the arguments, those that a file of an individual holds, so that it can be played."""
+
 _GIVEN = (
     "environment",
     "environment_options",
@@ -134,6 +138,21 @@ class Setting:
         codec = self.codec or _codec(policy, 0)
         seed = codec.draw(self.key.fold("start"), 0, 1)
         return codec.decode(Genome(seed, np.ones(1, np.float32)))
+
+    @property
+    def names(self) -> dict[str, Any] | None:
+        """What environment and policy are called, for files of individuals; None where one is an object."""
+        try:
+            found: dict[str, Any] = json.loads(json.dumps({name: self.given[name] for name in NAMES}))
+        except TypeError:
+            return None
+        return found
+
+    def family(self, state: Any) -> Lineage | None:
+        """Return the champion and its ancestors by a state of the method; None where that knows none."""
+        champion = self.method.best(state)[0] if hasattr(self.method, "genome") else -1
+        found: Lineage | None = state.lineage.pruned([champion]) if champion >= 0 else None
+        return found
 
     @property
     def arrays(self) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from evolution import playing
 from evolution.environments.cart_pole import CartPole
 from tests.commands import commands
 from zoo.core.errors import RunDirectoryError
+from zoo.core.state import digest
 
 SMALL = {"population_size": 12, "num_parents": 4, "sigma": 0.3, "elite_candidates": 2, "elite_episodes": 3}
 
@@ -191,6 +192,29 @@ def test_a_reference_batch_is_collected_again_for_a_file(tmp_path):
     again = playing.champion_of(champion.save(tmp_path / "file"))
     assert again.policy.describe() == champion.policy.describe()
     assert playing.play(again, 2) == playing.play(champion, 2)
+
+
+def test_a_result_can_be_saved_and_played(run, tmp_path):
+    path, found = run
+    champion, again = playing.champion_of(path), playing.champion_of(found.save(tmp_path / "champion"))
+    assert np.array_equal(again.parameters, found.parameters)
+    assert (again.genome, again.codec) == (found.genome, found.codec)
+    assert digest(again.family) == digest(champion.family)
+    assert digest(again.normalizer) == digest(found.normalizer)
+    assert (again.score, again.names) == (found.score, champion.names)
+    assert playing.play(again, 3) == playing.play(champion, 3)
+    assert (tmp_path / "champion").read_bytes() == champion.save(tmp_path / "other").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["openai-es", "deep-ga"])
+def test_a_result_of_objects_can_be_saved(tmp_path, method):
+    options = {**SMALL, "elite_candidates": 0} if method == "deep-ga" else {"population_size": 2}
+    found = evolution.evolve(CartPole, method, options=options, generations=1, test_episodes=0, rng=1)
+    assert found.names is None
+    again = evolution.load_individual(found.save(tmp_path / "champion"), found.policy)
+    assert np.array_equal(again.parameters, found.parameters)
+    assert (again.genome, again.environment) == (found.genome, {})
+    np.testing.assert_equal(again.score, found.best)
 
 
 def test_what_cannot_be_played_is_said(zoo, run, tmp_path):
