@@ -6,6 +6,7 @@ import copy
 import hashlib
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from types import CellType, FunctionType
 from typing import Any, TypeAlias
@@ -58,7 +59,7 @@ class TorchPolicy(Policy):
 
     On a CPU, members of up to 32,768 parameters are computed side by side by `torch.func.vmap`, larger ones
     one after the other, which is as quick; the episodes of a single member always go through it together. A
-    network that `vmap` cannot take is computed member by member.
+    network that `vmap` cannot take, or not as a whole, is computed member by member.
 
     Args:
         module: The network; a class or function that makes one, called with the spaces where it has a
@@ -120,8 +121,13 @@ class TorchPolicy(Policy):
         """Return whether `vmap` can take the network."""
         rows = torch.zeros(_TRIED, self.dim)
         mixed = _Mixed(self, rows, np.arange(_TRIED), "cpu")
+        seen = _no_observations(self.spaces.observations)
         try:
-            mixed.act(_no_observations(self.spaces.observations))
+            with warnings.catch_warnings():
+                # What it has no rule for it does in a loop over members, slower than they are one by one.
+                warnings.filterwarnings("error", "There is a performance drop", UserWarning)
+                mixed.act(seen)
+                mixed.act(seen)  # with a state, where there is one
         except Exception:  # whatever it does not know raises another one
             return False
         return True
@@ -274,7 +280,10 @@ class _Mixed(Actor):
 
 
 class _OneByOne(Actor):
-    """Members one after the other, each with its episodes."""
+    """Members one after the other, each with its episodes.
+
+    Runs do not put several members of such policies side by side; it is for other callers of `Policy.actor`.
+    """
 
     def __init__(self, actors: list[_Alone], counts: Array) -> None:
         self._actors, self._counts = actors, counts

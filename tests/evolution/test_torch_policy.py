@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+import warnings
 from functools import partial
 from typing import NamedTuple
 
@@ -289,6 +290,34 @@ def test_how_many_members_are_mixed_is_decided_by_size():
     large = nn.Sequential(nn.Linear(4, 8000), nn.Tanh(), nn.Linear(8000, 2))
     assert TorchPolicy(large, POLE).members == 1
     assert TorchPolicy(Branching(), POLE).members == 1
+
+
+class Gated(nn.Module):
+    """It has a cell that `vmap` computes member by member, which is slow and said."""
+
+    def __init__(self, *, late):
+        super().__init__()
+        self.late, self.cell, self.output = late, nn.GRUCell(4, 5), nn.Linear(5, 2)
+
+    def forward(self, seen, state):
+        if self.late and state is None:
+            state = torch.tanh(seen @ self.cell.weight_ih[:5].T)
+        else:
+            state = self.cell(seen, state)
+        return self.output(state), state
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["first-step", "second-step"])
+def test_what_is_slow_side_by_side_is_computed_one_by_one(late):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        policy = TorchPolicy(partial(Gated, late=late), WALKER)
+        actor = policy.actor(rows(policy, 2), np.arange(2))
+        for time in range(2):
+            actor.act(seen(2, time))
+    assert policy.members == 1
+    assert isinstance(actor, _OneByOne)
+    assert told == []
 
 
 def test_a_gpu_computes_as_many_members_as_make_a_gigabyte():
