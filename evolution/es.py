@@ -35,10 +35,6 @@ class AsMembers(Members):
     def dim(self) -> int:
         return self.candidates.dim
 
-    @property
-    def decisive(self) -> bool:
-        return self.candidates.decisive
-
     def __len__(self) -> int:
         return len(self.candidates)
 
@@ -160,7 +156,7 @@ class Validated:
 
     def recommend(self, state: ValidatedState) -> Array:
         """Return the best that was tried; what the method recommends before anything was."""
-        return self.method.recommend(state.method) if state.best is None else state.best + 0
+        return (self.method.recommend(state.method) if state.best is None else state.best) + 0
 
     def best(self, state: ValidatedState) -> tuple[int, float]:
         """Return the step and the mean value of the best that was tried; -1 and infinity before."""

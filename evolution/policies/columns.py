@@ -172,6 +172,8 @@ def _taken(columns: Array, which: Array) -> Array:
 class Several(Actor):
     """Members one after the other, each with all its episodes.
 
+    Runs do not put several members of such policies side by side; it is for other callers of `Policy.actor`.
+
     Args:
         actors: One for each member.
         counts: How many episodes each is at work in.
