@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from evolution.policies.policy import Policy
 from evolution.rollouts import Rollouts, episode_seed
 from zoo.core.errors import EvaluationError, RunDirectoryError
 from zoo.core.rng import Key
+
+if TYPE_CHECKING:
+    from evolution.setting import Setting
 
 Array = np.ndarray[Any, Any]
 
@@ -136,22 +139,27 @@ class NotShown(Exception):
     """No pictures of an episode can be had; the message says why."""
 
 
-def champion_of(path: str | Path) -> Champion:
+def champion_of(path: str | Path, member: int | None = None) -> Champion:
     """Return the champion of a run, which may be under way, or of a file that one was saved to.
 
     Args:
         path: The run's directory, or the file.
+        member: The id of somebody else instead, of a method with chains of seeds: a parent, or an ancestor of
+            one or of the champion. Its observations pass through what was known of them last.
 
     Raises:
         RunDirectoryError: There is no run of this kind, its newest checkpoint knows of no champion yet, or
             the run was started with objects that a directory does not hold.
-        ValueError: The file is no individual, or does not say of which environment or policy.
+        ValueError: The file is no individual, or does not say of which environment or policy; or nobody of
+            the id is known.
     """
     path = Path(path)
-    return _from_file(path) if path.is_file() else _from_run(path)
+    if member is None or not path.is_file():
+        return _from_file(path) if path.is_file() else _from_run(path, member)
+    raise ValueError(f"`member` must be left out for a file, which holds one alone; {path} is one.")
 
 
-def _from_run(path: Path) -> Champion:
+def _from_run(path: Path, member: int | None) -> Champion:
     from evolution.setting import KIND, Setting, read_given
     from zoo.execution.executor import Serial
     from zoo.run import checkpoint
@@ -171,6 +179,19 @@ def _from_run(path: Path) -> Champion:
     method, own = setting.method, state.optimizer.method
     genome_of = getattr(method, "genome", None)
     genome = None if genome_of is None else genome_of(own)
+    about: dict[str, Any] = {
+        "name": str(setting.objective.environment.identity().get("name", "an environment")),
+        "source": setting.objective.environment,
+        "policy": setting.objective.policy,
+        "names": setting.names,
+    }
+    if member is not None:
+        moments = state.optimizer.moments
+        return Champion(
+            **about,
+            **_member(path, setting, own, member),
+            normalizer=None if moments is None else Normalizer.of(moments),
+        )
     trials = _trials(path, job, state.step, given["test_episodes"])
     is_known = bool(state.nfev) if genome_of is None else method.best(own)[0] >= 0
     if not (is_known or trials or state.x is not None):
@@ -186,18 +207,42 @@ def _from_run(path: Path) -> Champion:
     if state.num_final and math.isfinite(state.fun):
         value = state.fun
     return Champion(
-        name=str(setting.objective.environment.identity().get("name", "an environment")),
-        source=setting.objective.environment,
-        policy=setting.objective.policy,
+        **about,
         parameters=np.ascontiguousarray(parameters, np.float32),
         normalizer=job.optimizer.normalizer(state.optimizer),
         score=-value if math.isfinite(value) else math.nan,
-        names=setting.names,
         codec=setting.codec if genome is not None else None,
         genome=genome,
         family=setting.family(own),
         trials=trials,
     )
+
+
+def _member(path: Path, setting: Setting, state: Any, member: int) -> dict[str, Any]:
+    """Return who somebody is whose chain of seeds a state of the method holds.
+
+    Raises:
+        ValueError: It holds none of this id.
+    """
+    lineage = getattr(state, "lineage", None)
+    if not isinstance(lineage, Lineage) or setting.codec is None:
+        raise ValueError(
+            f"`member` must be left out for {path}: its method keeps no chains of seeds, and nobody but the "
+            "champion can be had."
+        )
+    if member not in lineage.ids:
+        parents = ", ".join(map(str, np.unique(state.parents).tolist())) or "none"
+        raise ValueError(
+            f"`member` must be the id of somebody whose chain {path} holds, got {member}. Parents: "
+            f"{parents}; they, the champion and their ancestors are {len(lineage)}, and others are gone."
+        )
+    genome = lineage.genome(member)
+    return {
+        "parameters": setting.codec.decode(genome),
+        "codec": setting.codec,
+        "genome": genome,
+        "family": lineage.pruned([member]),
+    }
 
 
 def _trials(path: Path, job: Any, step: int, wanted: int) -> tuple[Trial, ...]:

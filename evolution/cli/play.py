@@ -27,6 +27,14 @@ def play(
             autocompletion=completion.runs,
         ),
     ],
+    member: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="The id of somebody else than the champion, of methods with chains of seeds: a parent, or "
+            "an ancestor. A number that is nobody's has the parents listed.",
+        ),
+    ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Where the seeds of the episodes come from.")] = 0,
     gif: Annotated[Path | None, typer.Option(help="Write the best of the episodes to this GIF file.")] = None,
@@ -66,7 +74,7 @@ def play(
         with results_alone():
             if place.is_dir():
                 _find_modules(place)
-            champion = champion_of(place)
+            champion = champion_of(place, member)
             trials = played(champion, episodes, seed)
             best = best_of(trials)
             written: dict[str, str] = {}

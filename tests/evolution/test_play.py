@@ -206,6 +206,40 @@ def test_a_result_can_be_saved_and_played(run, tmp_path):
     assert (tmp_path / "champion").read_bytes() == champion.save(tmp_path / "other").read_bytes()
 
 
+def test_members_of_the_lineage_can_be_had(zoo, run, tmp_path):
+    path, found = run
+    lineage = found.state.lineage
+    for member in (*found.state.parents.tolist(), int(lineage.ids[0])):
+        one = playing.champion_of(path, member)
+        assert one.genome == lineage.genome(member)
+        assert np.array_equal(one.parameters, found.codec.decode(one.genome))
+        assert one.normalizer is not None
+        assert playing.champion_of(one.save(tmp_path / "one")).genome == one.genome
+    done = zoo("play", path, "--member", member, "--episodes", 2, "--export", "one.safetensors")
+    assert done.json["returns"] == [trial.score for trial in playing.play(one, 2)]
+    assert evolution.load_individual("one.safetensors").genome == one.genome
+
+
+def test_who_is_gone_or_was_never_there_is_said(zoo, run):
+    path, found = run
+    done = zoo("play", path, "--member", 10**6)
+    assert done.status == 2
+    parents = ", ".join(map(str, sorted(found.state.parents.tolist())))
+    assert f"got 1000000. Parents: {parents}; they" in " ".join(done.err.split())
+    found.save("file")
+    assert "`member` must be left out for a file" in zoo("play", "file", "--member", 1).err
+    evolution.evolve(
+        "cart-pole",
+        "openai-es",
+        options={"population_size": 2},
+        generations=1,
+        rng=1,
+        out="es",
+        test_episodes=0,
+    )
+    assert "its method keeps no chains of seeds" in " ".join(zoo("play", "es", "--member", 1).err.split())
+
+
 @pytest.mark.parametrize("method", ["openai-es", "deep-ga"])
 def test_a_result_of_objects_can_be_saved(tmp_path, method):
     options = {**SMALL, "elite_candidates": 0} if method == "deep-ga" else {"population_size": 2}
