@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -116,10 +117,16 @@ class Rollouts(Objective):
         of = np.arange(start, stop) // times - first
         streams = candidates.noise(start, stop).tolist()
         drawn = {stream: episode_seed(key, step, stream) for stream in set(streams)}
+        seeds = [drawn[stream] for stream in streams]
         with self._lock:
-            return self._run(
-                parameters, of, [drawn[stream] for stream in streams], candidates.normalizer, start
+            found = self._run(parameters, of, seeds, candidates.normalizer, start)
+        failures = tuple(
+            one._replace(
+                message=f"episode seed {seeds[one.row - start]}, member {one.row // times}: {one.message}"
             )
+            for one in found.failures
+        )
+        return replace(found, failures=failures) if failures else found
 
     def _run(
         self, parameters: Any, of: Array, seeds: Sequence[int], normalizer: Normalizer | None, start: int

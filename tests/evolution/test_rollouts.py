@@ -163,7 +163,9 @@ def test_an_episode_that_raises_fails_alone() -> None:
     assert np.flatnonzero(np.isnan(found.extras["behaviour"]).all(1)).tolist() == failed.tolist()
     assert [failure.row for failure in found.failures] == failed.tolist()
     assert {failure.kind for failure in found.failures} == {"raised"}
-    assert found.failures[0].message == "RuntimeError: broken"
+    assert [failure.message for failure in found.failures] == [
+        f"episode seed {seeds[row]}, member {row // 8}: RuntimeError: broken" for row in failed
+    ]
 
 
 def test_observations_are_counted_raw_and_shown_normalized() -> None:
