@@ -244,6 +244,7 @@ def test_a_straggling_episode_is_given_to_another_worker_and_never_cut_off() -> 
     assert executor.clock.now < 900  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_hanging_environment_costs_an_episode() -> None:
     key = Key(10).fold("evaluation")
     hangs = [[episode_seed(key, step, row) % 20 == 7 for row in range(20)] for step in range(2)]
