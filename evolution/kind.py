@@ -4,17 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.run.kinds import Kind, Written
+from zoo.run.kinds import Kind, Wording, Written
 from zoo.run.reading import Recording
 from zoo.run.watching import Watcher
 
 
 class EvolutionKind(Kind):
     """Runs of `evolution.evolve`."""
+
+    wording = Wording(
+        value="score",
+        evaluations="episodes",
+        sign=-1,
+        names={"nfev": "episodes", "value": "highest"},
+        negated=frozenset({"best", "value", "median", "elite", "best_elite", "recommended"}),
+        results=("score", "best", "generations", "frames"),
+    )
+
+    def title(self, config: Mapping[str, Any]) -> str:
+        from evolution.report.about import environment_name
+
+        attributes = _attributes(config)
+        policy = attributes.get("policy") or {}
+        what = policy.get("name", "a policy") if isinstance(policy, Mapping) else policy
+        steps = config.get("max_steps")
+        limit = "" if steps is None else f" for {steps} steps"
+        return f"{environment_name(config)}{limit}, {what} of {config.get('dim')} parameters"
+
+    def task(self, config: Mapping[str, Any]) -> Any:
+        attributes = _attributes(config)
+        told = [config.get(name) for name in ("environment", "environment_options", "max_steps", "dim")]
+        return [*told, attributes.get("environment"), attributes.get("policy")]
+
+    def options(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        names = ("episodes", "common", "normalize", "noise_table")
+        return {
+            **{name: config.get(name) for name in names},
+            "behaviour": _attributes(config).get("behaviour"),
+        }
+
+    def target(self, config: Mapping[str, Any]) -> float | None:
+        score = config.get("score")
+        return None if score is None else -float(score)
 
     def read(self, document: Any, path: Path) -> Written:
         from evolution.experiment_file import read
@@ -46,6 +81,11 @@ class EvolutionKind(Kind):
         from evolution.report.sections import sections
 
         return sections(recording)
+
+
+def _attributes(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = (config.get("objective") or {}).get("attributes")
+    return found if isinstance(found, Mapping) else {}
 
 
 @contextlib.contextmanager

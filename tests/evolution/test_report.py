@@ -18,6 +18,7 @@ from evolution.report.behaviours import behaviour_map
 from evolution.report.material import Ends, ends_of, family_of, state_of
 from evolution.report.sections import sections
 from zoo.report import write_report
+from zoo.report.comparison import comparisons, rows_of, verdict, write_comparison
 from zoo.run.journal import read
 from zoo.run.reading import read_recording
 
@@ -240,3 +241,75 @@ def test_a_maze_is_drawn_with_its_walls(tmp_path):
     assert picture.caption.endswith(" Black rings: entries of the archive.")
     (walls,) = [one for one in picture.figure.axes[0].collections if isinstance(one, LineCollection)]
     assert len(walls.get_segments()) == 13
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Return a directory of runs of two methods in one environment, and of one of them in another."""
+    folder = tmp_path_factory.mktemp("several")
+    plain = {"population_size": 6, "elite_candidates": 2, "elite_episodes": 2}
+    named = {"ga": ("deep-ga", 60), "any": ("random", 60), "short": ("random", 20)}
+    for seed in range(4):
+        settings = TAKEN | {"generations": 2, "rng": seed}
+        for name, (method, steps) in named.items():
+            options = {**plain, "num_parents": 2} if method == "deep-ga" else plain
+            out = folder / name / str(seed)
+            evolution.evolve("maze", method, options=options, **settings, max_steps=steps, out=out)
+    return folder
+
+
+def scores(folder):
+    return [read_recording(path).result["score"] for path in sorted(folder.iterdir())]
+
+
+def test_runs_of_one_environment_alone_are_compared_by_score(several, tmp_path):
+    both, short = comparisons([several / "any", several / "ga", several / "short"])
+    assert both.section.title == "maze for 60 steps, mlp of 450 parameters"
+    assert short.section.title == "maze for 20 steps, mlp of 450 parameters"
+    said = {group["name"]: group for group in both.plain["groups"]}
+    for name, folder in (("deep-ga", "ga"), ("random", "any")):
+        found = scores(several / folder)
+        assert said[name]["best"] == max(found)
+        assert said[name]["median"] == pytest.approx(np.median(found))
+        assert said[name]["lower"] <= said[name]["median"] <= said[name]["upper"]
+    every = scores(several / "any") + scores(several / "ga")
+    assert both.plain["target"] == pytest.approx(np.median(every))
+    ((*_, reached),) = [row for row in rows_of(both) if row[0] == "random"]
+    count = sum(score >= both.plain["target"] for score in scores(several / "any"))
+    assert reached == f"{count} of 4"
+    (pair,) = both.pairs
+    pairs = [(one > other) + (one == other) / 2 for one in every[4:] for other in every[:4]]
+    assert (pair.first, pair.effect) == ("deep-ga", pytest.approx(np.mean(pairs)))
+    assert (
+        verdict(pair._replace(effect=1.0, adjusted=0.01), both.section.wording.better) == "deep-ga is higher"
+    )
+    page, *pictures = write_comparison([both, short], tmp_path)
+    text = words(page)
+    assert "Best score against episodes" in text
+    assert " or higher, by fresh episodes." in text
+    assert "lower" not in text
+    assert "Evaluations" not in text
+    assert len(pictures) == 6
+
+
+def test_targets_of_scores_are_scores(several):
+    found = sorted(scores(several / "short"))
+    (one,) = comparisons([several / "short"], targets=[-1e4, found[1], -2e4])
+    assert one.plain["target"] == found[1]
+    (row,) = rows_of(one)
+    assert row[-1] == f"{sum(score >= found[1] for score in found)} of 4"
+
+
+def test_other_settings_are_other_groups(several, tmp_path):
+    settings = TAKEN | {"generations": 2, "normalize": True, "max_steps": 60}
+    options = {"population_size": 6, "elite_candidates": 2, "elite_episodes": 2}
+    evolution.evolve("maze", "random", options=options, **settings, out=tmp_path / "run")
+    (one,) = comparisons([several / "any", tmp_path / "run"])
+    names = [group.name for group in one.section.groups]
+    assert names == ["random (normalize=False)", "random (normalize=True)"]
+
+
+def test_runs_of_another_kind_are_never_in_one_table(several, tmp_path):
+    zoo.minimize(lambda x: (x**2).sum(), [1.0, 2.0], budget=20, rng=0, out=tmp_path / "sphere")
+    found = comparisons([several / "short", tmp_path / "sphere"], by="objective")
+    assert [one.section.wording.better for one in found] == ["higher", "lower"]

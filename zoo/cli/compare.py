@@ -33,7 +33,9 @@ def compare(
     ] = "options",
     targets: Annotated[
         str | None,
-        typer.Option(help="Values to be reached, separated by commas; 51 between worst and best by default."),
+        typer.Option(
+            help="Values to be reached, or scores, separated by commas; 51 between worst and best by default."
+        ),
     ] = None,
     html: Annotated[
         bool, typer.Option("--html/--no-html", help="Whether to draw, or just to print the tables.")
@@ -61,8 +63,8 @@ def compare(
         if shown:
             for one in found:
                 _show(one)
-            if any(one.pairs for one in found):
-                say(GUIDE, "dim")
+            for better in dict.fromkeys(one.section.wording.better for one in found if one.pairs):
+                say(GUIDE.format(better=better), "dim")
         else:
             print_json({"sections": [_plain(one.plain) for one in found]})
         if html:
@@ -79,10 +81,18 @@ def _targets(text: str) -> list[float]:
 
 
 def _show(one: Comparison) -> None:
-    from zoo.report.comparison import COLUMNS, PAIR_COLUMNS, about_target, left_out, pair_rows_of, rows_of
+    from zoo.report.comparison import (
+        PAIR_COLUMNS,
+        about_target,
+        columns_of,
+        left_out,
+        pair_rows_of,
+        rows_of,
+    )
 
+    columns = columns_of(one)
     say(one.section.title, "bold")
-    print_table(COLUMNS, rows_of(one), right=COLUMNS[1:], spare=("Quartiles", "Evaluations"))
+    print_table(columns, rows_of(one), right=columns[1:], spare=("Quartiles", columns[5]))
     say(about_target(one), "dim")
     if one.unequal:
         say(one.unequal)

@@ -27,14 +27,17 @@ from zoo.report.style import Picture, short
 from zoo.report.writing import write_page
 
 COLUMNS = ("Group", "Runs", "Median", "Quartiles", "Best", "Evaluations", "To the target", "Reached it")
+"""Of the table of a section; see `columns_of`."""
 
 PAIR_COLUMNS = ("First", "Second", "A12", "p", "Final values")
+_COUNTED = COLUMNS.index("Evaluations")
 _MOST_PAIRS = 15  # in a table
 GUIDE = (
-    "A12 is how often a run of the first group ends lower than one of the second, 0.5 for no difference. p "
-    "is that of the two-sided Mann-Whitney test of final values, adjusted by Holm's method for all pairs of "
-    f"a section: below {LEVEL}, luck alone hardly explains the difference."
+    "A12 is how often a run of the first group ends {better} than one of the second, 0.5 for no difference. "
+    "p is that of the two-sided Mann-Whitney test of final values, adjusted by Holm's method for all pairs "
+    f"of a section: below {LEVEL}, luck alone hardly explains the difference."
 )
+"""What columns of pairs hold; `better` is what a better value is."""
 
 
 def _arrays(entry: Entry, *names: str) -> tuple[bytes, ...]:
@@ -47,7 +50,7 @@ _CIRCUMSTANCES: dict[str, Callable[[Entry], Any]] = {
         _arrays(entry, "lower", "upper"),
     ),
     "starts": lambda entry: _arrays(entry, "x0"),
-    "budgets": lambda entry: entry.config.get("budget"),
+    "budgets": lambda entry: tuple(entry.config.get(name) for name in ("budget", "generations", "frames")),
 }
 
 
@@ -78,9 +81,15 @@ class Comparison:
         """It in dictionaries and lists."""
         pairs = [{**pair._asdict(), "significant": pair.adjusted <= LEVEL} for pair in self.pairs]
         groups = [one._asdict() for one in self.summaries]
+        sign = self.section.wording.sign
+        if sign < 0:
+            for row in groups:
+                row |= {"median": 0.0 - row["median"], "best": 0.0 - row["best"]}
+                row |= {"lower": 0.0 - row["upper"], "upper": 0.0 - row["lower"]}
         return {
             "objective": self.section.title,
-            "target": self.target,
+            "better": self.section.wording.better,
+            "target": sign * self.target,
             "groups": groups,
             "pairs": pairs,
             "remark": self.remark,
@@ -103,9 +112,9 @@ def compare(
         out: Where to put it.
         by: What groups of runs differ in: "options" (method and options), "method", "objective",
             "folder" (the one they are in), "budget" or "workers".
-        targets: Values to be reached; the last one is what expected evaluations are about. By default, 51
-            between the worst and the best value seen, and the target of the runs, or where they have none
-            the median of what they ended with.
+        targets: Values to be reached, scores where runs have some; the best one is what expected evaluations
+            are about. By default, 51 between the worst and the best value seen, and the target of the runs,
+            or where they have none the median of what they ended with.
 
     Returns:
         The page, then the pictures.
@@ -143,6 +152,8 @@ def comparisons(
 
 
 def _comparison(section: Section, chosen: np.ndarray[Any, Any] | None) -> Comparison:
+    if chosen is not None:
+        chosen = np.sort(section.wording.sign * chosen)[::-1]
     targets = targets_of(section) if chosen is None else chosen
     if section.is_noisy:
         targets = targets[:0]
@@ -228,6 +239,9 @@ def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
             {
                 "comparison": one,
                 "pictures": shown,
+                "columns": columns_of(one),
+                "counted": columns_of(one)[_COUNTED],
+                "guide": GUIDE.format(better=one.section.wording.better),
                 "rows": rows_of(one),
                 "about_target": about_target(one),
                 "pairs": pair_rows_of(one),
@@ -246,9 +260,7 @@ def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
     about += f"; {unended} of them have not ended" if unended else ""
     content = {
         "title": "Runs compared",
-        "columns": COLUMNS,
         "pair_columns": PAIR_COLUMNS,
-        "guide": GUIDE,
         "summary": f"{about}.",
         "parts": parts,
         "together": together,
@@ -256,19 +268,31 @@ def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
     return write_page(out, "compare", pictures, out, content)
 
 
+def columns_of(one: Comparison) -> tuple[str, ...]:
+    """Return the heads of the table of a section."""
+    return (*COLUMNS[:_COUNTED], one.section.wording.evaluations.capitalize(), *COLUMNS[_COUNTED + 1 :])
+
+
 def rows_of(one: Comparison) -> list[tuple[str, ...]]:
     """Return the table of a section, with as many digits as tell its medians apart."""
     digits = _digits(np.array([row.median for row in one.summaries]))
 
+    sign = one.section.wording.sign
+
     def value(number: float) -> str:
-        return f"{number:.{digits}g}" if np.isfinite(number) else "none"
+        return f"{sign * number + 0.0:.{digits}g}" if np.isfinite(number) else "none"
+
+    def quartiles(row: Summary) -> str:
+        if not np.isfinite(row.lower):
+            return "none"
+        return " to ".join(value(end) for end in (row.lower, row.upper)[::sign])
 
     return [
         (
             row.name,
             str(row.runs),
             value(row.median),
-            f"{value(row.lower)} to {value(row.upper)}" if np.isfinite(row.lower) else "none",
+            quartiles(row),
             value(row.best),
             f"{row.evaluations:,.0f}",
             "none" if row.ert is None else f"{row.ert:,.0f}" if np.isfinite(row.ert) else "never",
@@ -285,14 +309,21 @@ def about_target(one: Comparison) -> str:
             "To the target, and who reached it: not computed. There is no target, since no run found a point "
             "that has a value and keeps to the constraints."
         )
+    wording = one.section.wording
+    target = wording.sign * one.target
     if one.section.is_noisy:
         words = (
-            f"Reached it: runs that ended at {one.target:.6g} or lower, by fresh evaluations. When a target "
-            "was reached is neither computed nor drawn: the function is random, and the lowest of the single "
-            "values in the log is a lucky one."
+            f"Reached it: runs that ended at {target:.6g} or {wording.better}, by fresh "
+            f"{wording.evaluations}. When a target was reached is neither computed nor drawn: "
+        )
+        words += (
+            "episodes are random, and the best of many in the search is a lucky one."
+            if wording.sign < 0
+            else "the function is random, and the lowest of the single values in the log is a lucky one."
         )
         unended = sum(not entry.has_ended for entry in one.section.entries)
-        return words + (f" {unended} without an end: by the median of the last step." if unended else "")
+        by = "the best one in the search" if wording.sign < 0 else "the median of the last step"
+        return words + (f" {unended} without an end: by {by}." if unended else "")
     return (
         f"To the target: evaluations to reach {one.target:.6g}, all that were made before it or in vain, "
         "over the runs that reached it (the expected running time of COCO)."
@@ -310,7 +341,13 @@ def _digits(values: np.ndarray[Any, Any]) -> int:
 def pair_rows_of(one: Comparison) -> list[tuple[str, ...]]:
     """Return the table of pairs, the clearest differences first."""
     return [
-        (pair.first, pair.second, f"{pair.effect:.2f}", short(pair.adjusted), verdict(pair))
+        (
+            pair.first,
+            pair.second,
+            f"{pair.effect:.2f}",
+            short(pair.adjusted),
+            verdict(pair, one.section.wording.better),
+        )
         for pair in one.pairs[:_MOST_PAIRS]
     ]
 
@@ -324,8 +361,8 @@ def left_out(one: Comparison) -> str:
     return f"Of {len(rest)} more pairs, p is {short(lowest)}{' or more' if lowest < 1 else ''}."
 
 
-def verdict(pair: Pair) -> str:
-    """Return what a test says, in words."""
+def verdict(pair: Pair, better: str = "lower") -> str:
+    """Return what a test says, in words, of which a better value is "lower" or "higher"."""
     if pair.adjusted > LEVEL:
         return "no difference shown"
-    return f"{pair.first if pair.effect > 0.5 else pair.second} is lower"
+    return f"{pair.first if pair.effect > 0.5 else pair.second} is {better}"

@@ -77,8 +77,8 @@ def _scale(section: Section) -> Scale:
     """Return the scale on which the values of all groups are drawn."""
     curves = [entry.best[np.isfinite(entry.best)] for entry in section.entries]
     values = np.concatenate([np.empty(0), *curves])
-    if not len(values):
-        return Scale()
+    if not len(values) or section.wording.sign < 0:
+        return Scale(sign=section.wording.sign)
     if section.is_noisy or (values.min() > 0 and values.max() > 100 * values.min()):
         return scale_of(values)
     gaps = np.array([curve[-1] for curve in curves if len(curve)]) - values.min()
@@ -90,7 +90,8 @@ def _scale(section: Section) -> Scale:
 def _medians(
     section: Section, scale: Scale, drawn: Mapping[str, Style], ending: str, by_time: bool
 ) -> Picture:
-    size, unit = 1.0, "evaluations"
+    size, unit = 1.0, section.wording.evaluations
+    best, counted = f"Best {section.wording.value}", section.wording.evaluations
     if by_time:
         size, unit = in_words(max(float(np.nanmax(entry.seconds, initial=0)) for entry in section.entries))
     banded = len(section.groups) <= _MOST_BANDS
@@ -133,15 +134,17 @@ def _medians(
         elif last > 10 * first > 0:
             _log_x(axes)
         axes.set_xlabel(f"{unit} of work" if by_time else unit)
-        axes.set_title(f"{scale.name('Best value')} against {'time' if by_time else 'evaluations'}")
+        axes.set_title(f"{scale.name(best)} against {'time' if by_time else counted}")
         _legend(axes)
-    heading = "Best value against time" if by_time else "Best value against evaluations"
+    heading = f"{best} against {'time' if by_time else counted}"
     caption = (
         f"Median of the runs of a group{', and the band between its quartiles' if banded else ''}; "
         f"{scale.words}. There is no line where half of the runs had no value. A run that ended keeps its "
         "last value; the cross is where half of a group's had ended."
     )
-    if section.is_noisy:
+    if section.wording.sign < 0:
+        caption += " It is the best score by re-evaluation in the search, of methods that evaluate again."
+    elif section.is_noisy:
         caption += " The function is random: the lowest value is a lucky one."
     alt = f"{heading}, of {', '.join(group.name for group in section.groups[:8])}."
     return Picture(name, heading, caption, alt, figure)
@@ -237,7 +240,7 @@ def _finals(section: Section, scale: Scale, drawn: Mapping[str, Style], ending: 
             range(len(groups)), names, rotation=30 if crowded else 0, ha="right" if crowded else "center"
         )
         axes.grid(False, axis="x")
-        axes.set_title(f"{scale.name('Final value')} of each run")
+        axes.set_title(f"{scale.name(f'Final {section.wording.value}')} of each run")
     caption = f"Each point is where a run ended, the line the median of its group; {scale.words}."
     missing = sum(not np.isfinite(entry.final) for entry in section.entries)
     if missing:
@@ -245,7 +248,11 @@ def _finals(section: Section, scale: Scale, drawn: Mapping[str, Style], ending: 
     if scale.offset:
         caption += " Those at the best value itself have no place on this scale."
     return Picture(
-        f"finals{ending}", "Final values", caption, f"Final values of {len(groups)} groups.", figure
+        f"finals{ending}",
+        f"Final {section.wording.value}s",
+        caption,
+        f"Final {section.wording.value}s of {len(groups)} groups.",
+        figure,
     )
 
 

@@ -17,6 +17,7 @@ from zoo.core.errors import CheckpointError, RunDirectoryError, ZooWarning
 from zoo.core.validation import check_choice
 from zoo.registry import list_methods
 from zoo.report.about import objective_name, plain_options
+from zoo.run.kinds import PLAIN, Kind, Wording, kind_of
 from zoo.run.reading import Recording, read_recording
 
 Array = np.ndarray[Any, Any]
@@ -40,6 +41,7 @@ class Entry:
         final: The value it ended with: by fresh evaluations where the function is random.
         has_ended: Whether its end is on record.
         start: Arrays that belong to what it is: "x0", "scale", "lower", "upper", and others.
+        kind: Of which kind it is; None for one of this package.
     """
 
     path: Path
@@ -51,6 +53,17 @@ class Entry:
     final: float
     has_ended: bool
     start: Mapping[str, Array]
+    kind: Kind | None = None
+
+    @property
+    def wording(self) -> Wording:
+        """How its numbers are shown; those here are values that are minimised."""
+        return PLAIN if self.kind is None else self.kind.wording
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's options, and what else was set."""
+        return {**plain_options(self.config), **({} if self.kind is None else self.kind.options(self.config))}
 
     @property
     def length(self) -> int:
@@ -60,7 +73,7 @@ class Entry:
     @property
     def target(self) -> float | None:
         """The value at which it was to end, or None."""
-        return self.config.get("target")
+        return self.config.get("target") if self.kind is None else self.kind.target(self.config)
 
     @property
     def score(self) -> float:
@@ -70,6 +83,8 @@ class Entry:
     @property
     def objective(self) -> str:
         """What tells its objective from another one."""
+        if self.kind is not None:
+            return json.dumps([self.config.get("kind"), self.kind.task(self.config)], sort_keys=True)
         identity = dict(self.config.get("objective") or {})
         identity.pop("attributes", None)
         return json.dumps([identity, self.config.get("dim"), self.config.get("noise")], sort_keys=True)
@@ -80,11 +95,13 @@ class Entry:
         names = ("method", "options", "key")
         arrays = [(name, str(array.dtype), array.tobytes()) for name, array in sorted(self.start.items())]
         settings = json.dumps([self.config.get(name) for name in names], sort_keys=True)
-        return (self.objective, settings, *arrays)
+        return (self.objective, settings, json.dumps(self.options, sort_keys=True), *arrays)
 
     @property
     def draws(self) -> bool:
         """Whether its method is known to draw random numbers."""
+        if self.kind is not None:
+            return True
         method, options = self.config.get("method"), plain_options(self.config)
         if method == "coordinate-descent":
             return options.get("num_directions") is not None and options.get("order") != "cyclic"
@@ -97,6 +114,8 @@ class Entry:
     @property
     def title(self) -> str:
         """What its objective is called."""
+        if self.kind is not None:
+            return self.kind.title(self.config)
         dim = self.config.get("dim")
         return f"{objective_name(self.config)}, {dim} variable{'s' if dim != 1 else ''}"
 
@@ -146,6 +165,11 @@ class Section:
     def entries(self) -> list[Entry]:
         """All runs in it."""
         return [entry for group in self.groups for entry in group.entries]
+
+    @property
+    def wording(self) -> Wording:
+        """How numbers of its runs are shown, the same of all of them."""
+        return self.entries[0].wording
 
     @property
     def is_noisy(self) -> bool:
@@ -221,8 +245,9 @@ def entry_of(recording: Recording) -> Entry:
     final = (
         float(fun) if fun is not None and allowed else float(best[-1]) if len(best) and not noisy else np.inf
     )
+    kind = kind_of(recording.config)
     if noisy and fun is None and len(best):
-        final = recording.last("median")
+        final = recording.last("median" if kind is None else "best")
     return Entry(
         recording.path,
         recording.config,
@@ -233,6 +258,7 @@ def entry_of(recording: Recording) -> Entry:
         final if np.isfinite(final) else np.inf,
         recording.result is not None,
         recording.start,
+        kind,
     )
 
 
@@ -250,7 +276,8 @@ def sections_of(entries: Sequence[Entry], by: str = "options") -> list[Section]:
     parts: dict[str, dict[str, list[Entry]]] = {}
     titles: dict[str, str] = {}
     for entry in entries:
-        part = "" if by == "objective" else entry.objective
+        # What is minimised in one kind of run is no value of another.
+        part = str(entry.config.get("kind")) if by == "objective" else entry.objective
         titles.setdefault(part, "All objectives" if by == "objective" else entry.title)
         parts.setdefault(part, {}).setdefault(name(entry), []).append(entry)
     sections, taken = [], set[str]()
@@ -275,19 +302,19 @@ def _by_options(entries: Sequence[Entry]) -> Callable[[Entry], str]:
     """Name the method, and those of its options that are not the same in all its runs."""
     seen: dict[str, dict[str, set[str]]] = {}
     for entry in entries:
-        for option, value in plain_options(entry.config).items():
+        for option, value in entry.options.items():
             seen.setdefault(str(entry.config.get("method")), {}).setdefault(option, set()).add(_short(value))
     counts: dict[str, int] = {}
     given: dict[tuple[str, str], int] = {}
     for entry in entries:
         method = str(entry.config.get("method"))
         counts[method] = counts.get(method, 0) + 1
-        for option in plain_options(entry.config):
+        for option in entry.options:
             given[method, option] = given.get((method, option), 0) + 1
 
     def name(entry: Entry) -> str:
         method = str(entry.config.get("method"))
-        options = plain_options(entry.config)
+        options = entry.options
         told = [
             f"{option}={_short(options[option])}"
             for option, values in sorted(seen.get(method, {}).items())

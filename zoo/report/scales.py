@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,11 +31,13 @@ class Scale:
         kind: "linear", "log", or "symlog": logarithmic but for a linear part around 0.
         offset: Subtracted from what is drawn.
         linear: Where the linear part ends.
+        sign: -1 where what is drawn is minus the values.
     """
 
     kind: str = "linear"
     offset: float = 0.0
     linear: float = 0.0
+    sign: int = field(default=1, repr=False)
 
     @property
     def words(self) -> str:
@@ -54,7 +56,7 @@ class Scale:
 
     def shifted(self, values: Array) -> Array:
         """Return what is drawn: what a logarithm has no place for is left out."""
-        values = clipped(np.asarray(values, float) - self.offset)
+        values = clipped(self.sign * (np.asarray(values, float) - self.offset))
         return np.where(values > 0, values, np.nan) if self.kind == "log" else values
 
     def apply(self, axes: Axes) -> None:

@@ -10,6 +10,7 @@ import abc
 import functools
 import importlib.metadata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,72 @@ class Written(abc.ABC):
         """Run it, and return the result."""
 
 
+@dataclass(frozen=True)
+class Wording:
+    """How numbers of a run are shown. Its directory holds values that are minimised, whatever they stand for.
+
+    Attributes:
+        value: What a value is called.
+        evaluations: What evaluations are called.
+        sign: -1 where what is shown is minus the value, so that higher is better; else 1.
+        names: Names under which columns of `metrics.jsonl` are shown, where they are others there.
+        negated: Columns that are shown with their sign turned, by their names in `metrics.jsonl`.
+        results: Entries of `result.json` that sum a run up.
+
+    Example:
+        >>> words = Wording(names={"value": "highest"}, negated=frozenset({"value"}))
+        >>> words.shown({"step": 1, "value": -3.0, "median": None})
+        {'step': 1, 'highest': 3.0, 'median': None}
+    """
+
+    value: str = "value"
+    evaluations: str = "evaluations"
+    sign: int = 1
+    names: Mapping[str, str] = field(default_factory=dict)
+    negated: frozenset[str] = frozenset()
+    results: tuple[str, ...] = ("fun", "nfev", "nit")
+
+    @property
+    def better(self) -> str:
+        """What a better value is."""
+        return "higher" if self.sign < 0 else "lower"
+
+    def shown(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a line of `metrics.jsonl` as it is to be shown."""
+        return {
+            self.names.get(name, name): 0.0 - value if name in self.negated and value is not None else value
+            for name, value in line.items()
+        }
+
+
+PLAIN = Wording()
+"""That of the runs of this package."""
+
+
 class Kind(abc.ABC):
-    """A kind of run."""
+    """A kind of run.
+
+    Attributes:
+        wording: How its numbers are shown.
+    """
+
+    wording: Wording = PLAIN
+
+    @abc.abstractmethod
+    def title(self, config: Mapping[str, Any]) -> str:
+        """Return what a run was about, for people; `config` is `config.json`."""
+
+    @abc.abstractmethod
+    def task(self, config: Mapping[str, Any]) -> Any:
+        """Return what tells that from another one, as JSON has it: only runs of one task are compared."""
+
+    @abc.abstractmethod
+    def options(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what was set beside method and task; runs that differ in it are groups of their own."""
+
+    @abc.abstractmethod
+    def target(self, config: Mapping[str, Any]) -> float | None:
+        """Return the value, of those that are minimised, at which a run is to end, or None."""
 
     @abc.abstractmethod
     def read(self, document: Any, path: Path) -> Written:
@@ -118,6 +183,16 @@ def kind_of(config: Mapping[str, Any]) -> Kind | None:
         RunDirectoryError: It is there, and cannot be loaded.
     """
     return find(config.get("kind"))
+
+
+def wording_of(config: Mapping[str, Any]) -> Wording:
+    """Return how the numbers of a run are shown.
+
+    Raises:
+        RunDirectoryError: Its kind cannot be loaded.
+    """
+    kind = kind_of(config)
+    return PLAIN if kind is None else kind.wording
 
 
 @functools.cache
