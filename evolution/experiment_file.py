@@ -133,7 +133,7 @@ class Stop(Table):
     generations: Count | None = Field(
         default=None, description="Generations at most.", json_schema_extra={"absent": "any number"}
     )
-    episodes: Count | None = Field(
+    budget: Count | None = Field(
         default=None,
         description="Episodes at most, those of re-evaluations among them.",
         json_schema_extra={"absent": "any number"},
@@ -191,9 +191,9 @@ _PLACES: dict[str, lines.Path] = {
     "episodes": ("method", "episodes"),
     "noise_table": ("method", "noise_table"),
     "noise": ("method", "noise_table"),
-    "budget": ("stop", "episodes"),
+    "budget": ("stop", "budget"),
 }
-_LIMITS = ("generations", "episodes", "frames", "seconds")
+_LIMITS = ("generations", "budget", "frames", "seconds")
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def read(document: Document, path: Path) -> EvolutionFile:
     try:
         tables = Tables.model_validate(data)
     except ValidationError as error:
-        found = list(findings(error, _SCHEME))
+        found = [_worded(one) for one in findings(error, _SCHEME)]
         wrong, left = wrong + found, without(found, data)
         try:
             tables = Tables.model_validate(left)
@@ -304,6 +304,13 @@ def read(document: Document, path: Path) -> EvolutionFile:
     return EvolutionFile(path, tables, tuple(folders))
 
 
+def _worded(finding: Finding) -> Finding:
+    """Return a finding, of a key that stands elsewhere for something else with what stands for it here."""
+    if finding.path != ("stop", "episodes"):
+        return finding
+    return finding._replace(message="unknown key `episodes` in [stop]: they are counted by `budget`.")
+
+
 def given(said: Tables) -> dict[str, Any]:
     """Return the arguments of `evolution.evolve` that say what the run is."""
     return {
@@ -319,7 +326,7 @@ def given(said: Tables) -> dict[str, Any]:
         "normalize": said.policy.normalize,
         "common": said.method.common,
         "generations": said.stop.generations,
-        "budget": said.stop.episodes,
+        "budget": said.stop.budget,
         "frames": said.stop.frames,
         "score": said.stop.score,
         "test_episodes": said.stop.test_episodes,

@@ -68,7 +68,7 @@ def test_all_can_be_said():
         "policy.name=mlp", "policy.options.hidden=[4, 4]", "policy.normalize=true",
         "method.name=novelty-ga", "method.episodes=2", "method.common=false", "method.noise_table=5000",
         "execution.workers=2", "execution.timeout=9", 'execution.on_error="nan"',
-        "stop.episodes=100", "stop.frames=200", "stop.score=3.5", "stop.seconds=7", 'job.log=["csv"]',
+        "stop.budget=100", "stop.frames=200", "stop.score=3.5", "stop.seconds=7", 'job.log=["csv"]',
     )  # fmt: skip
     found = experiment.arguments()
     assert experiment.log == ("csv",)
@@ -149,7 +149,7 @@ def test_all_that_is_wrong_is_said_with_its_line():
         ("execution.backend=serial", None),
         ("execution.address=auto", 'say backend = "ray"'),
         ("execution.sharded=true", "unknown key `sharded` in [execution]."),
-        ("stop.budget=3", "unknown key `budget` in [stop]."),
+        ("stop.episodes=3", "unknown key `episodes` in [stop]: they are counted by `budget`."),
         ("objective.function=a:b", "unknown key `objective` at the top."),
     ],
 )
@@ -162,6 +162,23 @@ def test_what_is_wrong_is_said(override, words):
     assert any(word in problem or any(word in one for one in more) for word in words.split("|")), problem
 
 
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ('kind = "evolution"\n[job]', "line 1: unknown key `kind` at the top. It belongs in [job]."),
+        (
+            '[job]\nkind = "evolutions"',
+            'line 2: `kind` must be "minimize", or a kind of another package',
+        ),
+        ("[job]\nkind = 3", 'line 2: `kind` must be "minimize", or a kind of another package'),
+    ],
+    ids=["at-the-top", "unknown", "number"],
+)
+def test_nothing_else_is_said_of_a_file_whose_kind_is_not_known(head, words):
+    (problem,) = said(f'{head}\nseed = 1\n[environment]\nname = "cart-pole"\n[stop]\ngenerations = 3\n')
+    assert words in problem
+
+
 def test_what_is_missing_is_said():
     assert said('[job]\nkind = "evolution"\n[method]\nname = 3\n[stop]\ngenerations = 3\n') == [
         "pole.toml, line 4: `name` must be text in quotes, got 3.",
@@ -171,7 +188,7 @@ def test_what_is_missing_is_said():
         "pole.toml, line 5: [environment] must have `name`."
     ]
     (endless,) = said(SHORT.replace("generations = 2", ""))
-    assert endless.startswith("pole.toml, line 11: [stop] must have `generations`, `episodes`, `frames`, ")
+    assert endless.startswith("pole.toml, line 11: [stop] must have `generations`, `budget`, `frames`, ")
 
 
 def test_a_pole_that_raises_is_said():

@@ -183,6 +183,8 @@ def read_experiment(
         tables = Tables.model_validate(document.data)
     except ValidationError as error:
         wrong += findings(error)
+        if unclear := [finding for finding in wrong if finding.path in (("kind",), ("job", "kind"))]:
+            raise refusal(document, unclear) from None  # what else is right depends on the kind
         tables = Tables.model_validate(without(wrong, document.data))
     folders = folders_of(document, ("objective", "path"), tables.objective.path)
     make_importable(folders)
