@@ -20,9 +20,8 @@ class EvolutionKind(Kind):
         value="score",
         evaluations="episodes",
         sign=-1,
-        names={"nfev": "episodes", "value": "highest"},
-        negated=frozenset({"best", "value", "median", "elite", "best_elite", "recommended"}),
-        results=("score", "best", "generations", "frames"),
+        names={"nfev": "episodes", "value": "highest", "fun": "score"},
+        negated=frozenset({"best", "value", "median", "elite", "best_elite", "recommended", "fun"}),
     )
 
     def title(self, config: Mapping[str, Any]) -> str:

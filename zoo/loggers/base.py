@@ -22,12 +22,14 @@ import numpy as np
 from zoo.core.space import Space
 from zoo.run.directory import plain, read_config
 from zoo.run.job import MOST_LOGGED
+from zoo.run.kinds import Wording, wording_of
 from zoo.run.loop import Run
 from zoo.run.timings import read_timings
 from zoo.run.watching import Beginning, Watcher
 
 Line = Mapping[str, Any]
-"""A step as a line of `metrics.jsonl` has it: numbers, text, lists; None for what is not finite."""
+"""A step as a line of `metrics.jsonl` has it, in its run's wording: numbers, text, lists; None for what is
+not finite."""
 
 
 class Subject(NamedTuple):
@@ -40,6 +42,7 @@ class Subject(NamedTuple):
         config: What it is, without nesting: strings and finite numbers by dotted names.
         coordinates: What to call the variables, where there are few enough to be logged.
         space: What the points are of, or None.
+        wording: How numbers are shown: under which name evaluations are counted, among others.
     """
 
     id: str
@@ -47,6 +50,7 @@ class Subject(NamedTuple):
     config: dict[str, str | float]
     coordinates: list[str]
     space: Space | None
+    wording: Wording
 
 
 class Outcome(NamedTuple):
@@ -103,7 +107,8 @@ class Logger(Watcher, abc.ABC):
             "nfev": state.nfev + state.num_final,
             "nit": state.step,
         }
-        self.close(Outcome(_finite(plain(numbers)), outcome.status not in ("interrupted", "failed")))
+        shown = _finite(self._subject.wording.shown(plain(numbers)))
+        self.close(Outcome(shown, outcome.status not in ("interrupted", "failed")))
 
     def replay(self, path: Path) -> None:
         """Write down a run that is in a directory, as if it had been watched.
@@ -121,7 +126,8 @@ class Logger(Watcher, abc.ABC):
             self._catch_up(path, None)
             if result is not None:
                 numbers = {name: result.get(name) for name in ("fun", "nfev", "nit")}
-                outcome = Outcome(_finite(numbers), result.get("status") in range(4))
+                shown = _finite(self._subject.wording.shown(numbers))
+                outcome = Outcome(shown, result.get("status") in range(4))
         finally:
             self.close(outcome)
 
@@ -132,8 +138,10 @@ class Logger(Watcher, abc.ABC):
         return dict(zip(self._subject.coordinates, plain(list(values)), strict=True))
 
     def numbers(self, line: Line) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Return the numbers of a line but "nfev", with those of its point, and its arrays, flattened."""
-        found = {name: value for name, value in line.items() if name not in ("nfev", "x")}
+        """Return the numbers of a line but that of evaluations, those of its point, and its arrays, flat."""
+        found = {
+            name: value for name, value in line.items() if name not in (self._subject.wording.counter, "x")
+        }
         if "x" in line:
             found |= self.point(line["x"])
         arrays = {name: _flat(value) for name, value in found.items() if isinstance(value, list)}
@@ -147,7 +155,9 @@ class Logger(Watcher, abc.ABC):
         if space is not None and names:
             names = space.names or range(len(space.variables))
         coordinates = [f"x.{name}" for name in names]
-        self._subject = Subject(identity(path), name, dict(_flattened(config)), coordinates, space)
+        self._subject = Subject(
+            identity(path), name, dict(_flattened(config)), coordinates, space, wording_of(config)
+        )
         self._steps_there = self.open(self._subject)
 
     def _catch_up(self, path: Path, steps: int | None) -> None:
@@ -157,7 +167,7 @@ class Logger(Watcher, abc.ABC):
     def _write(self, line: Line, when: float) -> None:
         # What is there already came from a process that got further before it was killed: it is the same.
         if line["step"] > self._steps_there:
-            self.write(line, when)
+            self.write(self._subject.wording.shown(line), when)
 
 
 def required(module: str, extra: str) -> ModuleType:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TextIO
 
 from zoo.loggers.base import Line, Logger, Outcome, Subject
 
-_FIRST = "step,nfev"
+_FIRST = ("step,nfev", "step,episodes")  # of the kinds of runs there are
 
 
 class CSV(Logger):
@@ -31,7 +31,7 @@ class CSV(Logger):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         with contextlib.suppress(FileNotFoundError), open(self.path, newline="", errors="replace") as file:
-            if (start := file.read(len(_FIRST))) and start != _FIRST:
+            if (start := file.read(max(map(len, _FIRST)))) and not start.startswith(_FIRST):
                 raise ValueError(
                     f"`path` must not hold anything but a log of steps, which {self.path} does not."
                 )

@@ -78,7 +78,7 @@ class MLflow(Logger):
             numbers[f"{name}.mean"] = sum(values) / len(values)
         # By the number of the last step another process knows where to go on: it is there when all else is.
         numbers["step"] = numbers.pop("step")
-        self._nfev = line["nfev"]
+        self._nfev = line[self._subject.wording.counter]
         self._add(numbers, when)
         if len(self._waiting) >= _MOST:
             self._flush()

@@ -48,7 +48,7 @@ class TensorBoard(Logger):
         # Should there be files of another run, what they hold is not shown any more.
         start = self._events.SessionLog(status=self._events.SessionLog.START)
         self._write_event(self._events.Event(wall_time=now, step=0, session_log=start))
-        metrics = [self._parameters.Metric(tag) for tag in ("best", "result/fun", "result/nfev")]
+        metrics = [self._parameters.Metric(tag) for tag in _summed_up(subject)]
         self._add(
             self._parameters.hparams_config_pb(list(map(self._parameters.HParam, subject.config)), metrics)
         )
@@ -58,7 +58,7 @@ class TensorBoard(Logger):
 
     def write(self, line: Line, when: float) -> None:
         numbers, arrays = self.numbers(line)
-        self._nfev = line["nfev"]
+        self._nfev = line[self._subject.wording.counter]
         summary = self._scalars(numbers)
         for name, values in arrays.items():
             summary.MergeFrom(self._histograms.histogram_pb(name, values))
@@ -86,3 +86,8 @@ class TensorBoard(Logger):
     def _write_event(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
         self._file.flush()
+
+
+def _summed_up(subject: Subject) -> list[str]:
+    """Return the tags of what stands beside what a run is."""
+    return ["best", *(f"result/{name}" for name in subject.wording.shown({"fun": None, "nfev": None}))]

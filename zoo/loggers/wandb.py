@@ -50,13 +50,14 @@ class WandB(Logger):
             settings=settings,
             reinit="create_new",
         )
-        self._run.define_metric("*", step_metric="nfev")
+        self._run.define_metric("*", step_metric=subject.wording.counter)
         return 0
 
     def write(self, line: Line, when: float) -> None:
         numbers, arrays = self.numbers(line)
         histograms = {name: self._wandb.Histogram(values) for name, values in arrays.items()}
-        entry = {**numbers, **histograms, "nfev": line["nfev"], "_timestamp": when}
+        counter = self._subject.wording.counter
+        entry = {**numbers, **histograms, counter: line[counter], "_timestamp": when}
         self._run.log(entry, step=line["step"])
 
     def close(self, outcome: Outcome | None) -> None:

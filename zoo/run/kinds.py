@@ -57,9 +57,9 @@ class Wording:
         value: What a value is called.
         evaluations: What evaluations are called.
         sign: -1 where what is shown is minus the value, so that higher is better; else 1.
-        names: Names under which columns of `metrics.jsonl` are shown, where they are others there.
-        negated: Columns that are shown with their sign turned, by their names in `metrics.jsonl`.
-        results: Entries of `result.json` that sum a run up.
+        names: Names under which entries of `metrics.jsonl` and `result.json` are shown elsewhere, where they
+            are others.
+        negated: Entries that are shown with their sign turned, by their names in these files.
 
     Example:
         >>> words = Wording(names={"value": "highest"}, negated=frozenset({"value"}))
@@ -72,17 +72,23 @@ class Wording:
     sign: int = 1
     names: Mapping[str, str] = field(default_factory=dict)
     negated: frozenset[str] = frozenset()
-    results: tuple[str, ...] = ("fun", "nfev", "nit")
 
     @property
     def better(self) -> str:
         """What a better value is."""
         return "higher" if self.sign < 0 else "lower"
 
+    @property
+    def counter(self) -> str:
+        """The name under which "nfev" is shown."""
+        return self.names.get("nfev", "nfev")
+
     def shown(self, line: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a line of `metrics.jsonl` as it is to be shown."""
+        """Return entries as they are to be shown."""
         return {
-            self.names.get(name, name): 0.0 - value if name in self.negated and value is not None else value
+            self.names.get(name, name): 0.0 - value
+            if name in self.negated and isinstance(value, (int, float))
+            else value
             for name, value in line.items()
         }
 

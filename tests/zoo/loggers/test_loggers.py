@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import evolution
 import zoo
 from zoo.loggers.base import identity
 from zoo.run import loop
@@ -67,7 +68,8 @@ def read(name, path, run):
 def read_csv(path, run):
     with open(path / "steps.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    numbers = [(n, int(row["nfev"]), float(v)) for row in rows for n, v in row.items() if v and n != "nfev"]
+    by = list(rows[0])[1]  # how evaluations are counted
+    numbers = [(n, int(row[by]), float(v)) for row in rows for n, v in row.items() if v and n != by]
     found = {(n, nfev): v for n, nfev, v in numbers}
     assert len(found) == len(numbers)
     return found, None, None
@@ -138,9 +140,10 @@ def read_wandb(path, run):
                 ".".join(item.nested_key) or item.key: json.loads(item.value_json)
                 for item in record.history.item
             }
-            numbers = {n: v for n, v in items.items() if not n.startswith("_") and n != "nfev"}
-            assert not {(n, items["nfev"]) for n in numbers} & found.keys()
-            found |= {(n, items["nfev"]): v for n, v in numbers.items()}
+            by = "nfev" if "nfev" in items else "episodes"
+            numbers = {n: v for n, v in items.items() if not n.startswith("_") and n != by}
+            assert not {(n, items[by]) for n in numbers} & found.keys()
+            found |= {(n, items[by]): v for n, v in numbers.items()}
         elif which == "summary":
             items = {".".join(item.nested_key) or item.key: item.value_json for item in record.summary.update}
             result |= {n[7:]: json.loads(v) for n, v in items.items() if n.startswith("result/")}
@@ -276,6 +279,32 @@ def test_another_run_of_that_name_is_another_one(tmp_path):
     assert max(nfev for _, nfev in numbers) <= 20
     with pytest.raises(ValueError, match="too many values"):
         read("mlflow", tmp_path / "mlruns", tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_runs_of_policies_are_logged_by_their_scores(name, tmp_path):
+    options = {"population_size": 6, "num_parents": 2, "elite_candidates": 2, "elite_episodes": 3}
+    given = {"generations": 3, "test_episodes": 4, "rng": 0, "noise_table": 5000, "out": tmp_path / "run"}
+    live = made(name, tmp_path / "live")
+    done = evolution.evolve("cart-pole", options=options, **given, callback=live)
+    numbers, _, outcome = read(name, tmp_path / "live", tmp_path / "run")
+    made(name, tmp_path / "after").replay(tmp_path / "run")
+    replayed = read(name, tmp_path / "after", tmp_path / "run")
+    assert (replayed[0], replayed[2]) == (numbers, outcome)
+    assert {"nfev", "value", "fun"}.isdisjoint(what for what, _ in numbers)
+    for step, episodes in enumerate(done.history["episodes"].astype(int).tolist()):
+        for column in ("highest", "median", "best"):
+            score = done.history[column][step]
+            assert numbers.get((column, episodes), np.nan) == pytest.approx(score, nan_ok=True)
+    assert numbers["elite", done.episodes] == pytest.approx(done.best)
+    if outcome is not None:
+        assert outcome["score"] == pytest.approx(done.score)
+        assert outcome["episodes"] == done.episodes + 4
+    if name == "csv":  # it may be written anew, as any other
+        made(name, tmp_path / "after").replay(tmp_path / "run")
+        assert (tmp_path / "after" / "steps.csv").read_bytes() == (
+            tmp_path / "live" / "steps.csv"
+        ).read_bytes()
 
 
 def test_a_file_that_is_no_log_is_left_alone(tmp_path):
