@@ -238,9 +238,11 @@ def _start(start: Any, policy: Policy) -> Any:
         return None
     found = np.ascontiguousarray(to_numpy(start), np.float32)
     if found.shape != (policy.dim,) or not np.isfinite(found).all():
+        instead = "some that are not finite."
+        if found.shape != (policy.dim,):
+            instead = f"an array of shape {found.shape}; one of a champion fits its own environment."
         raise ValueError(
-            f"`start` must be the {policy.dim} finite parameters of the policy in a row, got an array of "
-            f"shape {found.shape}; `evolution.load_individual(path).parameters` are those of a file."
+            f"`start` must be the {policy.dim} finite parameters of the policy in a row, got {instead}"
         )
     return found
 

@@ -121,7 +121,10 @@ class GymnasiumEnvironment(Environment):
         self._is_vector = isinstance(observations, Vector)
         limit = first.limit if max_steps is None else max_steps
         if limit is None:
-            raise ValueError(f"`max_steps` must be given: {self.name} has no time limit of its own.")
+            raise ValueError(
+                f"`max_steps` must be given, such as 1000: {self.name} has no time limit of its own, and an "
+                "episode may go on for ever."
+            )
         self.max_steps = limit
         self._seats: list[_Seat | None] = [first]
         self._start(0)

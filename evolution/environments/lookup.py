@@ -257,7 +257,16 @@ def as_environment(
                 raise TypeError(f"`{name}` must be said where the environment is, got {value!r} besides one.")
         return spec
     if not isinstance(spec, str) and not callable(spec):
-        instead = " Several are needed, in several processes." if hasattr(spec, "step") else ""
+        instead = ""
+        if hasattr(spec, "step"):
+            called = _id_of(getattr(spec, "spec", None))
+            other = f"its id, {called!r}, or " if called else ""
+            instead = (
+                f" Several are needed, in several processes: give {other}a function that makes one, as in "
+                f"lambda: {f'gymnasium.make({called!r})' if called else f'{type(spec).__name__}()'}."
+            )
+        elif called := _id_of(spec):
+            instead = f" Give its id, {called!r}."
         raise TypeError(
             f"`environment` must be a name, or a class or function that returns an environment, got {spec!r}."
             f"{instead}"
@@ -273,6 +282,12 @@ def as_environment(
     if fresh is not None:
         check_flag("fresh", fresh)
     return EnvironmentSpec(spec, options or {}, max_steps, behaviour, frames_per_step, fresh)
+
+
+def _id_of(spec: Any) -> str | None:
+    """Return the id of what Gymnasium keeps about an environment; None for anything else."""
+    found = getattr(spec, "id", None) if hasattr(spec, "entry_point") else None
+    return found if isinstance(found, str) else None
 
 
 def near_names(name: str, among: Iterable[str]) -> list[str]:

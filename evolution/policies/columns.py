@@ -242,5 +242,6 @@ def inputs_of(spaces: Spaces) -> int:
 def check_sizes(name: str, sizes: object) -> tuple[int, ...]:
     """Return sizes of layers as a tuple, or raise unless they are integers of at least 1."""
     if isinstance(sizes, str) or not isinstance(sizes, Sequence):
-        raise TypeError(f"`{name}` must be a sequence of integers such as (32, 32), got {sizes!r}.")
+        instead = f": write [{sizes}]" if isinstance(sizes, int) else ""
+        raise TypeError(f"`{name}` must be a list of integers such as [32,32], got {sizes!r}{instead}.")
     return tuple(check_count(name, size) for size in sizes)

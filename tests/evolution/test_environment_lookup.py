@@ -280,8 +280,13 @@ def test_unknown_options_are_refused():
 def test_what_cannot_be_said_is_refused():
     with pytest.raises(TypeError, match=r"must be a name, or a class or function .* got 3\.$"):
         as_environment(3)
-    with pytest.raises(TypeError, match=r"Several are needed, in several processes\.$"):
+    with pytest.raises(TypeError, match=r"Several are needed.*: give a function .* lambda: Walk\(\)\.$"):
         as_environment(users.Walk())
+    made = gymnasium.make("CartPole-v1")
+    with pytest.raises(TypeError, match=r": give its id, 'CartPole-v1', or .*\.make\('CartPole-v1'\)\.$"):
+        as_environment(made)
+    with pytest.raises(TypeError, match=r" Give its id, 'CartPole-v1'\.$"):
+        as_environment(gymnasium.spec("CartPole-v1"))
     with pytest.raises(ValueError, match=r"`max_steps` must be at least 1, got 0"):
         as_environment("CartPole-v1", max_steps=0)
     with pytest.raises(ValueError, match=r"`frames_per_step` must be at least 1"):
@@ -305,7 +310,7 @@ def test_what_cannot_be_said_is_refused():
 def test_spaces_that_no_policy_serves_are_refused_with_advice():
     with pytest.raises(ValueError, match=r"observations of Blackjack-v1 .*got Tuple.*FlattenObservation"):
         as_environment("Blackjack-v1", max_steps=9)
-    with pytest.raises(ValueError, match=r"`max_steps` must be given: CliffWalking-v1 has no time limit"):
+    with pytest.raises(ValueError, match=r"given, such as 1000: CliffWalking-v1 has no time limit"):
         as_environment("CliffWalking-v1")
     space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)})
     with pytest.raises(ValueError, match=r"got Dict: .*FlattenObservation"):

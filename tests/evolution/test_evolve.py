@@ -387,6 +387,8 @@ def test_a_search_may_start_from_a_champion(tmp_path: Path) -> None:
     assert np.abs(moved.parameters - champion.parameters).max() < 0.1
     with pytest.raises(ValueError, match=r"`start` must be the 226 finite parameters .* shape \(3,\)"):
         evolved(start=np.zeros(3))
+    with pytest.raises(ValueError, match=r"`start` must be the 226 finite parameters .* not finite\.$"):
+        evolved(start=np.full(226, np.nan))
 
 
 def test_a_reference_batch_is_watched_where_none_is_given() -> None:

@@ -101,7 +101,7 @@ def test_steps_are_limited_by_the_user_before_all_else():
     assert len(play(GymnasiumEnvironment("MountainCar-v0", max_steps=3), [0])[1]) == 3
     assert len(play(GymnasiumEnvironment("MountainCar-v0", max_steps=250), [0])[1]) == 250
     assert len(play(GymnasiumEnvironment(users.limited, max_steps=9), [0])[1]) == 9
-    with pytest.raises(ValueError, match=r"`max_steps` must be given: Plain has no time limit"):
+    with pytest.raises(ValueError, match=r"`max_steps` must be given, such as 1000: Plain has no time limit"):
         GymnasiumEnvironment(users.Plain)
     with pytest.raises(ValueError, match=r"`max_steps` must be at least 1, got 0"):
         GymnasiumEnvironment("CartPole-v1", max_steps=0)

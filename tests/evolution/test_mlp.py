@@ -273,8 +273,8 @@ def test_networks_whose_sums_overflow_still_act():
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"hidden": 32}, TypeError, r"`hidden` must be a sequence of integers such as \(32, 32\), got 32"),
-        ({"hidden": "32"}, TypeError, "`hidden` must be a sequence"),
+        ({"hidden": 32}, TypeError, r"must be a list of integers such as \[32,32\], got 32: write \[32\]\.$"),
+        ({"hidden": "32"}, TypeError, "`hidden` must be a list of integers such as"),
         ({"hidden": (4, 0)}, ValueError, "`hidden` must be at least 1, got 0"),
         ({"hidden": (4.0,)}, TypeError, "`hidden` must be an integer, got 4.0: write 4"),
         ({"activation": "tan"}, ValueError, "`activation` must be one of 'tanh', 'relu', got 'tan'. Did you"),
