@@ -163,6 +163,7 @@ def test_a_search_starts_from_a_champion(zoo):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ("CartPole-v1 --generations 3", "(CartPole-v1): only options can be given, such as --env."),
         ("--generations 3", "--env must be given, as in --env CartPole-v1"),
         ("--env cart-pole", "must be given: nothing else is sure to end a run."),
         ("--env cart-pol --generations 3", "Did you mean 'cart-pole'"),

@@ -216,6 +216,10 @@ def _explained(error: Any) -> str:
         near = getattr(error, "possibilities", None)
         said = f"There is no option {name}.{f' Did you mean {near[0]}?' if near else ''}"
     context = getattr(error, "ctx", None)
+    known = context.command.params if context else []
+    takes_options = known and all(one.param_type_name == "option" for one in known)
+    if takes_options and said.startswith("Got unexpected extra argument"):
+        said = f"{said.rstrip('.')}: only options can be given, such as {known[0].opts[0]}."
     return f"{said}\n`{context.command_path if context else 'zoo'} --help` says what can be given."
 
 
