@@ -229,7 +229,10 @@ class EvolutionJob(SearchJob):
             state,
             x=x,
             fun=float(known.mean()) if len(known) else math.nan,
-            fun_error=float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else math.nan,
+            # Of differences, so that equal returns have no error, not that of rounding.
+            fun_error=float((known - known[0]).std(ddof=1) / math.sqrt(len(known)))
+            if len(known) > 1
+            else math.nan,
             num_final=len(evaluations),
             num_failed=state.num_failed + len(evaluations.failures),
         )
