@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 from collections.abc import Mapping
@@ -100,13 +101,16 @@ def _line(recording: Recording) -> tuple[str, list[Row]]:
         rows.append((f"generation {family.generations[place]}", value))
     left_out, older = len(line) - len(rows), f"{len(line) - 1} ancestor{'s' * (len(line) != 2)}"
     rows = [("…", f"{left_out:,} before these"), *rows] if left_out else rows
+    if len(line) == 1:
+        return "The champion, which has no ancestors, by its return at birth", rows
     return f"The champion's line: {older} and itself, by their return at birth", rows
 
 
 def _counters(rows: list[Row], result: Mapping[str, Any]) -> list[Row]:
     """Return the counters, with scores for values."""
     words = {
-        "Evaluations": "Episodes",
+        "Evaluations": "Episodes, with fresh ones at the end",
+        "Steps": "Steps of the method, with trials",
         "Failed evaluations": "Failed episodes",
         "Evaluations on record": "Episodes on record",
     }
@@ -123,7 +127,6 @@ def _counters(rows: list[Row], result: Mapping[str, Any]) -> list[Row]:
 
 def _experiment(recording: Recording) -> list[Row]:
     config, attributes = recording.config, _attributes(recording.config)
-    options = reports.plain_options(config)
     named = {
         "behaviour": "Behaviour",
         "normalize": "Observations normalized",
@@ -151,9 +154,19 @@ def _experiment(recording: Recording) -> list[Row]:
         ("Policy", _pairs(attributes.get("policy") or {})),
         ("Parameters", number(config.get("dim"))),
         ("Method", text_of(config.get("method"))),
-        ("Options", _pairs(options) or "defaults"),
+        ("Options", _pairs(_options(config)) or "none"),
         *((words, number(values[name])) for name, words in named.items() if values.get(name) is not None),
     ]
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the method's options, with the defaults of this version where nothing was given."""
+    from evolution.methods import find
+
+    defaults: dict[str, Any] = {}
+    with contextlib.suppress(ValueError, ImportError, AttributeError):  # of a package that is not here
+        defaults = find(str(config.get("method"))).options()
+    return {**defaults, **reports.plain_options(config)}
 
 
 def _pairs(options: Any) -> str:

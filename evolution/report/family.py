@@ -59,13 +59,13 @@ def family_tree(family: Family, best: float) -> Picture | None:
         Scale().apply(axes)
         axes.set_title("The champion's family")
         axes.set_xlabel("generation of birth")
-        axes.set_xlim(-0.5, max(float(x.max()), 1) + 0.5)
+        axes.set_xlim(0.5, max(float(x.max()), 2) + 0.5)
         count_axis(axes.xaxis)
         style.legend(axes, 3)
-    older = f"{len(line) - 1} ancestor{'s' * (len(line) != 2)}"
+    older = f", of its {len(line) - 1} ancestor{'s' * (len(line) != 2)}" if len(line) > 1 else ""
     caption = (
-        f"Return at birth of the champion, of its {older}, and of all others that can have "
-        "children, with theirs; lines lead from parents to children."
+        f"Return at birth of the champion{older}, and of all others that can have children, with theirs; "
+        "lines lead from parents to children."
     )
     if is_judged:
         caption += f" The star is the mean of the champion's later trials, {short(best)}."

@@ -30,7 +30,7 @@ class Ends:
 
     Attributes:
         behaviours: Shape (n, b), float64.
-        generations: Of each, int64, shape (n,).
+        generations: Of each, counted from 1, int64, shape (n,).
         scores: Of each, shape (n,).
         count: Of how many they are a selection.
     """
@@ -48,7 +48,8 @@ class Family:
     Attributes:
         lineage: The living and their ancestors.
         champion: Its id.
-        generations: By row of the table, in which generation it was born; all 0 where that is not known.
+        generations: By row of the table, in which generation it was born, counted from 1; all 0 where that is
+            not known.
         scores: The same, its mean return then, NaN where that is not known.
     """
 
@@ -135,7 +136,7 @@ def _method(config: Mapping[str, Any]) -> Any:
 def _generations(state: EvolutionState) -> dict[int, int]:
     """Return the number of the generation that a step was, of those that were no re-evaluations."""
     steps = np.flatnonzero(history_of(state)["retrial"] == 0)
-    return {int(step): number for number, step in enumerate(steps)}
+    return {int(step): number for number, step in enumerate(steps, 1)}
 
 
 def _born(recording: Recording, state: EvolutionState, lineage: Lineage) -> tuple[Array, Array, int] | None:
@@ -161,4 +162,4 @@ def _born(recording: Recording, state: EvolutionState, lineage: Lineage) -> tupl
     is_late = late >= 0
     generation = np.where(is_late, without + late // (size - 1), ids // size)
     row = np.where(is_late, 1 + late % (size - 1), ids % size)
-    return generation, starts[generation] + row * times, times
+    return 1 + generation, starts[generation] + row * times, times

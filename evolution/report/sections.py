@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from evolution.archive import Archive
 from evolution.job import EvolutionState
@@ -14,7 +17,22 @@ from evolution.report.material import ends_of, family_of, state_of
 from evolution.report.moving import best_episode
 from zoo.report import figures
 from zoo.report.single import troubles
+from zoo.report.style import Picture
 from zoo.run.reading import Recording
+
+_DESCRIBED = {
+    "step_size": "What mutations, or perturbations, are scaled by",
+    "ancestors": "Individuals that are remembered: the living and whom they descend from",
+    "novelty": "The highest novelty of a generation: the mean distance to the nearest behaviours",
+    "median_novelty": "The median novelty of a generation",
+    "archive_size": "Behaviours in the archive",
+    "archive_spread": "The root mean square distance of behaviours in the archive from their centre",
+    "coverage": "The share of a grid over the archive, ten cells along each number, that is taken",
+    "observations": "Observations that the normalization is made of",
+    "agent": "The agent whose turn it was",
+    "value_weight": "The weight of scores; the rest is that of novelty",
+    "stagnant": "Updates since a better score",
+}
 
 # Scores, which other figures show with their sign, and what is said elsewhere.
 _SAID = ("elite", "best_elite", "recommended", "frames", "retrial", "generation")
@@ -42,13 +60,33 @@ def sections(recording: Recording) -> list[tuple[str, list[Any], str]]:
     drawn = figures.figures(recording)
     hidden = {f"diagnostic_{name}" for name in _SAID}
     search = [one for one in drawn if not one.name.startswith("value_") and one.name not in hidden]
+    constant = _constants(recording)
+    search = [_described(one) for one in search if one.name.removeprefix("diagnostic_") not in constant]
     return [
         ("How it went", list(curves(recording)), ""),
         ("Where everyone ended", ended, ""),
         ("The champion", champion, note),
-        ("How the method searched", search, ""),
+        ("How the method searched", search, " ".join(constant.values())),
         ("Faults and workers", list(troubles(recording)), ""),
     ]
+
+
+def _constants(recording: Recording) -> dict[str, str]:
+    """Return what is to be said of what stayed the same all the time, by the name of its picture."""
+    found = {}
+    for name, column in recording.diagnostics.items():
+        known = column[np.isfinite(column)]
+        if len(known) and known.min() == known.max() and name not in _SAID:
+            words = name.replace("_", " ").capitalize()
+            found["step_size" if name == "sigma" else name] = f"{words} was {known[0]:.6g} all the time."
+    return found
+
+
+def _described(picture: Picture) -> Picture:
+    """Return a picture with what it shows as its caption."""
+    words = _DESCRIBED.get(picture.name.removeprefix("diagnostic_"))
+    scale = picture.caption[picture.caption.rfind("; ") + 1 :].strip().lower()
+    return picture if words is None else replace(picture, caption=f"{words}; {scale}")
 
 
 def _behind(recording: Recording, state: EvolutionState | None) -> str:

@@ -15,6 +15,7 @@ import zoo
 from evolution.environments.cart_pole import CartPole
 from evolution.report.about import about
 from evolution.report.behaviours import behaviour_map
+from evolution.report.family import family_tree
 from evolution.report.material import Ends, ends_of, family_of, state_of
 from evolution.report.sections import sections
 from zoo.report import write_report
@@ -42,7 +43,7 @@ class Populations(zoo.Watcher):
     def step(self, state, metrics):
         if metrics["retrial"]:
             return
-        own, generation = state.optimizer.method, metrics["generation"] - 1
+        own, generation = state.optimizer.method, metrics["generation"]
         for number, value in zip(own.population.tolist(), own.values.tolist(), strict=True):
             self.first.setdefault(number, (generation, -value))
 
@@ -92,7 +93,7 @@ def test_the_family_is_who_was_born_when(runs, name):
 def test_ends_are_those_of_generations_alone(runs):
     path, _ = runs["deep-ga"]
     ends = ends_of(read_recording(path), state_of(path))
-    assert np.bincount(ends.generations).tolist() == [24] * 4
+    assert np.bincount(ends.generations).tolist() == [0, *[24] * 4]
     assert (ends.count, ends.behaviours.shape) == (96, (96, 4))
     first = next(record for record in read(path / "evaluations.bin"))
     assert ends.behaviours[: len(first.reply.values)].tolist() == first.reply.extras["behaviour"].tolist()
@@ -137,6 +138,37 @@ def test_what_is_said_of_a_run(runs):
     assert said.point_heading.endswith(" and itself, by their return at birth")
     assert dict(said.experiment)["Episodes of a member"] == "2"
     assert "resume" not in " ".join(command for _, command in said.commands)
+
+
+def test_tables_say_what_it_is_in_full(runs):
+    path, _ = runs["deep-ga"]
+    said = about(read_recording(path))
+    options = dict(said.experiment)["Options"]
+    assert "population_size=12" in options
+    assert "parent_selection=" in options or "sigma_decay=" in options
+    counters = dict(said.counters)
+    assert counters["Steps of the method, with trials"] == "8"
+    episodes = int(dict(said.numbers)["Episodes"].replace(",", ""))
+    assert counters["Episodes, with fresh ones at the end"] == f"{episodes + 3:,}"
+
+
+def test_what_stayed_the_same_is_a_sentence_and_no_figure(runs):
+    found = {heading: rest for heading, *rest in sections(read_recording(runs["deep-ga"][0]))}
+    pictures, note = found["How the method searched"]
+    assert note == "Sigma was 0.3 all the time."
+    assert [picture.name for picture in pictures] == ["diagnostic_ancestors"]
+    assert pictures[0].caption.startswith("Individuals that are remembered")
+    assert pictures[0].caption.endswith("; linear scale.")
+    assert pictures[0].figure.axes[0].get_xlabel() == "episodes"
+
+
+def test_a_champion_without_ancestors_has_none(tmp_path):
+    options = {"population_size": 6, "elite_candidates": 2, "elite_episodes": 2}
+    evolution.evolve("cart-pole", "random", options=options, **TAKEN, out=tmp_path / "run")
+    recording = read_recording(tmp_path / "run")
+    assert about(recording).point_heading == "The champion, which has no ancestors, by its return at birth"
+    tree = family_tree(family_of(recording, state_of(tmp_path / "run")), np.nan)
+    assert tree.caption.startswith("Return at birth of the champion, and of all others")
 
 
 def killed(tmp_path, monkeypatch, steps, seconds):
@@ -229,6 +261,12 @@ def test_behaviours_of_any_size_are_drawn(runs, size):
     assert "Drawn" not in alone.caption
 
 
+def test_equal_returns_have_no_error(several):
+    recording = read_recording(several / "any" / "0")
+    assert recording.result["score_error"] == 0.0
+    assert dict(about(recording).numbers)["Score of the champion"].endswith(" ± 0")
+
+
 def test_a_maze_is_drawn_with_its_walls(tmp_path):
     options = {"population_size": 10, "num_parents": 3, "elite_candidates": 0, "archive_probability": 0.5}
     found = evolution.evolve(
@@ -250,7 +288,7 @@ def several(tmp_path_factory):
     plain = {"population_size": 6, "elite_candidates": 2, "elite_episodes": 2}
     named = {"ga": ("deep-ga", 60), "any": ("random", 60), "short": ("random", 20)}
     for seed in range(4):
-        settings = TAKEN | {"generations": 2, "rng": seed}
+        settings = TAKEN | {"generations": 2, "rng": seed, "test_episodes": 30}
         for name, (method, steps) in named.items():
             options = {**plain, "num_parents": 2} if method == "deep-ga" else plain
             out = folder / name / str(seed)

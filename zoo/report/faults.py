@@ -10,6 +10,7 @@ import numpy as np
 
 from zoo.report import style
 from zoo.report.style import Picture, canvas, count_axis, in_words, label
+from zoo.run.kinds import wording_of
 from zoo.run.reading import Recording
 
 _COLOURS = {"resumed": style.PALETTE[0], "worker restarted": style.PALETTE[2]}
@@ -111,21 +112,22 @@ def failures(recording: Recording) -> Picture | None:
     failed, x = recording.columns.get("failed"), recording.columns.get("nfev")
     if failed is None or x is None or not len(failed) or not np.nanmax(failed, initial=0) > 0:
         return None
+    counted = wording_of(recording.config).evaluations
     with style.styled():
         figure, axes = canvas(height=2.4)
         at, line = style.thinned(x, np.minimum(failed, x))
         axes.plot(at, line, color=style.ALARM, marker="." if len(x) < 40 else "")
-        axes.set_title("Failed evaluations so far")
-        axes.set_xlabel("evaluations")
+        axes.set_title(f"Failed {counted} so far")
+        axes.set_xlabel(counted)
         count_axis(axes.xaxis)
         count_axis(axes.yaxis)
         axes.set(xlim=(0, float(x[-1]) * 1.02), ylim=(0, None))
     total = int(np.nanmax(np.minimum(failed, x)))
     caption = (
-        f"{total:,} of {int(x[-1]):,} evaluations of the search had no value: they raised, crashed, hung, or "
+        f"{total:,} of {int(x[-1]):,} {counted} of the search had no value: they raised, crashed, hung, or "
         "returned NaN or infinity."
     )
-    return Picture("failures", "Failures", caption, f"Failed evaluations: {total} in all.", figure)
+    return Picture("failures", "Failures", caption, f"Failed {counted}: {total} in all.", figure)
 
 
 def workers(recording: Recording) -> Picture | None:

@@ -11,6 +11,7 @@ import numpy as np
 from zoo.report import style
 from zoo.report.scales import Scale, scale_of, scale_of_values, steadied
 from zoo.report.style import Picture, canvas, count_axis, in_words, label, short, thinned
+from zoo.run.kinds import wording_of
 from zoo.run.reading import Recording
 
 if TYPE_CHECKING:
@@ -116,14 +117,14 @@ def _diagnostics(recording: Recording) -> Iterator[Picture]:
 def _lines(recording: Recording, name: str, heading: str, lines: dict[str, Array], words: str) -> Picture:
     lines = dict(zip(lines, steadied(*lines.values()), strict=True))
     scale = scale_of(*lines.values())
-    x = recording.columns["nfev"]
+    x, counted = recording.columns["nfev"], wording_of(recording.config).evaluations
     with style.styled():
         figure, axes = canvas(height=2.4, top=style.LEGEND if len(lines) > 1 else style.TOP)
         for index, (what, y) in enumerate(lines.items()):
             if np.isfinite(y).any():
                 dash = style.DASHES[index % len(style.DASHES)]
                 _plot(axes, x, _Line(what.replace("_", " "), y, style.PALETTE[index], 1.3, dash), scale)
-        _finish(axes, scale, scale.name(label(heading)), "evaluations", x, legend=len(lines) > 1)
+        _finish(axes, scale, scale.name(label(heading)), counted, x, legend=len(lines) > 1)
     caption = f"{words}; {scale.words}." if words else f"{scale.words.capitalize()}."
     return Picture(_slug(name), heading, caption, _summary(heading, next(iter(lines.values()))), figure)
 
@@ -133,7 +134,7 @@ def _array_picture(recording: Recording, name: str, arrays: list[Array | None]) 
     longest = max(map(len, flat), default=0)
     if not any(np.isfinite(one).any() for one in flat):
         return None
-    x = recording.columns["nfev"]
+    x, counted = recording.columns["nfev"], wording_of(recording.config).evaluations
     lines: dict[str, Array]
     if longest <= _MOST_LINES:
         table = np.full((len(flat), longest), np.nan)
@@ -162,7 +163,7 @@ def _array_picture(recording: Recording, name: str, arrays: list[Array | None]) 
             axes.fill_between(at, low, high, color=style.PALETTE[0], alpha=0.22, lw=0, label="all entries")
             _plot(axes, x, _Line("median", lines["median"], style.PALETTE[0], 1.4), scale)
         title = scale.name(label(_readable(name)))
-        _finish(axes, scale, title, "evaluations", x, legend=len(lines) > 1, columns=5)
+        _finish(axes, scale, title, counted, x, legend=len(lines) > 1, columns=5)
     return Picture(
         _slug(f"diagnostic_{name}"),
         _readable(name),
@@ -200,7 +201,7 @@ def _finish(
     scale.apply(axes)
     axes.set_title(title)
     axes.set_xlabel(across)
-    if across == "evaluations":
+    if not across.endswith(" of work"):
         count_axis(axes.xaxis)
     else:
         axes.locator_params(axis="x", nbins=6)
