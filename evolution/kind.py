@@ -6,11 +6,13 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.run.kinds import Kind, Wording, Written
-from zoo.run.reading import Recording
 from zoo.run.watching import Watcher
+
+if TYPE_CHECKING:  # numpy with it, which a help page is not to wait for
+    from zoo.run.reading import Recording
 
 
 class EvolutionKind(Kind):

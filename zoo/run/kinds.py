@@ -12,11 +12,13 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.core.errors import RunDirectoryError
-from zoo.run.reading import Recording
 from zoo.run.watching import Watcher
+
+if TYPE_CHECKING:  # numpy with it, which a help page is not to wait for
+    from zoo.run.reading import Recording
 
 GROUP = "gradfree.kinds"
 
