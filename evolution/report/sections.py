@@ -73,12 +73,16 @@ def sections(recording: Recording) -> list[tuple[str, list[Any], str]]:
 
 def _constants(recording: Recording) -> dict[str, str]:
     """Return what is to be said of what stayed the same all the time, by the name of its picture."""
-    found = {}
+    held: dict[str, dict[str, Any]] = {}
     for name, column in recording.diagnostics.items():
-        known = column[np.isfinite(column)]
-        if len(known) and known.min() == known.max() and name not in _SAID:
-            words = name.replace("_", " ").capitalize()
-            found["step_size" if name == "sigma" else name] = f"{words} was {known[0]:.6g} all the time."
+        if name not in _SAID and np.isfinite(column).any():
+            picture = "step_size" if name in figures.STEP_SIZES else name
+            held.setdefault(picture, {})[name] = column[np.isfinite(column)]
+    found = {}
+    for picture, columns in held.items():
+        level = next(iter(columns.values()))[0]
+        if all((column == level).all() for column in columns.values()):
+            found[picture] = f"{picture.replace('_', ' ').capitalize()}: {level:.6g} all the time."
     return found
 
 

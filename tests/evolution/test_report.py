@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -155,11 +156,14 @@ def test_tables_say_what_it_is_in_full(runs):
 def test_what_stayed_the_same_is_a_sentence_and_no_figure(runs):
     found = {heading: rest for heading, *rest in sections(read_recording(runs["deep-ga"][0]))}
     pictures, note = found["How the method searched"]
-    assert note == "Sigma was 0.3 all the time."
+    assert note == "Step size: 0.3 all the time."
     assert [picture.name for picture in pictures] == ["diagnostic_ancestors"]
     assert pictures[0].caption.startswith("Individuals that are remembered")
     assert pictures[0].caption.endswith("; linear scale.")
     assert pictures[0].figure.axes[0].get_xlabel() == "episodes"
+    found = {heading: rest for heading, *rest in sections(read_recording(runs["openai-es"][0]))}
+    pictures, note = found["How the method searched"]
+    assert (pictures, note) == ([], "Step size: 0.02 all the time.")
 
 
 def test_a_champion_without_ancestors_has_none(tmp_path):
@@ -198,6 +202,16 @@ def test_a_report_says_what_no_checkpoint_holds_yet(tmp_path, monkeypatch):
     said = "As of step 0, the newest checkpoint, of 4 on record: the champion, its family and where everyone"
     assert f"{said} ended are left out until there is another." in words(page)
     assert {"best_episode", "family_tree"}.isdisjoint(picture.stem for picture in pictures)
+
+
+def test_how_far_a_run_came_is_told_by_its_score(tmp_path, monkeypatch, capsys):
+    path = killed(tmp_path, monkeypatch, 4, 0)
+    from zoo.cli.report import _print
+
+    _print(recording := read_recording(path))
+    told = json.loads(capsys.readouterr().out)
+    assert told["best"] == -recording.last("best") > 0
+    assert told["message"] == "not finished"
 
 
 def test_a_stopped_run_shows_the_trials_that_were_made_then(tmp_path):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-_STEP_SIZES = ("sigma", "step_size", "smallest_deviation", "largest_deviation")
+STEP_SIZES = ("sigma", "step_size", "smallest_deviation", "largest_deviation")
 _FEW = 40  # points of a line that are marked one by one
 _MOST_LINES = 10  # of an array; a band beyond
 
@@ -100,7 +100,7 @@ def _progress(recording: Recording) -> Iterator[Picture]:
 
 def _diagnostics(recording: Recording) -> Iterator[Picture]:
     columns = dict(recording.diagnostics)
-    sizes = {name: columns.pop(name) for name in _STEP_SIZES if name in columns}
+    sizes = {name: columns.pop(name) for name in STEP_SIZES if name in columns}
     if any(np.isfinite(column).any() for column in sizes.values()):
         words = "Step size" if len(sizes) == 1 else "Step size and standard deviations of the search"
         yield _lines(recording, "step_size", "Step size", sizes, words)
