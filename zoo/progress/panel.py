@@ -243,7 +243,8 @@ def past_of(tally: Tally, now: float, room: int) -> list[Part]:
     known = [value for value in values if value is not None]
     text, logarithmic = curve(values)
     if len(set(known)) < 2:
-        return [] if tally.outcome else [("nothing yet", "dim")]
+        words = f"{number(known[0], 3)} so far" if known else "nothing yet"
+        return [] if tally.outcome else [(words, "dim")]
     ends = f"{number(known[0], 3)} to {number(known[-1], 3)}"
     return [(text, "cyan"), (f"{ends}{' (log)' if logarithmic else ''}", "dim")]
 

@@ -6,6 +6,7 @@ import io
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.zoo.progress.runs import BEGAN, CLOCK, MadeUp
 from zoo.execution.ledger import Account
 from zoo.progress.bar import BarDisplay
 from zoo.progress.lines import LinesDisplay
-from zoo.progress.panel import drawn
+from zoo.progress.panel import drawn, past_of
 from zoo.progress.terminal import PanelDisplay
 
 pytestmark = pytest.mark.usefixtures("clock")
@@ -281,3 +282,15 @@ def test_memory_is_bounded():
     assert len(made.tally._counts) <= 256
     assert len(made.tally._bests) <= 256
     assert made.tally.past(BEGAN + 5000, 10)[-1] == made.tally.best
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [([None, None], "nothing yet"), ([None, -3.0, -3.0], "-3 so far")],
+    ids=["none", "one"],
+)
+def test_a_history_without_a_change_says_what_there_is(values, words):
+    tally = SimpleNamespace(past=lambda now, room: values, outcome=None)
+    assert past_of(tally, 0.0, 40) == [(words, "dim")]
+    tally.outcome = "ended"
+    assert past_of(tally, 0.0, 40) == []
