@@ -239,4 +239,4 @@ def test_only_values_travel():
     assert plain.transport.sent > rows
     # The first state once for both, and then some numbers a step for each.
     assert replicated.transport.sent < 0.05 * rows
-    assert replicated.transport.received < 1.1 * plain.transport.received
+    assert replicated.transport.received < 1.2 * plain.transport.received  # with the digest of a state
