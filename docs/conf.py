@@ -30,7 +30,7 @@ nitpicky = True
 FOREIGN = "collections|contextlib|cma|nn|np|numpy|optuna|os|pathlib|pd|scipy|torch"
 INTERNAL = (
     "Account|Alone|Crew|Grid|History|Interrupt|Judge|Ledger|Log|ModuleT|NotShown|Picture|RunDirectory|S|Seen|"
-    "Source|Tables|Written"
+    "Source|Tables|Wording|Written"
 )
 nitpick_ignore_regex = [
     (r"py:.*", rf"({FOREIGN})\..*|OptimizeResult|Array|Axes|Figure|Matrix|Path|Vector"),
