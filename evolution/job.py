@@ -69,6 +69,7 @@ class EvolutionJob(SearchJob):
 
     optimizer: Episodic
     objective: Rollouts
+    checkpoint_seconds = 1.0  # so every generation, but for those that are shorter
 
     def __init__(
         self,

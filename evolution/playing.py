@@ -198,7 +198,7 @@ def _from_run(path: Path, member: int | None) -> Champion:
         raise RunDirectoryError(
             f"{path} has no champion yet: its newest checkpoint, of step {state.step}, knows of nobody who "
             f"was tried again. `zoo resume {shlex.quote(str(path))}` goes on with it; if it is under way, "
-            "wait: a checkpoint is written every ten seconds."
+            "wait: a checkpoint is written after a generation, at most one a second."
         )
     parameters = state.x if state.x is not None else job.optimizer.recommend(state.optimizer)
     value = state.fun_best

@@ -245,6 +245,17 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert again.episodes == whole.episodes
 
 
+def test_every_generation_ends_in_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evolution.job.EvolutionJob.checkpoint_seconds", 0.0)  # generations here are short
+    found: list[str] = []
+
+    def look(told: evolution.Generation) -> None:
+        found.append(max(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()))
+
+    evolved(out=tmp_path / "run", callback=look)
+    assert found == [f"step_{step:09}" for step in range(1, 7)]
+
+
 def test_another_run_is_refused(tmp_path: Path) -> None:
     evolved(out=tmp_path / "run", generations=1)
     with pytest.raises(RunDirectoryError, match=r"holds another run: 'episodes' differs"):

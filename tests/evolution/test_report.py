@@ -178,6 +178,7 @@ def test_a_champion_without_ancestors_has_none(tmp_path):
 def killed(tmp_path, monkeypatch, steps, seconds):
     """Return the directory of a run as it is when killed after so many steps."""
     monkeypatch.setattr("zoo.run.loop.CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr("evolution.job.EvolutionJob.checkpoint_seconds", seconds)
     monkeypatch.setattr("zoo.run.directory._SECONDS", -1)  # lines of the log are written at once
 
     def keep(generation):

@@ -54,9 +54,11 @@ class Job(Protocol[S]):
     Attributes:
         account: What it cost so far beyond its evaluations.
         arrived: Called with the number of evaluations whenever some come in, where anybody wants to know.
+        checkpoint_seconds: From one checkpoint to the next, at least, if that is less than the loop's ten.
     """
 
     account: Account
+    checkpoint_seconds: float
     arrived: Callable[[int], None] | None
 
     def open(self) -> contextlib.AbstractContextManager[None]:
@@ -172,6 +174,8 @@ class SearchJob:
         on_error: "raise" or "nan", for evaluations that raise.
         threads: Threads of numerical libraries during the run.
     """
+
+    checkpoint_seconds = float("inf")
 
     def __init__(
         self,

@@ -75,8 +75,8 @@ def run(
     """Drive a job to its end.
 
     With a directory, the job goes on from the newest checkpoint there, a checkpoint is written every ten
-    seconds and at the end, and what is evaluated is journalled. A job that is at its end there already is not
-    even opened, and nothing is written.
+    seconds, or as often as the job says, and at the end, and what is evaluated is journalled. A job that is
+    at its end there already is not even opened, and nothing is written.
     Signals and errors of the objective end the run, with a checkpoint, and are returned rather than raised.
 
     Args:
@@ -115,7 +115,7 @@ def run(
                 metrics = job.metrics(state, report) if out is not None or watching else {}
                 if out is not None:
                     out.log_step(metrics, time.monotonic() - began)
-                    if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                    if time.monotonic() - saved_at > min(CHECKPOINT_SECONDS, job.checkpoint_seconds):
                         out.save(state.step, *job.snapshot(state))
                         saved_at = time.monotonic()
                 if watching:
