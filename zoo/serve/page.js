@@ -1,6 +1,6 @@
 // Asks the server again and again for what is new, and shows it. Data becomes text, never markup.
 
-import { draw } from "./plots.js";
+import { bestWords, draw, evaluationWords, valueWords } from "./plots.js";
 
 const IMPATIENT = 50; // milliseconds to the next question where more is ready
 const PATIENCE = 15000;
@@ -8,6 +8,7 @@ const MOST_ROWS = 300;
 const MOST_CHOSEN = 16;
 const RANKS = { running: 0, waiting: 1, unreadable: 3, vanished: 3 }; // in the list; others 2, the newest first
 const NOT_FAULTS = ["ended", "resumed", "speculated"];
+const PLAIN = { value: "value", evaluations: "evaluations", sign: 1, scores: [] }; // of runs that bring no words
 
 const runs = new Map(); // by id: {summary, curves, events, point, gone}
 const rows = new Map(); // by id: a row of the table
@@ -187,6 +188,9 @@ function showRows() {
   const hint = ($("#rest").dataset.limit ?? "") + more;
   $("#rest").hidden = !hint;
   say($("#rest"), hint);
+  const said = shown.map((id) => words(runs.get(id)));
+  say($("#best-heading"), bestWords(said.length ? said : [PLAIN]));
+  say($("#evaluations-heading"), capital(evaluationWords(said.length ? said : [PLAIN])));
   const elements = shown.map(row);
   const body = $("#list tbody");
   if (elements.some((element, index) => element !== body.children[index]) || body.children.length !== elements.length) {
@@ -283,9 +287,10 @@ function eventLine(event) {
 
 function facts(run) {
   const { summary } = run;
-  const found = [["Best value", number(summary.best, 6)]];
+  const said = [words(run)];
+  const found = [[bestWords(said), number(summary.best, 6)]];
   const share = summary.budget && summary.nfev !== null ? `${Math.floor((100 * summary.nfev) / summary.budget)}%` : "";
-  found.push(["Evaluations", count(summary.nfev), summary.budget ? `of ${count(summary.budget)}, ${share}` : ""]);
+  found.push([capital(evaluationWords(said)), count(summary.nfev), summary.budget ? `of ${count(summary.budget)}, ${share}` : ""]);
   if (summary.rate !== null && !run.gone) found.push(["Rate", number(summary.rate, 3), "a second"]);
   if (summary.left !== null && !run.gone) found.push(["Time left", duration(summary.left)]);
   const seconds = run.curves?.last.seconds ?? summary.seconds;
@@ -321,11 +326,22 @@ function plot(isAsked = false) {
   const chosen = [...places]
     .map(([id, number]) => ({ id, number, run: runs.get(id) }))
     .filter(({ run }) => run?.curves && Object.keys(run.curves.columns).length)
-    .map(({ id, number, run }) => ({ id, place: number, name: run.summary.name, curves: run.curves }));
+    .map(({ id, number, run }) => ({ id, place: number, name: run.summary.name, curves: run.curves, words: words(run) }));
+  const said = chosen.length ? chosen.map((run) => run.words) : [PLAIN];
+  say($("#values-heading"), capital(valueWords(said)));
+  say($("#evaluations-axis"), evaluationWords(said));
   draw(chosen, { x: $("#x :checked").value, scale: $("#scale :checked").value }, isAsked);
 }
 
 // ---- words and numbers
+
+function words(run) {
+  return run.summary.words ?? PLAIN;
+}
+
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
 
 function status(run) {
   return run.gone ? "vanished" : run.summary.status;

@@ -15,6 +15,23 @@ let resting = 0;
 let isStale = false;
 let shown = ""; // runs that are drawn
 
+// What the best values of some runs are called; where they are of several kinds, all that they are.
+export function bestWords(words) {
+  return `Best ${joined(words.map(({ value }) => value))}`;
+}
+
+export function valueWords(words) {
+  return joined(words.map(({ value }) => `${value}s`));
+}
+
+export function evaluationWords(words) {
+  return joined(words.map(({ evaluations }) => evaluations));
+}
+
+function joined(words) {
+  return [...new Set(words)].sort().join(" or ");
+}
+
 // Draws soon, and the newest only, where this is called again and again; at once what somebody asked for.
 export function draw(chosen, options, isAsked = false) {
   wanted = [chosen, options];
@@ -37,12 +54,16 @@ export function draw(chosen, options, isAsked = false) {
 }
 
 function drawAll(runs, { x, scale }) {
+  const words = runs.map((run) => run.words);
+  const [best, counted] = [bestWords(words), evaluationWords(words)];
+  const isScore = (name) => words.some(({ scores }) => scores.includes(name));
   const plots = [
     ...["nfev", "seconds"].map((axis) => ({
       key: `best ${axis}`,
-      title: axis === "nfev" ? "Best value against evaluations" : "Best value against time",
+      title: `${best} against ${axis === "nfev" ? counted : "time"}`,
       within: "#values",
       axis,
+      isScore: isScore("best"),
       traces: runs.flatMap((run) => values(run, axis, runs.length === 1)),
     })),
     ...names(runs).map((name) => ({
@@ -50,6 +71,7 @@ function drawAll(runs, { x, scale }) {
       title: name.replaceAll("_", " "),
       within: "#diagnostics",
       axis: x,
+      isScore: isScore(name),
       traces: runs.filter((run) => name in run.curves.columns).map((run) => trace(run, x, name)),
     })),
   ];
@@ -66,7 +88,8 @@ function drawAll(runs, { x, scale }) {
   showThinning(runs);
 }
 
-// The lowest value and the median of each step, if there are not several runs to tell apart, and the best.
+// The lowest value, or the highest score, and the median of each step, if there are not several runs to tell apart, and
+// the best.
 function values(run, axis, isAlone) {
   const best = trace(run, axis, "best", { shape: "hv", width: 2 });
   if (!isAlone) return [best];
@@ -74,7 +97,7 @@ function values(run, axis, isAlone) {
   const others = ["median", "value"]
     .filter((name) => name in run.curves.columns)
     .map((name) => trace(run, axis, name, name === "median" ? { ...faint, dash: "dot" } : { ...faint, shape: "hv" }));
-  const labels = { median: "median of a step", value: "lowest of a step" };
+  const labels = { median: "median of a step", value: run.words.sign < 0 ? "highest of a step" : "lowest of a step" };
   for (const other of others) other.name = labels[other.meta];
   return [...others, { ...best, name: "best so far" }];
 }
@@ -106,15 +129,15 @@ function trace(run, axis, name, { shape = "linear", width = 1.5, colour, dash } 
   };
 }
 
-function drawOne({ key, title, within, axis, traces }, scale, runs) {
+function drawOne({ key, title, within, axis, isScore, traces }, scale, runs) {
   if (!canvases.has(key)) canvases.set(key, made(within, title));
   const place = canvases.get(key);
   const { figure, canvas, heading, legend } = place;
-  place.draw = () => drawOne({ key, title, within, axis, traces }, scale, runs);
+  place.draw = () => drawOne({ key, title, within, axis, isScore, traces }, scale, runs);
   if (!place.isNear) return;
   const isWide = within === "#values";
   const { lowest, highest, least } = magnitudes(traces);
-  const fits = highest > 50 * least && (isWide ? lowest >= 0 : lowest > 0) && !COUNTS.includes(key);
+  const fits = highest > 50 * least && (isWide ? lowest >= 0 : lowest > 0) && !COUNTS.includes(key) && !isScore;
   const isLog = isWide && scale !== "auto" ? scale === "log" : fits;
   if (isLog && lowest <= 0) {
     for (const one of traces) one.y = one.y.map((value) => (value > 0 ? value : null));
@@ -127,7 +150,7 @@ function drawOne({ key, title, within, axis, traces }, scale, runs) {
   const aside = document.createElement("small");
   aside.textContent = isLog ? ` log${lowest <= 0 ? ", above 0" : ""}` : "";
   heading.append(aside);
-  const [unit, label] = unitOf(axis, traces);
+  const [unit, label] = unitOf(axis, traces, evaluationWords(runs.map((run) => run.words)));
   for (const one of traces) one.x = unit === 1 ? one.x : one.x.map((value) => (value === null ? null : value / unit));
   if (isWide) legend.replaceChildren(...traces.map((one, i) => entry(one, runs.length === 1 ? one.name : runs[i].name)));
   const line = { gridcolor: colourOf("--line"), zerolinecolor: colourOf("--line"), linecolor: colourOf("--line") };
@@ -179,8 +202,8 @@ function entry({ line }, name) {
   return element;
 }
 
-function unitOf(axis, traces) {
-  if (axis !== "seconds") return [1, axis === "nfev" ? "evaluations" : "steps"];
+function unitOf(axis, traces, counted) {
+  if (axis !== "seconds") return [1, axis === "nfev" ? counted : "steps"];
   const longest = Math.max(0, ...traces.map(({ x }) => x.at(-1) ?? 0));
   const [unit, label] = UNITS.find(([seconds]) => longest > 2 * seconds) ?? [1, "seconds"];
   return [unit, `time (${label})`];

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.run.kinds import PLAIN, Wording
 from zoo.run.timings import Clock
 from zoo.serve.tail import Tail
 
@@ -20,6 +22,7 @@ _LONGEST_NAME = 200
 _LARGEST = 10**300
 _LINE_BREAK = ord("\n")
 _HAS_POINT = b'"x": ['
+_ASKED_FOR = ("step", "nfev", "best", "value", "median")  # by these names, whatever the page calls them
 _generations = itertools.count()  # of all runs: a cursor of one that is gone fits no other
 _CURSOR = re.compile(r"(\d{1,12})\.(\d{1,12})\.(\d{1,12})")
 
@@ -29,6 +32,10 @@ class Series:
 
     Only the lines that are kept are parsed, and the last one. As soon as there are more than `MOST`, every
     other one is dropped: the same steps are kept however often somebody looks.
+
+    Args:
+        path: Directory of the run.
+        wording: How its numbers are shown, as `of_columns` returns it.
 
     Attributes:
         generation: Another number as soon as what was kept before is void.
@@ -40,8 +47,8 @@ class Series:
         row: The best point so far, None where it is not logged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, wording: Wording = PLAIN) -> None:
+        self._path, self._wording = path, wording
         self._begin()
 
     def _begin(self) -> None:
@@ -97,9 +104,9 @@ class Series:
 
     def _add_steps(self, lines: _Lines) -> None:
         for index in range(-self._steps % self.stride, len(lines), self.stride):
-            self._keep(_numbers(lines[index]))
+            self._keep(self._wording.shown(_numbers(lines[index])))
         self._steps += len(lines)
-        best, self.last = self.last.get("best"), _numbers(lines[-1])
+        best, self.last = self.last.get("best"), self._wording.shown(_numbers(lines[-1]))
         if (self.row is None or self.last.get("best") != best) and (found := lines.last_with(_HAS_POINT)):
             row = json_object(found).get("x")
             self.row = row if isinstance(row, list) else self.row
@@ -153,6 +160,12 @@ class _Lines:
         """Return the last line that holds `part`, None if none does."""
         place = self._data.rfind(part)
         return None if place < 0 else self[int(np.searchsorted(self._ends, place))]
+
+
+def of_columns(wording: Wording) -> Wording:
+    """Return a wording that leaves the columns their names for which the page asks."""
+    names = {name: other for name, other in wording.names.items() if name not in _ASKED_FOR}
+    return dataclasses.replace(wording, names=names)
 
 
 def json_object(data: bytes) -> dict[str, Any]:

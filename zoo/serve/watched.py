@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from zoo.core.errors import RunDirectoryError
 from zoo.core.space import Space
 from zoo.run.checkpoint import checksum
 from zoo.run.directory import SCHEMA
-from zoo.serve.series import Series, finite, json_object
+from zoo.run.kinds import PLAIN, Wording, wording_of
+from zoo.serve.series import Series, finite, json_object, of_columns
 from zoo.serve.tail import Tail, content, last_lines
 
 _STATUSES = {"finished": "finished", "target": "finished", "failed": "failed"}  # any other is stopped
@@ -62,17 +64,23 @@ class Watched:
         self.next_look = 0.0
         self.summary: dict[str, Any] = {}
         self.series: Series | None = None
+        self._wording = PLAIN
         self._signature: Any = None
         self._identity: tuple[int, int, int] | None = None
 
     def _begin(self) -> None:
         self._config, self._problem = _read_config(self.path)
+        self._wording = PLAIN
+        try:
+            self._wording = of_columns(wording_of(self._config))
+        except RunDirectoryError as error:
+            self._problem = _text(error)
         self._meta = _read(self.path / "meta.json")
         self._result: dict[str, Any] = {}
         self._progress: deque[tuple[float, float]] = deque(maxlen=40)  # seconds of work, evaluations
         self._begin_events()
         if self.series is not None:
-            self.series = Series(self.path)
+            self.series = Series(self.path, self._wording)
 
     def _begin_events(self) -> None:
         self._events = Tail(self.path / "events.jsonl")
@@ -123,7 +131,7 @@ class Watched:
     def curves(self) -> Series:
         """Return its curves, which are kept from now on."""
         if self.series is None:
-            self.series = Series(self.path)
+            self.series = Series(self.path, self._wording)
         return self.series
 
     def _read_events(self) -> None:
@@ -156,6 +164,8 @@ class Watched:
         pace = max((b - a for a, b in itertools.pairwise(known)), default=0.0)
         if self._result:
             nfev, best = (finite(self._result.get(name)) for name in ("nfev", "fun"))
+        if best is not None and self._wording.sign < 0:
+            best = 0.0 - best
         objective = self._config.get("objective")
         return {
             "name": self.name,
@@ -173,6 +183,7 @@ class Watched:
             "violation": finite(last.get("violation")),
             "seconds": clock[-1] if clock else None,
             **self._counts,
+            **_words(self._wording),
         }, pace
 
     def _note_progress(self, seconds: float, nfev: float) -> None:
@@ -244,6 +255,20 @@ def _read_config(path: Path) -> tuple[dict[str, Any], str]:
         if expected is not None and expected == checksum(config):
             return config, ""
     return {}, "damaged: its config.json does not have its checksum"
+
+
+def _words(wording: Wording) -> dict[str, Any]:
+    """Return what the page needs to know of a wording, nothing of the one that it assumes."""
+    if wording == PLAIN:
+        return {}
+    return {
+        "words": {
+            "value": wording.value,
+            "evaluations": wording.evaluations,
+            "sign": wording.sign,
+            "scores": sorted(wording.names.get(name, name) for name in wording.negated),
+        }
+    }
 
 
 def _event(event: dict[str, Any]) -> dict[str, str]:

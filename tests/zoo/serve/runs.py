@@ -55,6 +55,14 @@ def event(path, **fields):
         file.write(json.dumps({"time": "2026-01-02T03:04:05.000+00:00", **fields}) + "\n")
 
 
+def searching(path, num_steps=3, **config):
+    """Write what a search for a policy that is at work has written: a score of 8 n in step n."""
+    under_way(path, 0, kind="evolution", method="deep-ga", **config)
+    for n in range(1, num_steps + 1):
+        step(path, n, best=-8.0 * n, value=-10.0 * n, median=-2.0, elite=-8.0 * n, frames=100 * n)
+    return path
+
+
 def age(path, seconds):
     """Make all that a run wrote look as if that were so long ago."""
     then = time.time() - seconds

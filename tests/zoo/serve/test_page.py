@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser, needs_chromium
-from tests.zoo.serve.runs import age, event, finished, step, under_way
+from tests.zoo.serve.runs import age, event, finished, searching, step, under_way
 from zoo.serve import folders as folders_module
 from zoo.serve import overview as overview_module
 from zoo.serve import server as server_module
@@ -229,6 +229,58 @@ def test_runs_are_compared_and_every_diagnostic_is_drawn(opened, tmp_path):
     page.click("#x [value=seconds]")
     page.click("#scale [value=linear]")
     page.wait_for("document.querySelector('#values .canvas').layout.yaxis.type === 'linear'")
+    assert page.errors == []
+
+
+def test_searches_for_policies_are_shown_by_their_scores(opened, tmp_path):
+    searching(tmp_path / "runs" / "search", 9, dim=226)
+    page = opened()
+    page.wait_for(f"{BEST} === 9")
+    assert page.text("#list .best") == "72"
+    headings = "[...document.querySelectorAll('#list th')].map(cell => cell.textContent).slice(3, 5)"
+    assert page.evaluate(headings) == ["Best score", "Episodes"]
+    facts = "[...document.querySelectorAll('.card dt')].map(name => name.textContent).slice(0, 2)"
+    assert page.evaluate(facts) == ["Best score", "Episodes"]
+    titles = "[...document.querySelectorAll('#values h3')].map(title => title.textContent)"
+    assert page.evaluate(titles) == ["Best score against episodes", "Best score against time"]
+    assert page.text("#values-heading") == "Scores"
+    assert page.text("#evaluations-axis") == "episodes"
+    assert page.evaluate(f"{DATA}.map(trace => trace.name)") == [
+        "median of a step",
+        "highest of a step",
+        "best so far",
+    ]
+    assert page.evaluate(f"{DATA}.at(-1).y") == [8.0 * n for n in range(1, 10)]
+    # Scores are not drawn by logarithms unless somebody asks for that.
+    step(tmp_path / "runs" / "search", 10, best=-1e4, value=-1e4, median=-2.0, elite=-1e4, frames=1000)
+    page.wait_for(f"{BEST} === 10")
+    layout = "document.querySelector('#values .canvas').layout"
+    assert page.evaluate(f"{layout}.yaxis.type") == "linear"
+    assert page.evaluate(f"{layout}.xaxis.title.text") == "episodes"
+    elite = (
+        "[...document.querySelectorAll('#diagnostics .canvas')].find(one => one.data?.[0].meta === 'elite')"
+    )
+    page.wait_for(f"{elite}.data[0].y.length === 10")
+    assert page.evaluate(f"{elite}.layout.yaxis.type") == "linear"
+    page.click("#scale [value=log]")
+    page.wait_for(f"{layout}.yaxis.type === 'log'")
+    page.click("#scale [value=auto]")
+    # Beside a run of values, both are said.
+    under_way(tmp_path / "runs" / "values")
+    page.wait_for(
+        "document.querySelectorAll('#list .name').length === 2 && "
+        "document.querySelectorAll('#list tbody input:not(:checked)').length"
+    )
+    assert page.evaluate(headings) == ["Best score or value", "Episodes or evaluations"]
+    page.click("#list tbody input:not(:checked)")
+    page.wait_for(f"{DATA}.length === 2")
+    assert page.evaluate(titles)[0] == "Best score or value against episodes or evaluations"
+    assert (
+        page.evaluate("[...document.querySelectorAll('.card dt')].map(name => name.textContent)").count(
+            "Best value"
+        )
+        == 1
+    )
     assert page.errors == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import time
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.zoo.serve.runs import age, event, finished, step, under_way
+from tests.zoo.serve.runs import age, event, finished, searching, step, under_way
+from zoo.run import kinds
 from zoo.serve.watched import Watched
 
 
@@ -223,6 +225,78 @@ def test_the_best_point_of_a_run_at_work_is_the_newest_logged(tmp_path):
     seen(path, run)
     run.curves().read()
     assert run.detail("")["point"] == [["x[0]", 3], ["x[1]", 0.5], ["x[2]", -1.0]]
+
+
+def test_a_search_for_a_policy_is_shown_by_its_scores(tmp_path):
+    path = searching(tmp_path / "run")
+    run = Watched(path, "run")
+    summary = seen(path, run)
+    assert (summary["best"], summary["nfev"]) == (24.0, 30)
+    words = summary["words"]
+    assert (words["value"], words["evaluations"], words["sign"]) == ("score", "episodes", -1)
+    run.curves().read()
+    detail = run.detail("")
+    assert detail["columns"]["best"] == detail["columns"]["elite"] == [8.0, 16.0, 24.0]
+    assert detail["columns"]["value"] == [10.0, 20.0, 30.0]
+    assert detail["columns"]["median"] == [2.0, 2.0, 2.0]
+    assert detail["columns"]["nfev"] == [10, 20, 30]
+    assert detail["columns"]["frames"] == [100, 200, 300]
+    assert (detail["last"]["best"], detail["last"]["value"], detail["last"]["sigma"]) == (24.0, 30.0, 1 / 3)
+    # Every column of scores is known as one, and no other.
+    assert set(words["scores"]) & detail["columns"].keys() == {"best", "elite", "value", "median"}
+    (path / "result.json").write_text(json.dumps({"fun": 0.0, "nfev": 40, "success": True}))
+    assert str(seen(path, run)["best"]) == "0.0"
+    (path / "result.json").write_text(json.dumps({"fun": -21.5, "nfev": 40, "success": True}))
+    assert seen(path, run)["best"] == 21.5
+    (path / "result.json").write_text(json.dumps({"fun": None, "nfev": 40, "success": True}))
+    assert seen(path, run)["best"] is None
+
+
+def test_another_kind_of_run_in_a_directory_is_shown_its_own_way(tmp_path):
+    path = searching(tmp_path / "run")
+    run = Watched(path, "run")
+    seen(path, run)
+    run.curves().read()
+    path.rename(tmp_path / "away")
+    under_way(path, 2)
+    summary = seen(path, run)
+    assert (summary["best"], "words" in summary) == (0.5, False)
+    run.curves().read()
+    assert run.detail("")["columns"]["best"] == [1.0, 0.5]
+    path.rename(tmp_path / "further away")
+    searching(path, 2)
+    assert seen(path, run)["best"] == 16.0
+    run.curves().read()
+    assert run.detail("")["columns"]["best"] == [8.0, 16.0]
+
+
+def test_a_kind_that_cannot_be_loaded_is_told(tmp_path, monkeypatch):
+    entry = importlib.metadata.EntryPoint("evolution", "zoo.no_such_module:KIND", kinds.GROUP)
+    monkeypatch.setattr(kinds, "_entries", lambda: {"evolution": entry})
+    summary = seen(searching(tmp_path / "run"))
+    assert summary["status"] == "unreadable"
+    assert summary["note"].startswith("runs of the kind 'evolution' cannot be read: zoo.no_such_module:KIND")
+
+
+# What the page is sent of a run of this package, written down before there were runs of other kinds.
+SENT = (
+    '{"name":"run","method":"cma","objective":"mine:loss","dim":3,"budget":1000,'
+    '"started":"2026-01-02T03:04:05.000+00:00","executor":"Processes","workers":2,"step":2,"nfev":20,'
+    '"best":0.5,"failed":0,"violation":null,"seconds":1.0,"restarts":0,"lost":0,"retries":0,"quarantined":0,'
+    '"resumed":0,"updated":0,"status":"running","note":"","rate":20.0,"left":49.0}'
+    '{"start":[0,0],"columns":{"step":[1,2],"nfev":[10,20],"best":[1.0,0.5],"value":[2.0,1.0],'
+    '"median":[3.0,3.0],"failed":[0,0],"sigma":[1.0,0.5]},"seconds":[0.5,1.0],"last":{"step":2,"nfev":20,'
+    '"best":0.5,"value":1.0,"median":3.0,"failed":0,"sigma":0.5,"seconds":1.0},"stride":1,"events":[],'
+    '"point":[["x[0]",2],["x[1]",0.5],["x[2]",-1.0]]}'
+)
+
+
+def test_of_runs_of_this_package_the_same_is_sent(tmp_path):
+    run = Watched(under_way(tmp_path / "run", 2), "run")
+    summary = {**seen(run.path, run), "updated": 0}
+    run.curves().read()
+    detail = {name: value for name, value in run.detail("").items() if name != "cursor"}  # of this process
+    assert "".join(json.dumps(part, separators=(",", ":")) for part in (summary, detail)) == SENT
 
 
 def test_nothing_is_new_where_nothing_was_written(tmp_path):
