@@ -279,7 +279,6 @@ def _carried_out(
     with contextlib.ExitStack() as stack:
         if directory is not None:
             stack.callback(directory.close)
-        if directory is not None:
             job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
         about: dict[str, Any] = (
             {"watchers": watchers, "config": config, "execution": executor.describe()} if watchers else {}
