@@ -107,8 +107,13 @@ class PartReply(NamedTuple):
 class Query:
     """Evaluates points for a part: `query(x)`, with x of shape (k, dim), or (dim,) for one point.
 
-    It returns float64 of shape (k,), or one float, NaN where the evaluation failed. A part that holds
-    candidates of a search has `units` evaluate them, as the executor would.
+    It returns float64 of shape (k,), or one float, NaN where the evaluation failed; x may also be
+    `Candidates`, of a kind that the objective understands, say. A part that holds candidates of a search has
+    `units` evaluate them, as the executor would.
+
+    Attributes:
+        objective: What is evaluated: that of the part, or else of the executor.
+        values: Values of each query so far.
 
     Args:
         objective: What is evaluated.
@@ -130,22 +135,26 @@ class Query:
         self.values: list[np.ndarray[Any, Any]] = []
         self.failures: list[Failure] = []
         self.retries = 0
-        self._objective, self._key, self._known, self._replayed = objective, key, known, replayed
+        self.objective = objective
+        self._key, self._known, self._replayed = key, known, replayed
         self._until = -math.inf if aside else None  # when `units` begins nothing more
 
-    def __call__(self, x: Array) -> Any:
-        x = x if is_torch(x) else np.asarray(x)
-        if x.ndim not in (1, 2):
-            raise ValueError(f"`x` must have shape (k, dim) or (dim,), got {tuple(x.shape)}.")
-        rows = x if x.ndim == 2 else x[None]
+    def __call__(self, x: Array | Candidates) -> Any:
+        single = False
+        if not isinstance(x, Candidates):
+            x = x if is_torch(x) else np.asarray(x)
+            if x.ndim not in (1, 2):
+                raise ValueError(f"`x` must have shape (k, dim) or (dim,), got {tuple(x.shape)}.")
+            single = x.ndim == 1
+            x = Rows(x[None] if single else x)
         number = len(self.values)
         values = self._known[number] if number < len(self._known) else None
         if values is None and not self._replayed:
-            values = self._evaluate(rows, number)
-        if values is None or len(values) != len(rows):
+            values = self._evaluate(x, number)
+        if values is None or len(values) != len(x):
             raise _off_the_record(number)
         self.values.append(values)
-        return values.copy() if x.ndim == 2 else float(values[0])
+        return float(values[0]) if single else values.copy()
 
     def units(self, candidates: Candidates, boundaries: Sequence[int], *, key: Key, step: int) -> Reply:
         """Evaluate consecutive units of a step of a search, as the executor's own `evaluate` would.
@@ -192,17 +201,17 @@ class Query:
 
     @property
     def _checked(self) -> Objective:
-        if not isinstance(self._objective, Objective):
+        if not isinstance(self.objective, Objective):
             raise TypeError(
                 "a part queries its `objective`, or else the one that the executor was opened with; it must "
                 "be an Objective (`zoo.core.objective.as_objective` adapts functions), got "
-                f"{self._objective!r}."
+                f"{self.objective!r}."
             )
-        return self._objective
+        return self.objective
 
-    def _evaluate(self, rows: Array, number: int) -> np.ndarray[Any, Any]:
+    def _evaluate(self, candidates: Candidates, number: int) -> np.ndarray[Any, Any]:
         """Evaluate points, and once more those of which the evaluation raises."""
-        objective, candidates = self._checked, Rows(rows)
+        objective = self._checked
         boundaries = objective.units(candidates)
 
         def evaluated(part: Sequence[int]) -> Reply:
@@ -337,7 +346,7 @@ class Home:
                 blame = f"`factory`, called as factory({number}), failed: "
                 part = self._made(number)
                 blame = ""
-                self._bring_back(part, number, visit.history)
+                self._bring_back(part, number, visit.history, objective)
             if part is None:
                 raise LookupError(f"part {number} is not on this worker.")
             if visit.message is not None:
@@ -366,12 +375,13 @@ class Home:
             raise TypeError(f"it must return a Part, got {part!r}.")
         return part
 
-    def _bring_back(self, part: Part, number: int, history: History) -> None:
+    def _bring_back(self, part: Part, number: int, history: History, objective: Objective | None) -> None:
+        objective = objective if part.objective is None else part.objective
         if history.snapshot is not None:
             part.restore(history.snapshot.load())
         for message, key, values in history.log:
             own = key.fold("part", number)
-            part.handle(message.load(), own, Query(None, own, values, replayed=True))
+            part.handle(message.load(), own, Query(objective, own, values, replayed=True))
 
 
 class Trip(NamedTuple):

@@ -237,12 +237,8 @@ class SearchJob:
         Raises:
             TooManyFailures: More than a fifth of the last hundred evaluations raised, crashed or hung.
         """
-        if _fails_too_often(state):
-            raise TooManyFailures(
-                f"{len(state.failures)} of the last {min(state.nfev, _WINDOW)} evaluations raised, crashed "
-                f"or hung, the last one being evaluation {state.failures[-1]}; a run stops when more than a "
-                "fifth do."
-            )
+        if fails_too_often(state):
+            raise too_many_failures(state)
         left = None if self._budget is None else self._budget - self._kept - state.nfev
         if left is None or left > 0:
             reason = self.optimizer.finished(state.optimizer)
@@ -435,7 +431,7 @@ class SearchJob:
 
     def forgive(self, state: SearchState) -> SearchState:
         """Return a state that goes on after too many failures, presumably as their cause is gone."""
-        return replace(state, failures=()) if _fails_too_often(state) else state
+        return replace(state, failures=()) if fails_too_often(state) else state
 
     def key(self, kind: int) -> Key:
         """Return the randomness of the objective in a step, or in what `final` asks for."""
@@ -469,6 +465,20 @@ def lately_failed(state: SearchState, evaluations: Evaluations) -> tuple[int, ..
     return tuple(number for number in ids if number >= state.nfev + len(evaluations) - _WINDOW)
 
 
+def fails_too_often(state: SearchState) -> bool:
+    """Return whether more than a fifth of the last hundred evaluations raised, crashed or hung."""
+    return state.nfev >= _WINDOW_START and len(state.failures) > _MOST_FAILURES * min(state.nfev, _WINDOW)
+
+
+def too_many_failures(state: SearchState) -> TooManyFailures:
+    """Return the error that ends such a run."""
+    return TooManyFailures(
+        f"{len(state.failures)} of the last {min(state.nfev, _WINDOW)} evaluations raised, crashed "
+        f"or hung, the last one being evaluation {state.failures[-1]}; a run stops when more than a "
+        "fifth do."
+    )
+
+
 def _constraints(evaluations: Evaluations, row: int) -> np.ndarray[Any, Any] | None:
     constraints = evaluations.extras.get("constraints")
     return None if constraints is None else constraints[row].copy()
@@ -498,7 +508,3 @@ def _mean(evaluations: Evaluations, point: Array, first: int, stride: int) -> _E
     spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
     error = float(restored(np.asarray(spread), unit))
     return _End(point, float(mean.values[0]), float(mean.violations[0]), _constraints(mean, 0), error)
-
-
-def _fails_too_often(state: SearchState) -> bool:
-    return state.nfev >= _WINDOW_START and len(state.failures) > _MOST_FAILURES * min(state.nfev, _WINDOW)

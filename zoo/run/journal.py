@@ -7,8 +7,10 @@ Layout: a first line, then records of
     mark                  four bytes, by which records behind a damaged one are found again
     length, checksums     three 32-bit unsigned numbers: length and crc-32 of the rest, crc-32 of this head
     step, first id        two 64-bit numbers; the id of row 0 of the step
-    kind, start, count    three 32-bit numbers; kind 0 is a step of the search, 1 the last evaluation, and 2
-                          is the first record, whose failures are the one entry [0, "run", DIGEST]
+    kind, start, count    three 32-bit numbers; kind 0 is a step of the search, 1 the last evaluation, 2 is
+                          the first record, whose failures are the one entry [0, "run", DIGEST], and 3 is what
+                          a stateful part asked for in a call: start is its number, step that of the call, and
+                          the first id that of the first part's
     length                of the failures, a 32-bit number
     values                count float64 numbers, NaN where failed
     failures              JSON, a list of [row, kind, message]; empty where there are none
@@ -26,7 +28,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +47,7 @@ _FRAME = struct.Struct("<4sII")
 _CHECK = struct.Struct("<I")
 _HEAD = struct.Struct("<qqiiii")
 
-SEARCH, FINAL, _WHOSE = 0, 1, 2
+SEARCH, FINAL, _WHOSE, PARTS = 0, 1, 2, 3
 
 
 class Record(NamedTuple):
@@ -71,7 +73,7 @@ class Journal:
     def __init__(self, path: Path, run: str = "") -> None:
         self._path = path
         self._known: dict[tuple[int, int], list[Reply]] = {}
-        self._first_ids: dict[int, int] = {}  # of steps of the search
+        self._first_ids: dict[tuple[int, int], int] = {}  # by kind and step
         self._begin = end = 0  # of the records of evaluations, and behind all of them
         if path.exists():
             for record, behind in _scan(path):
@@ -84,8 +86,7 @@ class Journal:
                         )
                     continue
                 self._known.setdefault((record.kind, record.step), []).append(record.reply)
-                if record.kind == SEARCH:
-                    self._first_ids[record.step] = record.first_id
+                self._first_ids[record.kind, record.step] = record.first_id
         whose = _packed(-1, 0, _WHOSE, Reply(0, np.empty(0), (Failure(0, "run", run),))) if run else b""
         self._begin = self._begin or len(_HEADER) + (0 if end else len(whose))
         with writing(path), contextlib.ExitStack() as stack:
@@ -111,10 +112,9 @@ class Journal:
         if num_evaluations * 8 > self.size:
             return False
         have = np.zeros(num_evaluations, bool)
-        for step, first_id in self._first_ids.items():
-            for reply in self._known.get((SEARCH, step), ()):
-                first = first_id + reply.start
-                have[first : first + len(reply.values)] = True
+        for (kind, step), first_id in self._first_ids.items():
+            for first, values in _by_id(kind, first_id, self._known.get((kind, step), ())):
+                have[first : first + len(values)] = True
         return bool(have.all())
 
     def forget_before(self, step: int) -> None:
@@ -154,14 +154,11 @@ def values_by_id(path: Path, num_evaluations: int) -> np.ndarray[Any, Any]:
         RunDirectoryError: One of them is not on record.
     """
     values, have = np.full(num_evaluations, np.nan), np.zeros(num_evaluations, bool)
-    for record in read(path) if path.exists() else ():
-        if record.kind != SEARCH:
-            continue
-        first = record.first_id + record.reply.start
-        part = slice(first, min(first + len(record.reply.values), num_evaluations))
+    for first, found in _told(path) if path.exists() else ():
+        part = slice(first, min(first + len(found), num_evaluations))
         count = max(0, part.stop - first)
         fresh = ~have[part]
-        values[part][fresh] = record.reply.values[:count][fresh]
+        values[part][fresh] = found[:count][fresh]
         have[part] = True
     if not have.all():
         raise RunDirectoryError(
@@ -169,6 +166,28 @@ def values_by_id(path: Path, num_evaluations: int) -> np.ndarray[Any, Any]:
             "any more; removing the directory `checkpoints` and resuming evaluates it again."
         )
     return values
+
+
+def _told(path: Path) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+    """Yield evaluations of the search: the id of the first, and the values of it and of those behind it."""
+    steps: dict[tuple[int, int], tuple[int, list[Reply]]] = {}
+    for record in read(path):
+        steps.setdefault((record.kind, record.step), (record.first_id, []))[1].append(record.reply)
+    for (kind, _), (first_id, replies) in steps.items():
+        yield from _by_id(kind, first_id, replies)
+
+
+def _by_id(kind: int, first_id: int, replies: Iterable[Reply]) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+    """Yield the ids of the first values of replies to one step, and the values; of what is a search alone."""
+    if kind == SEARCH:
+        yield from ((first_id + reply.start, reply.values) for reply in replies)
+    elif kind == PARTS:
+        last = {reply.start: reply.values for reply in replies}  # with all that one before it had
+        for _, values in sorted(
+            last.items(), key=lambda item: item[0]
+        ):  # ids of a part are behind those of the parts before it
+            yield first_id, values
+            first_id += len(values)
 
 
 def _scan(path: Path) -> Iterator[tuple[Record, int]]:

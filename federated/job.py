@@ -1,0 +1,541 @@
+"""A federation as a job: rounds of trips, what is counted, and what x is worth by now."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from federated.algorithm import Answer, FederatedAlgorithm, Problem
+from federated.messages import Message
+from federated.network import Envelope, Network
+from federated.objective import ClientObjective, Look
+from federated.part import Block, Errand, Told, edges_of
+from zoo.core.device import Array
+from zoo.core.rng import Key
+from zoo.core.state import Log, freeze, state, thaw
+from zoo.core.types import Evaluations, Failure, Reply
+from zoo.execution.executor import Executor
+from zoo.execution.ledger import Account, Ledger
+from zoo.execution.parts import PartReply
+from zoo.execution.shards import Shards
+from zoo.execution.threads import limited
+from zoo.run.job import Report, SearchState, fails_too_often, lately_failed, too_many_failures
+from zoo.run.journal import PARTS, Journal
+
+COLUMNS = ("round", "queries", "hidden", "up", "down", "clock", "answers", "value", "worst", "spread")
+"""Of the history of a run, before what the task measures beside: numbers so far, but for "answers", which is
+how many clients have answered the last trip of the round; then F, the highest f_i, and their deviation."""
+
+
+@state
+class FederatedState(SearchState):
+    """Where a federation is. `optimizer` is the server's state, a step is a round, an evaluation a query.
+
+    Attributes:
+        hidden: Queries that papers leave out of their count; they are among `nfev` all the same.
+        gradients: Exact gradients asked for.
+        up: Bytes that clients have sent.
+        down: Bytes that the server has sent.
+        clock: Virtual seconds.
+        absent: Trips to a client that nothing came back from.
+        late: Replies that were not waited for.
+        stale: Replies to an earlier trip that came in and were put away.
+        duplicates: Replies that came in a second time and were put away.
+        invalid: Replies with a number that is not finite, put away as well.
+        void: Rounds that changed nothing, as too few have answered.
+        queries: Of each client, shape (num_clients,).
+        sent: Bytes sent by each client.
+        received: Bytes sent to each client.
+        answered: Rounds that each client has answered to the end.
+        pending: Replies under way: tuples (at, client, round, trip).
+        history: For each round in turn, the numbers that `COLUMNS` names, and what the task measures beside.
+        looked: Values of each client at x, shape (num_clients, 1 + measures), NaN where nobody has looked.
+        trip: Number of the next trip of the round.
+        active: Who still takes part in it, and the trip that each of them vanishes in; None between rounds.
+        clients: States of all clients that have one, by number; only in checkpoints.
+    """
+
+    hidden: int = 0
+    gradients: int = 0
+    up: int = 0
+    down: int = 0
+    clock: float = 0.0
+    absent: int = 0
+    late: int = 0
+    stale: int = 0
+    duplicates: int = 0
+    invalid: int = 0
+    void: int = 0
+    queries: Any = None
+    sent: Any = None
+    received: Any = None
+    answered: Any = None
+    pending: tuple[tuple[float, int, int, int], ...] = ()
+    history: Log = dataclasses.field(default_factory=Log)
+    looked: Any = None
+    trip: int = 0
+    active: Any = None
+    clients: Any = None
+
+
+class FederatedJob:
+    """Have clients minimise the mean of their functions.
+
+    Args:
+        algorithm: What server and clients do.
+        task: What clients have.
+        executor: Where clients live.
+        x0: Start, shape (dim,).
+        key: Where all randomness comes from.
+        network: How clients are reached.
+        rounds: Rounds at most, or None.
+        budget: Queries at most, of all clients together, or None: no round is begun that may exceed it.
+        traffic: Bytes, in both directions, after which no further round is begun, or None.
+        measure_every: Rounds from one look at F to the next; 0 for none but at the end.
+        on_error: "raise" or "nan", for clients whose evaluation raises.
+        threads: Threads of numerical libraries during the run.
+    """
+
+    checkpoint_seconds = math.inf
+
+    def __init__(
+        self,
+        algorithm: FederatedAlgorithm[Any, Any],
+        objective: ClientObjective,
+        executor: Executor,
+        x0: Array,
+        *,
+        key: Key,
+        network: Network,
+        rounds: int | None = None,
+        budget: int | None = None,
+        traffic: int | None = None,
+        measure_every: int = 1,
+        on_error: str = "raise",
+        threads: int = 1,
+    ) -> None:
+        self.algorithm, self.objective, self.executor = algorithm, objective, executor
+        self.journal: Journal | None = None
+        self.event: Any = None
+        self.arrived: Any = None
+        self.account = Account()
+        self.task = objective.task
+        self._x0, self._key, self._network = x0, key, network
+        self._rounds, self._budget, self._traffic = rounds, budget, traffic
+        self._measure_every, self._on_error, self._threads = measure_every, on_error, threads
+        count = self.task.num_clients
+        self._weights = [float(self.task.weight(client)) for client in range(count)]
+        self._problem = Problem(count, self.task.bounds, key.fold("shared"))
+        self._edges = edges_of(count)
+        self._shards: Shards | None = None
+        self._parts: list[Any] | None = None  # states of all parts, which they are still to be given
+        self._midway: tuple[FederatedState, FederatedState] | None = None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Hold the threads, open the executor, and have it keep the clients."""
+        with limited(self._threads), self.executor.open(self.objective):
+            self._shards = self.executor.shards(
+                functools.partial(Block, self.algorithm, self._x0, self._problem, self._edges),
+                len(self._edges) - 1,
+                on_error=self._on_error,
+                event=self.event,
+                account=self.account,
+            )
+            if self._parts is not None:
+                self._shards.restore(self._parts)
+                self._parts = None
+            try:
+                yield
+            finally:
+                self._shards = None
+
+    def init(self) -> FederatedState:
+        """Return the state before the first round."""
+        count = self.task.num_clients
+        with limited(self._threads):
+            server = self.algorithm.server_init(self._x0, self._problem)
+        return FederatedState(
+            server,
+            violation_best=0.0,
+            queries=np.zeros(count, np.int64),
+            sent=np.zeros(count, np.int64),
+            received=np.zeros(count, np.int64),
+            answered=np.zeros(count, np.int64),
+            looked=np.full((count, 1 + len(self.task.measures)), np.nan),
+        )
+
+    def finished(self, state: FederatedState) -> str | None:
+        """Return why no further round is to be begun, or None.
+
+        Raises:
+            TooManyFailures: More than a fifth of the last hundred queries raised, crashed or hung.
+        """
+        if fails_too_often(state):
+            raise too_many_failures(state)
+        reason = self.algorithm.finished(state.optimizer)
+        if reason is not None:
+            return reason
+        if self._rounds is not None and state.step >= self._rounds:
+            return f"all {self._rounds} rounds are done"
+        if self._traffic is not None and state.up + state.down >= self._traffic:
+            return f"{self._traffic} bytes have been sent"
+        if self._budget is not None and state.trip == 0:
+            asked = len(self._network.plan(self._round_key(state), self.task.num_clients, 1).clients)
+            most = asked * self.algorithm.most_queries(len(self._x0), state.step)
+            left = self._budget - state.nfev
+            if most > left:
+                rest = f": the last {left} are too few for a round, which takes up to {most}" if left else ""
+                return f"the budget of {self._budget} queries is used up{rest}"
+        return None
+
+    def step(self, state: FederatedState) -> tuple[FederatedState, Report]:
+        """Do a round.
+
+        Raises:
+            EvaluationError: A client raised, and the policy says that this ends the run.
+            WorkerError: Clients cannot be kept anywhere.
+            Interrupt: A signal asked to stop; what was done of the round is kept.
+        """
+        work = state
+        told: list[Evaluations] = []
+        try:
+            if not len(work.history):
+                work = self._looked(work, 0)
+            while work.trip < len(self.algorithm.trips):
+                work, evaluations = self._trip(work)
+                told.append(evaluations)
+            every = self._measure_every
+            work = replace(work, step=work.step + 1, trip=0, active=None)
+            answers = int((work.answered - state.answered).sum())
+            work = self._looked(work, answers, look=bool(every) and work.step % every == 0)
+        except BaseException:
+            self._midway = state, work
+            raise
+        values = np.concatenate([one.values for one in told]) if told else np.empty(0)
+        value = history_value(work)
+        return work, Report(value, Evaluations(values), work.fun_best < state.fun_best)
+
+    def _round_key(self, state: FederatedState) -> Key:
+        return self._key.fold("round", state.step)
+
+    def _trip(self, work: FederatedState) -> tuple[FederatedState, Evaluations]:
+        """Do one trip of a round."""
+        trips, round_key = self.algorithm.trips, self._round_key(work)
+        if work.active is None:
+            plan = self._network.plan(round_key, self.task.num_clients, len(trips))
+            work = replace(work, active=np.stack([plan.clients, plan.vanish]))
+        trip, number, key = trips[work.trip], work.trip, round_key.fold("trip", work.trip)
+        asked = work.active[0].tolist()
+        work = replace(work, trip=number + 1)
+        if not asked:
+            return work, Evaluations(np.empty(0))
+        with limited(self._threads):
+            messages = trip.request(work.optimizer, asked)
+        each = [messages] * len(asked) if isinstance(messages, Message) else list(messages)
+        if len(each) != len(asked):
+            raise ValueError(
+                f"`request` must return a message for each of {len(asked)} clients, got {len(each)}."
+            )
+        sizes: dict[int, int] = {id(message): message.nbytes for message in each}
+        down = np.array([sizes[id(message)] for message in each], np.int64)
+        present = work.active[1] > number
+        errand = _errand(
+            work.step,
+            number,
+            key,
+            work.active[0][present],
+            [m for m, here in zip(each, present, strict=True) if here],
+        )
+        told, work, evaluations = self._called(work, errand)
+        received = work.received.copy()
+        received[work.active[0]] += down
+        work = replace(work, received=received, down=work.down + int(down.sum()))
+        return self._merged(
+            work, trip, number, key, asked, told, dict(zip(asked, down.tolist(), strict=True))
+        ), evaluations
+
+    def _called(self, work: FederatedState, errand: Errand) -> tuple[list[Told], FederatedState, Evaluations]:
+        """Send clients on their errand, and count what they have asked for."""
+        assert self._shards is not None
+        number = errand.round * len(self.algorithm.trips) + errand.trip
+        where = np.searchsorted(errand.clients, self._edges)
+        messages = [errand if first < last else None for first, last in itertools.pairwise(where.tolist())]
+        journal, first_id = self.journal, work.nfev
+
+        def record(part: int, reply: PartReply) -> None:
+            if journal is not None:
+                journal.append(number, first_id, PARTS, packed(part, reply))
+            if self.arrived is not None:
+                self.arrived(reply.num_queries)
+
+        known = {} if journal is None else dict(map(unpacked, journal.known(PARTS, number)))
+        replies = self._shards.call(messages, errand.key, known=known, record=record)
+        told: list[Told] = []
+        values: list[Any] = [np.empty(0)]
+        failures: list[Failure] = []
+        count = 0
+        for reply in replies:
+            if reply is None:
+                continue
+            failures += [failure._replace(row=count + failure.row) for failure in reply.failures]
+            values += reply.values
+            count += reply.num_queries
+            told += reply.reply or ()
+        evaluations = Evaluations(np.concatenate(values), tuple(failures))
+        queries, sent = work.queries.copy(), work.sent.copy()
+        weights = {}
+        for one in told:
+            queries[one.client] += one.queries
+            weights[one.client] = one.message.nbytes
+            sent[one.client] += weights[one.client]
+        return (
+            told,
+            replace(
+                work,
+                nfev=work.nfev + count,
+                num_failed=work.num_failed + len(failures),
+                failures=lately_failed(work, evaluations) if failures or work.failures else (),
+                hidden=work.hidden + sum(one.hidden for one in told),
+                gradients=work.gradients + sum(one.gradients for one in told),
+                up=work.up + sum(weights.values()),
+                queries=queries,
+                sent=sent,
+            ),
+            evaluations,
+        )
+
+    def _merged(
+        self,
+        work: FederatedState,
+        trip: Any,
+        number: int,
+        key: Key,
+        asked: Sequence[int],
+        told: Sequence[Told],
+        down: dict[int, int],
+    ) -> FederatedState:
+        """Have the server take what came in."""
+        by_client = {one.client: one for one in told}
+        clients = sorted(by_client)
+        delivery = self._network.deliver(
+            self._key,
+            key,
+            work.clock,
+            (work.step, number),
+            len(asked),
+            clients,
+            [by_client[client].queries for client in clients],
+            [by_client[client].message.nbytes + down[client] for client in clients],
+            [Envelope(*one) for one in work.pending],
+        )
+        sound = [client for client in delivery.on_time if by_client[client].message.is_finite]
+        for client in set(delivery.on_time) - set(sound):
+            self._say(
+                work, event="reply put away", client=client, message="it has numbers that are not finite"
+            )
+        again = delivery.duplicates
+        work = replace(
+            work,
+            clock=delivery.at,
+            absent=work.absent + len(asked) - len(told),
+            late=work.late + len(delivery.late),
+            stale=work.stale + delivery.stale,
+            duplicates=work.duplicates + again,
+            invalid=work.invalid + len(delivery.on_time) - len(sound),
+            pending=tuple((one.at, one.client, one.round, one.trip) for one in delivery.pending),
+        )
+        kept = np.isin(work.active[0], sound)
+        work = replace(work, active=work.active[:, kept])
+        if len(sound) < self._network.min_replies:
+            self._say(
+                work,
+                event="too few answers",
+                message=f"{len(sound)} of {len(asked)} clients have answered in time; x stays as it is"
+                if not number
+                else f"{len(sound)} of {len(asked)} clients have answered trip {number} in time",
+            )
+            void = work.void + (number == 0)
+            return replace(work, void=void, active=work.active[:, :0])
+        answers = [Answer(client, by_client[client].message, self._weights[client]) for client in sound]
+        with limited(self._threads):
+            server = trip.merge(work.optimizer, answers)
+        work = replace(work, optimizer=server)
+        if number + 1 < len(self.algorithm.trips):
+            return work
+        answered = work.answered.copy()
+        answered[list(sound)] += 1
+        return replace(work, answered=answered)
+
+    def _say(self, work: FederatedState, **fields: Any) -> None:
+        if self.event is not None:
+            self.event({**fields, "round": work.step})
+
+    def _looked(self, work: FederatedState, answers: int, look: bool = True) -> FederatedState:
+        """Return the state with one more line of history."""
+        looked = self._look(work) if look else np.full_like(work.looked, np.nan)
+        weights = np.array(self._weights)
+        value = np.full(looked.shape[1], np.nan)
+        known = np.isfinite(looked)
+        for column in range(looked.shape[1]):
+            rows = known[:, column]
+            if rows.any():
+                value[column] = (weights[rows] * looked[rows, column]).sum() / weights[rows].sum()
+        at_clients = looked[:, 0][known[:, 0]]
+        line = [
+            work.step,
+            work.nfev,
+            work.hidden,
+            work.up,
+            work.down,
+            work.clock,
+            answers,
+            # Where a client does not say, the mean is not F.
+            value[0] if known[:, 0].all() else math.nan,
+            at_clients.max() if len(at_clients) else math.nan,
+            at_clients.std() if len(at_clients) else math.nan,
+            *value[1:],
+        ]
+        work = replace(work, history=work.history.append(line), looked=looked if look else work.looked)
+        if line[7] < work.fun_best:
+            return replace(work, fun_best=float(line[7]), x_best=self.algorithm.recommend(work.optimizer))
+        return work
+
+    def _look(self, work: FederatedState) -> np.ndarray[Any, Any]:
+        """Return what x is worth at each client, shape (num_clients, 1 + measures)."""
+        x = self.algorithm.recommend(work.optimizer)
+        candidates = Look(x, self.task.num_clients)
+        ledger = Ledger(self.objective.units(candidates), on_error="nan", event=self.event, account=Account())
+        found = self.executor.evaluate(candidates, self._key.fold("look"), work.step, ledger)
+        columns = [found.values[:, None]]
+        missing = np.full((len(found), 1), np.nan)
+        columns += [found.extras.get(name, missing) for name in self.task.measures]
+        return np.concatenate(columns, 1)
+
+    def finish(self, state: FederatedState) -> FederatedState:
+        """Settle for where the server is."""
+        if state.x is not None:
+            return state
+        x = self.algorithm.recommend(state.optimizer)
+        if not math.isfinite(history_value(state)):
+            looked = self._look(state)
+            weights = np.array(self._weights)
+            fun = float((weights * looked[:, 0]).sum() / weights.sum())
+            return replace(state, x=x, fun=fun, looked=looked)
+        return replace(state, x=x, fun=history_value(state))
+
+    def cut_short(self, state: FederatedState) -> FederatedState:
+        """Return what to report of a run that can go on: where the server is."""
+        return self.finish(state)
+
+    def metrics(self, state: FederatedState, report: Report) -> dict[str, Any]:
+        """Return the round's numbers and the algorithm's own diagnostics."""
+        names = (*COLUMNS, *self.task.measures)
+        line = dict(zip(names, state.history.array[-len(names) :].tolist(), strict=True))
+        at_clients = state.looked[:, 0][np.isfinite(state.looked[:, 0])]
+        counters = ("hidden", "up", "down", "absent", "late", "stale", "duplicates", "invalid", "void")
+        return {
+            "step": state.step,
+            "nfev": state.nfev,
+            "best": state.fun_best if math.isfinite(state.fun_best) else None,
+            "value": line["value"],
+            "median": float(np.median(at_clients)) if len(at_clients) else None,
+            "failed": state.num_failed,
+            **{name: getattr(state, name) for name in counters},
+            "clock": state.clock,
+            "answers": int(line["answers"]),
+            **{name: line[name] for name in ("worst", "spread", *self.task.measures)},
+            **self.algorithm.diagnostics(state.optimizer),
+        }
+
+    def snapshot(self, state: FederatedState) -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:
+        """Return the state as a JSON tree and arrays, with the states of all clients gathered."""
+        if self._midway is not None and self._midway[0] is state:
+            state = self._midway[1]
+        if self._shards is None:
+            parts = self._parts or []
+        else:
+            from zoo.execution import interrupts
+
+            with interrupts.overlooked():
+                parts = self._shards.snapshot()
+        clients = {str(client): one for part in parts for client, one in sorted(part.items())}
+        return freeze(replace(state, clients=clients))
+
+    def restore(self, tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> FederatedState:
+        """Return the state that a snapshot was taken of; clients are given theirs when the job is opened."""
+        restored = thaw(tree, arrays)
+        if not isinstance(restored, FederatedState):
+            raise ValueError(f"it holds a {type(restored).__name__}, not the state of a federation")
+        clients = {int(client): one for client, one in restored.clients.items()}
+        edges = self._edges
+        self._parts = [
+            {client: clients[client] for client in range(first, last) if client in clients}
+            for first, last in itertools.pairwise(edges)
+        ]
+        # Clients whose states have no arrays in common with the ones on workers.
+        restored = replace(restored, clients=None)
+        return replace(restored, failures=()) if fails_too_often(restored) else restored
+
+
+def history_of(state: FederatedState, measures: Sequence[str] = ()) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the columns of a state's history by name; `measures` are those of the task."""
+    names = (*COLUMNS, *measures)
+    return dict(zip(names, state.history.array.reshape(-1, len(names)).T, strict=True))
+
+
+def history_value(state: FederatedState) -> float:
+    """Return F as the last line of history has it, NaN where nobody has looked."""
+    columns = len(COLUMNS) + state.looked.shape[1] - 1
+    return float(state.history.array[-columns:][COLUMNS.index("value")]) if len(state.history) else math.nan
+
+
+def packed(part: int, reply: PartReply) -> Reply:
+    """Return what came of a part's queries as a record of the journal.
+
+    Its first row is the number of the part; "lengths" are how many values each query has, behind them 1 if
+    the part was given up, which the last failure then says.
+    """
+    failures = reply.failures if reply.error is None else (*reply.failures, reply.error)
+    values = np.concatenate([np.empty(0), *reply.values])
+    lengths = np.array([*map(len, reply.values), reply.error is not None], np.float64)
+    return Reply(part, values, tuple(failures), extras={"lengths": lengths})
+
+
+def unpacked(record: Reply) -> tuple[int, PartReply]:
+    """Return the part, and what came of its queries, of a record of the journal."""
+    *lengths, given_up = record.extras["lengths"].astype(int).tolist()
+    values = np.split(record.values, np.cumsum(lengths)[:-1]) if lengths else []
+    for one in values:
+        one.flags.writeable = False
+    error = record.failures[-1] if given_up else None
+    failures = record.failures[:-1] if given_up else record.failures
+    return record.start, PartReply(None, tuple(values), tuple(failures), error)
+
+
+def _errand(
+    number: int,
+    trip: int,
+    key: Key,
+    clients: np.ndarray[Any, Any],
+    messages: Sequence[Message],
+) -> Errand:
+    """Return what all blocks hear, each message in it once."""
+    distinct: dict[int, tuple[int, Message]] = {}
+    which = [distinct.setdefault(id(message), (len(distinct), message))[0] for message in messages]
+    return Errand(
+        number,
+        trip,
+        key,
+        clients,
+        tuple(message for _, message in distinct.values()),
+        np.array(which, np.int64),
+    )

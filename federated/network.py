@@ -1,0 +1,286 @@
+"""Who takes part in a round, who vanishes, and when replies arrive: on a virtual clock.
+
+Nothing here depends on how long anything takes in truth, so runs with dropouts, stragglers and deadlines
+come to the same bytes every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.core.rng import Key
+from zoo.core.validation import check_count, check_number
+
+Array = np.ndarray[Any, Any]
+
+NEVER = 2**31 - 1
+"""Number of a trip that no round has."""
+
+
+class Plan(NamedTuple):
+    """Who takes part in a round.
+
+    Attributes:
+        clients: Numbers of those that are asked, ascending.
+        vanish: For each, the trip that it does not answer any more; `NEVER` for most.
+    """
+
+    clients: Array
+    vanish: Array
+
+
+class Envelope(NamedTuple):
+    """A reply under way.
+
+    Attributes:
+        at: When it arrives, in seconds.
+        client: Who has sent it.
+        round: What it answers.
+        trip: Likewise.
+    """
+
+    at: float
+    client: int
+    round: int
+    trip: int
+
+
+class Delivery(NamedTuple):
+    """What came in during a trip.
+
+    Attributes:
+        on_time: Clients whose reply counts, ascending.
+        at: When the trip was over, in seconds.
+        pending: Replies that are still under way.
+        late: Clients whose reply to this trip was not waited for.
+        stale: Replies to earlier trips that came in now, and were put away.
+        duplicates: Replies that came in twice, and were put away.
+    """
+
+    on_time: tuple[int, ...]
+    at: float
+    pending: tuple[Envelope, ...]
+    late: tuple[int, ...]
+    stale: int
+    duplicates: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """How clients are reached. By default all of them are, at once, and all answer.
+
+    A trip of client i takes
+
+        latency * speed_i * exp(jitter * z) + seconds_per_query * speed_i * queries + bytes / bandwidth
+
+    seconds, speed_i = slow[i] * exp(spread * z_i), with z drawn anew each trip and z_i once a run, both
+    standard normal. A trip is over when all have answered whose answer is ever to come, or `wait_for` of
+    those asked have, or `deadline` seconds have passed; what arrives later is stale, and put away, as is what
+    arrives twice. A client that vanishes does none of the work of that trip, and takes no part in the rest of
+    the round.
+
+    Args:
+        participation: Share of the clients that are asked in a round, above 0, or their number as an int of 1
+            or more; drawn anew for each round.
+        dropout: Probability that a client vanishes in a round, at any trip of it.
+        latency: Median seconds of a trip.
+        spread: How much clients differ in speed, as the deviation of its logarithm.
+        jitter: How much trips of one client differ, likewise.
+        slow: Pairs (client, factor): clients that take so many times as long.
+        seconds_per_query: Of a client of ordinary speed.
+        bandwidth: Bytes a second, in both directions together; None for no limit.
+        deadline: Seconds after which a trip is over, or None.
+        wait_for: Share of the asked clients, or their number as an int, whose answers are waited for; None
+            for all.
+        min_replies: With fewer answers, the round changes nothing.
+        duplicates: Probability that a reply arrives twice.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Example:
+        >>> network = Network(participation=0.5, dropout=0.3)
+        >>> len(network.plan(Key(0), 10, 1).clients)
+        5
+    """
+
+    participation: float = 1.0
+    dropout: float = 0.0
+    latency: float = 0.0
+    spread: float = 0.0
+    jitter: float = 0.0
+    slow: tuple[tuple[int, float], ...] = ()
+    seconds_per_query: float = 0.0
+    bandwidth: float | None = None
+    deadline: float | None = None
+    wait_for: float | None = None
+    min_replies: int = 1
+    duplicates: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("participation", "wait_for"):
+            value = getattr(self, name)
+            if value is None and name == "wait_for":
+                continue
+            if isinstance(value, int) and not isinstance(value, bool):
+                check_count(name, value)
+            elif not 0 < check_number(name, value) <= 1:
+                raise ValueError(
+                    f"`{name}` must be a share above 0 and at most 1, or a number of clients as an int, got "
+                    f"{value!r}."
+                )
+        for name in ("dropout", "duplicates"):
+            if not 0 <= check_number(name, getattr(self, name)) <= 1:
+                raise ValueError(f"`{name}` must be a probability, from 0 to 1, got {getattr(self, name)!r}.")
+        for name in ("latency", "spread", "jitter", "seconds_per_query"):
+            if check_number(name, getattr(self, name)) < 0:
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)!r}.")
+        for name in ("bandwidth", "deadline"):
+            value = getattr(self, name)
+            if value is not None and check_number(name, value) <= 0:
+                raise ValueError(f"`{name}` must be above 0, or None for no limit, got {value!r}.")
+        check_count("min_replies", self.min_replies)
+        try:
+            slow = tuple((int(client), float(factor)) for client, factor in self.slow)
+        except (TypeError, ValueError):
+            raise ValueError(f"`slow` must be pairs (client, factor), got {self.slow!r}.") from None
+        if any(factor <= 0 for _, factor in slow):
+            raise ValueError(f"`slow` must have factors above 0, got {self.slow!r}.")
+        object.__setattr__(self, "slow", slow)
+
+    def check(self, num_clients: int) -> None:
+        """Raise unless this fits so many clients.
+
+        Raises:
+            ValueError: More clients are asked, or waited for, than there are.
+        """
+        asked = _count(self.participation, num_clients)
+        if asked > num_clients:
+            raise ValueError(
+                f"`participation` must be at most the {num_clients} clients there are, got {asked}."
+            )
+        for name, count in (
+            ("wait_for", _count(self.wait_for or 1, asked)),
+            ("min_replies", self.min_replies),
+        ):
+            if count > asked:
+                raise ValueError(
+                    f"`{name}` must be at most the {asked} clients that are asked in a round, got {count}."
+                )
+        for client, _ in self.slow:
+            if not 0 <= client < num_clients:
+                raise ValueError(f"`slow` must name clients from 0 to {num_clients - 1}, got {client}.")
+
+    def plan(self, key: Key, num_clients: int, num_trips: int) -> Plan:
+        """Return who takes part in a round.
+
+        Args:
+            key: Randomness of the round.
+            num_clients: How many clients there are.
+            num_trips: How many trips the round has.
+        """
+        asked = _count(self.participation, num_clients)
+        clients = np.arange(num_clients)
+        if asked < num_clients:
+            clients = np.sort(key.fold("participation").permutation(0, 1, num_clients)[0][:asked])
+        vanish = np.full(asked, NEVER)
+        if self.dropout:
+            drawn = key.fold("dropout").uniform(0, num_clients, 2)[clients]
+            gone = drawn[:, 0] < self.dropout
+            vanish[gone] = (drawn[gone, 1] * num_trips).astype(int)
+        return Plan(clients, vanish)
+
+    def deliver(
+        self,
+        key: Key,
+        trip_key: Key,
+        now: float,
+        trip: tuple[int, int],
+        asked: int,
+        clients: Sequence[int],
+        queries: Sequence[int],
+        nbytes: Sequence[int],
+        pending: Sequence[Envelope],
+    ) -> Delivery:
+        """Return what comes in during a trip.
+
+        Args:
+            key: Randomness of the run.
+            trip_key: Randomness of the trip.
+            now: When it began, in seconds.
+            trip: Its round and number.
+            asked: How many clients were asked.
+            clients: Those that have answered, ascending.
+            queries: Values that each of them asked for.
+            nbytes: Bytes that it received and sent.
+            pending: What was under way before.
+        """
+        seconds = self._seconds(key, trip_key, np.asarray(clients, int), queries, nbytes)
+        envelopes = [
+            Envelope(now + float(taken), client, *trip)
+            for client, taken in zip(clients, seconds, strict=True)
+        ]
+        if self.duplicates and clients:
+            again = trip_key.fold("duplicates").uniform(0, max(clients) + 1, 2)[list(clients)]
+            envelopes += [
+                envelope._replace(at=envelope.at + (envelope.at - now) * float(delay))
+                for envelope, (chance, delay) in zip(envelopes, again, strict=True)
+                if chance < self.duplicates
+            ]
+        arriving = sorted((*pending, *envelopes))
+        wanted = len(clients) if self.wait_for is None else min(_count(self.wait_for, asked), len(clients))
+        last = now if self.deadline is None else now + self.deadline
+        on_time: dict[int, float] = {}
+        stale = duplicates = 0
+        end = now
+        position = 0
+        for envelope in arriving:
+            if self.deadline is not None and envelope.at > last:
+                break
+            if len(on_time) >= wanted and envelope.at > end:
+                break
+            position += 1
+            if envelope[2:] != trip:
+                stale += 1
+            elif envelope.client in on_time:
+                duplicates += 1
+            elif len(on_time) < wanted:
+                on_time[envelope.client] = envelope.at
+                end = max(end, envelope.at)
+            else:  # at the very moment at which the last one came that was waited for
+                stale += 1
+        expected = asked if self.wait_for is None else _count(self.wait_for, asked)
+        if self.deadline is not None and len(on_time) < expected:
+            end = last
+        late = tuple(client for client in clients if client not in on_time)
+        left = tuple(arriving[position:])
+        return Delivery(tuple(sorted(on_time)), end, left, late, stale, duplicates)
+
+    def _seconds(
+        self, key: Key, trip_key: Key, clients: Array, queries: Sequence[int], nbytes: Sequence[int]
+    ) -> Array:
+        """Return how long the trip of each client takes."""
+        if not len(clients):
+            return np.zeros(0)
+        speed = np.ones(int(clients[-1]) + 1)
+        if self.spread:
+            speed *= np.exp(self.spread * key.fold("speed").normal(0, len(speed), 1)[:, 0])
+        for client, factor in self.slow:
+            if client < len(speed):
+                speed[client] *= factor
+        seconds = self.latency * speed[clients]
+        if self.jitter:
+            seconds = seconds * np.exp(
+                self.jitter * trip_key.fold("jitter").normal(0, len(speed), 1)[clients, 0]
+            )
+        seconds = seconds + self.seconds_per_query * speed[clients] * np.asarray(queries)
+        return seconds if self.bandwidth is None else seconds + np.asarray(nbytes) / self.bandwidth
+
+
+def _count(share: float, total: int) -> int:
+    """Return how many a share, or a number as an int, of a total is: at least one."""
+    return share if isinstance(share, int) else max(1, int(np.ceil(share * total - 1e-9)))
