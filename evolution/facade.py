@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,21 +19,16 @@ from evolution.keyframes import Keyframes
 from evolution.lineage import Lineage
 from evolution.moments import Normalizer
 from evolution.policies.policy import Policy
-from evolution.setting import KIND, Setting, read_given
-from zoo.arguments import as_executor, as_key
-from zoo.core.errors import RunDirectoryError
-from zoo.core.modules import files_of, own_path
+from evolution.setting import Setting, read_given
+from zoo.arguments import as_executor
 from zoo.core.rng import Key
 from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
 from zoo.execution.executor import Executor, Serial
-from zoo.experiment import differences
 from zoo.facade import Interrupted
-from zoo.run.directory import RunDirectory, holds_run, read_config
+from zoo.kept import STATUS, as_callbacks, directory_of, key_of
+from zoo.run.directory import RunDirectory
 from zoo.run.job import Report
 from zoo.run.loop import Run, Stop, run
-from zoo.run.watching import Watcher
-
-_STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5}
 
 
 class Generation(NamedTuple):
@@ -254,7 +249,7 @@ def evolve(
         raise ValueError(
             "`generations`, `budget`, `frames` or `seconds` must be given: nothing else is sure to end a run."
         )
-    return _carried_out(given, _as_key(rng, out), workers, seconds, callback, out, keyframe_every)
+    return _carried_out(given, key_of(rng, out), workers, seconds, callback, out, keyframe_every)
 
 
 def _carried_out(
@@ -270,12 +265,16 @@ def _carried_out(
     check_count("keyframe_every", keyframe_every, minimum=0)
     executor = as_executor(workers)
     limit = None if seconds is None else check_positive("seconds", seconds)
-    callbacks, watchers = _as_callbacks(callback)
+    callbacks, watchers = as_callbacks(callback)
     setting = Setting.of(given, key)
     config = setting.config(executor.threads)
     job = setting.job(executor)
     _check_budget(job, given["budget"])
-    directory = None if out is None else _directory(Path(out), config, setting, executor)
+    directory = None
+    if out is not None:
+        names = [value for value in setting.given.values() if isinstance(value, str)]
+        code = "the environment or the policy"
+        directory = directory_of(Path(out), config, setting.arrays, executor, names, code)
     with contextlib.ExitStack() as stack:
         if directory is not None:
             stack.callback(directory.close)
@@ -338,10 +337,10 @@ def resume(
     given = read_given(path, {"environment": environment, "policy": policy, "behaviour": behaviour})
     if seconds is None and all(given[name] is None for name in ("generations", "budget", "frames")):
         with contextlib.closing(RunDirectory.open(path)) as directory:
-            is_over = directory.result.get("status") == _STATUS["finished"]
+            is_over = directory.result.get("status") == STATUS["finished"]
         if not is_over:
             raise ValueError(f"`seconds` must be given: nothing else is sure to end the run in {path}.")
-    return _carried_out(given, _as_key(None, out), workers, seconds, callback, out, keyframe_every)
+    return _carried_out(given, key_of(None, out), workers, seconds, callback, out, keyframe_every)
 
 
 @contextlib.contextmanager
@@ -428,58 +427,12 @@ def _entries(setting: Setting, outcome: Run[EvolutionState], result: Evolution) 
         "frames": result.frames,
         "num_failed": result.num_failed,
         "success": result.success,
-        "status": _STATUS[outcome.status],
+        "status": STATUS[outcome.status],
         "message": result.message,
         "method": setting.given["method"],
         "account": result.account,
         "seconds": result.seconds,
     }
-
-
-def _directory(path: Path, config: dict[str, Any], setting: Setting, executor: Executor) -> RunDirectory:
-    """Return the directory of this run, made now or before.
-
-    Raises:
-        RunDirectoryError: It holds something else.
-    """
-    arrays = setting.arrays
-    if not holds_run(path):
-        names = [value for value in setting.given.values() if isinstance(value, str)]
-        places = {"modules": files_of(names), "path": own_path(), "folder": os.getcwd()}
-        return RunDirectory.create(path, config, arrays, {**executor.describe(), **places})
-    directory = RunDirectory.open(path)
-    with contextlib.ExitStack() as stack:
-        stack.callback(directory.close)
-        if directory.config.get("kind") != KIND:
-            raise RunDirectoryError(f"{path} holds a run of another kind; choose another directory.")
-        differ = differences((config, arrays), (directory.config, directory.start))
-        if directory.config["objective"] != config["objective"]:
-            differ = differ or ["the code of the environment or the policy differs"]
-        if differ:
-            raise RunDirectoryError(
-                f"{path} holds another run: {', '.join(differ)}. Choose another directory; an existing "
-                "run is resumed or refused, never overwritten."
-            )
-        stack.pop_all()
-    return directory
-
-
-def _as_key(rng: Any, out: Any) -> Key:
-    """Return the key of a run; without a seed, that of the one that is gone on with."""
-    if rng is None and out is not None and holds_run(Path(out)):
-        return Key.parse(read_config(Path(out))[0]["key"])
-    return as_key(rng)
-
-
-def _as_callbacks(callback: Any) -> tuple[list[Callable[[Generation], None]], list[Watcher]]:
-    given: Sequence[Any] = (
-        callback if isinstance(callback, (list, tuple)) else () if callback is None else (callback,)
-    )
-    for one in given:
-        if not (callable(one) or isinstance(one, Watcher)):
-            raise TypeError(f"`callback` must be a function, a `Watcher` or a list of these, got {one!r}.")
-    watchers = [one for one in given if isinstance(one, Watcher)]
-    return [one for one in given if not isinstance(one, Watcher)], watchers
 
 
 def _adapted(callback: Callable[[Generation], None]) -> Callable[[Any, Report], None]:

@@ -31,6 +31,7 @@ ROWS = (
     "zoo.experiment",
     "zoo.consensus.many",
     "zoo.facade",
+    "zoo.kept",
     "zoo.nn",
     "zoo.session",
     "zoo.optuna",

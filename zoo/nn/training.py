@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from zoo.arguments import as_executor, as_key
+from zoo.arguments import as_executor
 from zoo.core.device import Array, Like, to_numpy
 from zoo.core.errors import EvaluationError, RunDirectoryError, ZooWarning
 from zoo.core.fingerprint import describe, digest
@@ -26,6 +26,7 @@ from zoo.core.validation import check_choice, check_count, check_positive, hint
 from zoo.execution.executor import Executor
 from zoo.experiment import differences
 from zoo.facade import Interrupted
+from zoo.kept import STATUS, as_callbacks, key_of
 from zoo.nn.batches import Augment, Batches, check_examples
 from zoo.nn.changes import Changes
 from zoo.nn.deepzero import DeepZero
@@ -44,15 +45,13 @@ from zoo.nn.training_job import (
     settle,
 )
 from zoo.registry import Method, find
-from zoo.run.directory import RunDirectory, dump, holds_run, read_config
+from zoo.run.directory import RunDirectory, dump, holds_run
 from zoo.run.job import Report
 from zoo.run.loop import Run, Stop, run
-from zoo.run.watching import Watcher
 
 _TESTS = 10  # in a run whose epochs nobody knows
 _BATCH = 128  # examples, where nobody says how many
 _TRIED = 2  # examples that a test is tried on
-_STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5}
 # Not in the registry: what it asks for are changes of single parameters, which networks alone understand.
 _DEEPZERO = Method("deepzero", "zoo.nn.deepzero:DeepZero", "sparse coordinate-wise differences")
 _FORWARD, _CENTRAL = 5e-3, 1e-2  # smoothing that is best in single precision
@@ -200,7 +199,7 @@ def train(
         >>> bool(abs(model[0].weight.item() - 3) < 0.1), done.queries
         (True, 180)
     """
-    key, executor = _as_key(rng, out), as_executor(workers)
+    key, executor = key_of(rng, out), as_executor(workers)
     batches = _as_batches(data, batch_size, augment, key)
     objective = NetworkLoss(model, loss, batches, stages=stages, device=device, key=key.fold("network"))
     x0 = objective.parameters.flat()
@@ -212,7 +211,7 @@ def train(
     judge = _as_test(test)
     every = _as_test_every(test_every, planned, batches)
     limit = None if seconds is None else check_positive("seconds", seconds)
-    callbacks, watchers = _as_callbacks(callback)
+    callbacks, watchers = as_callbacks(callback)
     objective.check(x0)
     _check_smoothing(objective, x0, optimizer)
     _try_test(test, judge, objective)
@@ -306,7 +305,7 @@ def _entries(job: TrainingJob, outcome: Run[TrainingState], result: Training) ->
         "nit": outcome.state.step,
         "num_failed": result.num_failed,
         "success": result.success,
-        "status": _STATUS[outcome.status],
+        "status": STATUS[outcome.status],
         "message": result.message,
         "method": _name(job.optimizer),
         "account": result.account,
@@ -406,13 +405,6 @@ def _compare(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> N
             ZooWarning,
             stacklevel=4,
         )
-
-
-def _as_key(rng: Any, out: Any) -> Key:
-    """Return the key of a training; without a seed, that of the one that is gone on with."""
-    if rng is None and out is not None and holds_run(Path(out)):
-        return Key.parse(read_config(Path(out))[0]["key"])
-    return as_key(rng)
 
 
 def _name(optimizer: Any) -> str:
@@ -549,15 +541,6 @@ def _as_test_every(test_every: Any, steps: int | None, batches: BatchSource) -> 
         return check_count("test_every", test_every)
     each = getattr(batches, "steps_per_epoch", None)
     return int(each) if each is not None else max(1, (steps or _TESTS) // _TESTS)
-
-
-def _as_callbacks(callback: Any) -> tuple[list[Callable[[TrainingStep], None]], list[Watcher]]:
-    given = callback if isinstance(callback, (list, tuple)) else () if callback is None else (callback,)
-    for one in given:
-        if not (callable(one) or isinstance(one, Watcher)):
-            raise TypeError(f"`callback` must be a function, a `Watcher` or a list of these, got {one!r}.")
-    watchers = [one for one in given if isinstance(one, Watcher)]
-    return [one for one in given if not isinstance(one, Watcher)], watchers
 
 
 def _adapted(job: TrainingJob, callback: Callable[[TrainingStep], None]) -> Callable[[Any, Report], None]:

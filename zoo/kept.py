@@ -1,0 +1,90 @@
+"""Runs that are kept in a directory: what facades of all kinds of them have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.arguments import as_key
+from zoo.core.errors import RunDirectoryError
+from zoo.core.modules import files_of, own_path
+from zoo.core.rng import Key
+from zoo.execution.executor import Executor
+from zoo.experiment import differences
+from zoo.run.directory import RunDirectory, holds_run, read_config
+from zoo.run.watching import Watcher
+
+STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5}
+"""How a run ended, by `Run.status`, as `result.json` has it."""
+
+
+def key_of(rng: Any, out: Any) -> Key:
+    """Return the key of a run; without a seed, that of the one that is gone on with.
+
+    Args:
+        rng: Seed, generator, `Key`, or None.
+        out: Directory of the run, or None.
+    """
+    if rng is None and out is not None and holds_run(Path(out)):
+        return Key.parse(read_config(Path(out))[0]["key"])
+    return as_key(rng)
+
+
+def as_callbacks(callback: Any) -> tuple[list[Callable[[Any], None]], list[Watcher]]:
+    """Return the functions and the watchers among what was given as `callback`.
+
+    Raises:
+        TypeError: Something is neither.
+    """
+    given = callback if isinstance(callback, (list, tuple)) else () if callback is None else (callback,)
+    for one in given:
+        if not (callable(one) or isinstance(one, Watcher)):
+            raise TypeError(f"`callback` must be a function, a `Watcher` or a list of these, got {one!r}.")
+    watchers = [one for one in given if isinstance(one, Watcher)]
+    return [one for one in given if not isinstance(one, Watcher)], watchers
+
+
+def directory_of(
+    path: Path,
+    config: Mapping[str, Any],
+    arrays: dict[str, np.ndarray[Any, Any]],
+    executor: Executor,
+    names: Iterable[str],
+    code: str,
+) -> RunDirectory:
+    """Return the directory of a run, made now or before.
+
+    Args:
+        path: Where it is.
+        config: What the run is, as `config.json` is to hold it.
+        arrays: What `start.safetensors` is to hold.
+        executor: Who evaluates it.
+        names: What was given by name, such as "module:function", whose files are looked up.
+        code: What has code of its own, for messages.
+
+    Raises:
+        RunDirectoryError: It holds something else.
+    """
+    if not holds_run(path):
+        places = {"modules": files_of(list(names)), "path": own_path(), "folder": os.getcwd()}
+        return RunDirectory.create(path, config, arrays, {**executor.describe(), **places})
+    directory = RunDirectory.open(path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(directory.close)
+        if directory.config.get("kind") != config["kind"]:
+            raise RunDirectoryError(f"{path} holds a run of another kind; choose another directory.")
+        differ = differences((config, arrays), (directory.config, directory.start))
+        if directory.config["objective"] != config["objective"]:
+            differ = differ or [f"the code of {code} differs"]
+        if differ:
+            raise RunDirectoryError(
+                f"{path} holds another run: {', '.join(differ)}. Choose another directory; an existing "
+                "run is resumed or refused, never overwritten."
+            )
+        stack.pop_all()
+    return directory
