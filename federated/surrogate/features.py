@@ -1,0 +1,266 @@
+"""Random Fourier features: a function of many points, sent as one vector of fixed length."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from federated.surrogate import linalg
+from zoo.core.device import Array, Like, array_module, is_torch, to_numpy
+from zoo.core.rng import Key
+from zoo.core.validation import check_count, check_flag, check_number, check_positive
+
+_JITTERS = (1e-6, 1e-5, 1e-4, 1e-3)
+_CACHED = 2**26  # bytes of frequencies that are kept; more are drawn anew, block by block
+_BLOCK = 2**22  # numbers of a block of frequencies
+_TALLEST = 512  # rows made orthogonal to each other, at most: their number squared is what it costs
+
+
+@dataclass(frozen=True)
+class FourierFeatures:
+    """Features phi of which phi(x)^T phi(x') is, on average, the squared exponential kernel.
+
+        phi_m(x) = sqrt(2 / M) cos(W_m^T x + b_m),  W_m ~ N(0, I / l^2),  b_m ~ U[0, 2 pi)
+
+    All who have the same key have the same features, and so a vector w of M numbers says a function of x,
+    phi(x)^T w. Of points X with values y, scaled to t as in `GaussianProcess`, and Phi of rows phi(x_a),
+
+        w = s Phi^T (Phi Phi^T + noise I)^-1 t
+        grad = -sqrt(2 / M) W [sin(W^T x + b) o w]
+
+    Both are linear: weights of functions that are averaged are averaged, and the gradient of the difference
+    of two functions is the gradient of the difference of their weights, at the cost of one. That error
+    falls as M^(-1/2).
+
+    W is drawn from the key by blocks, and kept where it takes at most 64 MB, so memory is bounded whatever M
+    and dim are; larger ones are drawn again at each use.
+
+    Args:
+        key: Of the features, the same for all who are to share them.
+        dim: Length of a point.
+        count: How many features, M.
+        length_scale: Length l of the kernel.
+        orthogonal: Whether the rows of W are made orthogonal by blocks of `dim` rows, at most 512, with the
+            lengths they had: the kernel's error is then lower at the same M.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is outside its range.
+
+    Example:
+        >>> features = FourierFeatures(key=Key(0), dim=2, count=2000)
+        >>> x = Key(1).uniform(0, 50, 2)
+        >>> w = features.fit(x, (x**2).sum(1))
+        >>> features.gradient(w, np.array([0.5, 0.25])).round(1).tolist()
+        [1.0, 0.5]
+
+    References:
+        Rahimi and Recht, "Random features for large-scale kernel machines", 2007.
+        https://papers.nips.cc/paper/3182-random-features-for-large-scale-kernel-machines
+        Yu, Suresh, Choromanski, Holtmann-Rice and Kumar, "Orthogonal random features", 2016.
+        https://arxiv.org/abs/1610.09072
+    """
+
+    key: Key
+    dim: int
+    count: int = 10_000
+    length_scale: float = 1.0
+    orthogonal: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, Key):
+            raise TypeError(f"`key` must be a Key, got {self.key!r}.")
+        check_count("dim", self.dim)
+        check_count("count", self.count)
+        check_positive("length_scale", self.length_scale)
+        check_flag("orthogonal", self.orthogonal)
+
+    def at(self, points: Array) -> Array:
+        """Return the features of some points in float64, shape (m, count)."""
+        like = _double(points)
+        work, phases = like.asarray(points), _phases(self, like)
+        made = _zeros((len(points), self.count), like)
+        for part, rows in self._rows(like):
+            angles = work @ rows.T
+            angles += phases[part]
+            made[:, part] = array_module(angles).cos(angles)
+        made *= math.sqrt(2 / self.count)
+        return made
+
+    def fit(self, points: Array, values: Any, noise: float = 1e-6) -> Array:
+        """Return the weights w of points and their values, in float64; see `solve`."""
+        return self.solve(points, values, noise).weights
+
+    def solve(self, points: Array, values: Any, noise: float = 1e-6) -> FeatureFit:
+        """Return the function of some points and their values.
+
+        Args:
+            points: Shape (n, dim), n of at least 1.
+            values: Shape (n,), finite.
+            noise: Variance of the noise of scaled values, at least 0. Raised to 1e-6, 1e-5, 1e-4 or 1e-3
+                where there is no factor of the matrix.
+
+        Raises:
+            TypeError: `noise` is no number.
+            ValueError: It is negative, or shapes do not fit.
+        """
+        if not 0 <= check_number("noise", noise) < math.inf:
+            raise ValueError(f"`noise` must be a finite number of at least 0, got {noise!r}.")
+        given = np.asarray(to_numpy(values), np.float64)
+        if points.ndim != 2 or points.shape[1] != self.dim or given.shape != (len(points),) or not len(given):
+            raise ValueError(
+                f"`points` must have the shape (n, {self.dim}) and `values` (n,), n of at least 1, "
+                f"got {tuple(points.shape)} and {given.shape}."
+            )
+        return FeatureFit(self, self.at(points), given, float(noise))
+
+    def value(self, weights: Array, x: Array) -> Array:
+        """Return phi(x)^T w at one point, shape (dim,), or at many, shape (m, dim)."""
+        found = self.at(x if x.ndim == 2 else x[None]) @ weights
+        return _as(found if x.ndim == 2 else found[0], x)
+
+    def gradient(self, weights: Array, x: Array) -> Array:
+        """Return the gradient of phi(x)^T w at one point.
+
+        Args:
+            weights: w, shape (count,), or the difference of two.
+            x: Shape (dim,).
+
+        Returns:
+            Shape (dim,), of the dtype of x.
+        """
+        like = _double(x)
+        work, phases, made = like.asarray(x), _phases(self, like), _zeros((self.dim,), like)
+        for part, rows in self._rows(like):
+            angles = rows @ work
+            angles += phases[part]
+            made += (array_module(angles).sin(angles) * weights[part]) @ rows
+        made *= -math.sqrt(2 / self.count)
+        return _as(made, x)
+
+    def _rows(self, like: Like) -> Iterator[tuple[slice, Array]]:
+        """Yield blocks of W: which rows they are, and the rows, in float64."""
+        if 8 * self.count * self.dim <= _CACHED:
+            yield slice(0, self.count), _kept(self, like)
+        else:
+            yield from self._drawn(like)
+
+    def _drawn(self, like: Like) -> Iterator[tuple[slice, Array]]:
+        key, std = self.key.fold("frequencies"), 1 / self.length_scale
+        height = min(self.dim, _TALLEST) if self.orthogonal else max(1, _BLOCK // self.dim)
+        for start in range(0, self.count, height):
+            stop = min(start + height, self.count)
+            # A block has all its rows orthogonal, also those beyond the last: fewer features are a prefix.
+            rows = key.normal(start, start + height if self.orthogonal else stop, self.dim, like=like)
+            if self.orthogonal:
+                rows = _orthogonal(rows)[: stop - start]
+            rows *= std
+            yield slice(start, stop), rows
+
+
+class FeatureFit:
+    """A function of random Fourier features, with the points it was made of.
+
+    Attributes:
+        weights: w, shape (count,), float64.
+        scale: s, by which scaled values are to be multiplied; 0 where all values are equal.
+        noise: Variance of the noise that the matrix has, for scaled values.
+    """
+
+    def __init__(
+        self, features: FourierFeatures, table: Array, values: np.ndarray[Any, Any], noise: float
+    ) -> None:
+        self.features, self._table = features, table
+        low = float(values.min())
+        self.scale = float(values.max()) - low
+        target = (values - low) / self.scale if self.scale > 0 else np.zeros(len(values))
+        matrix = table @ table.T
+        for self.noise in (noise, *(jitter for jitter in _JITTERS if jitter > noise)):
+            noisy = matrix.clone() if is_torch(matrix) else matrix.copy()
+            linalg.diagonal(noisy)[...] += self.noise
+            factor = linalg.cholesky(noisy)
+            if factor is not None:
+                break
+        else:
+            raise FloatingPointError(f"no factor of the features of {len(values)} points.")
+        self._factor = factor
+        solved = linalg.solve(factor, table.new_tensor(target) if is_torch(table) else target)
+        self.weights = (solved * self.scale) @ table
+
+    def uncertainty(self, x: Array, probes: int = 8) -> Array:
+        """Return an estimate of the trace of the posterior covariance of all derivatives at one point.
+
+        It is that of w ~ N(0, I) given the scaled values, times `scale`^2 that of the values:
+
+            sum_m s_m^2 |W_m|^2 - sum_u |L^-1 Phi (s o W^T u)|^2 / probes,  s = sqrt(2 / M) sin(W^T x + b)
+
+        with random signs u, which belong to the features. Its relative standard deviation is about
+        sqrt(2 / (probes dim)) of the second term; `probes` times count times n operations.
+
+        Args:
+            x: Shape (dim,).
+            probes: How many u.
+        """
+        like = _double(x)
+        work, phases = like.asarray(x), _phases(self.features, like)
+        signs, squares = _probed(self.features, like, check_count("probes", probes))
+        angles = phases.clone() if is_torch(phases) else phases.copy()
+        for part, rows in self.features._rows(like):
+            angles[part] += rows @ work
+        sines = array_module(angles).sin(angles)
+        half = linalg.half_solve(self._factor, self._table @ (signs * sines[:, None]))
+        left = (sines * sines) @ squares - (half * half).sum() / probes
+        return _as((left * (2 / self.features.count)).clip(0, None), x)
+
+
+def _orthogonal(rows: Array) -> Array:
+    """Return rows of the same lengths and, on average, directions, orthogonal to each other."""
+    xp = array_module(rows)
+    lengths = (rows * rows).sum(1) ** 0.5
+    basis, triangle = xp.linalg.qr(rows.T)
+    return (basis * (xp.sign(linalg.diagonal(triangle)) * lengths)).T
+
+
+def _double(array: Array) -> Like:
+    """Return the kind of an array, in float64."""
+    like = Like.of(array)
+    return Like(like.kind, "float64", like.device)
+
+
+def _as(found: Array, like: Array) -> Array:
+    return found.to(like.dtype) if is_torch(like) else found.astype(like.dtype, copy=False)
+
+
+def _zeros(shape: tuple[int, ...], like: Like) -> Array:
+    return like.asarray(np.zeros(shape))
+
+
+@functools.lru_cache(maxsize=2)
+def _kept(features: FourierFeatures, like: Like) -> Array:
+    """Return W whole."""
+    made = _zeros((features.count, features.dim), like)
+    for part, rows in features._drawn(like):
+        made[part] = rows
+    return made
+
+
+@functools.lru_cache(maxsize=4)
+def _phases(features: FourierFeatures, like: Like) -> Array:
+    made = features.key.fold("phases").uniform(0, 1, features.count, like=like)[0]
+    return made * (2 * math.pi)
+
+
+@functools.lru_cache(maxsize=2)
+def _probed(features: FourierFeatures, like: Like, probes: int) -> tuple[Array, Array]:
+    """Return W^T u for some random signs u, shape (count, probes), and |W_m|^2, shape (count,)."""
+    signs = features.key.fold("probes").rademacher(0, probes, features.dim, like=like)
+    made, squares = _zeros((features.count, probes), like), _zeros((features.count,), like)
+    for part, rows in features._rows(like):
+        made[part] = rows @ signs.T
+        squares[part] = (rows * rows).sum(1)
+    return made, squares

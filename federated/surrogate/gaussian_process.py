@@ -1,0 +1,432 @@
+"""The derived Gaussian process: gradients of a function from its values along a trajectory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from federated.surrogate import linalg
+from federated.surrogate.kernels import KERNELS, Kernel, kernel
+from federated.surrogate.window import Window
+from zoo.core.device import Array, array_module, is_torch
+from zoo.core.state import state
+from zoo.core.validation import check_choice, check_count, check_number, check_positive
+
+_JITTERS = (1e-6, 1e-5, 1e-4, 1e-3)
+_BLOCK = 2**17  # numbers of the points worked on at once: a megabyte, which the cache of a processor holds
+_KEPT = 2**21  # numbers of the points, at most, that a fit keeps a copy of, centred
+_WIDE = (-4, 0, 4, 8, 12, 16, 20)  # half powers of two around the distance of points: 1/4 to 1024 times it
+_SMALL = 100  # points, up to which the length scale is adjusted at every fit
+
+
+@state
+class Memory:
+    """What fits of one client pass on to each other.
+
+    Attributes:
+        step: Length scale, as a half power of two; None before it was ever fitted.
+        fits: How many fits there were since lengths of all sizes were compared.
+        points: How many points there were then.
+    """
+
+    step: int | None = None
+    fits: int = 0
+    points: int = 0
+
+
+@dataclass(frozen=True)
+class GaussianProcess:
+    """A Gaussian process of a function, and so one of its gradient.
+
+    Of the points X, n of them, with values y, scaled to t = (y - min y) / s with s = max y - min y, and a
+    kernel k of length l, it is
+
+        K = k(X, X) + noise I,  alpha = K^-1 t
+        mu(x) = min y + s sum_a alpha_a k(x, x_a)
+        grad mu(x) = -s sum_a alpha_a c_a (x - x_a)
+
+    with c of `zoo`'s kernels: n dim operations and no differences of values. How sure it is of the gradient,
+    the trace of the posterior covariance of all derivatives, is for scaled values
+
+        dim c(0) - sum_ab c_a c_b (K^-1)_ab (x - x_a)^T (x - x_b)
+
+    of which the inner products follow from those of the points, so that many x cost n^2 operations each.
+
+    The length l is the half power of two of the highest marginal likelihood. All sizes are compared at the
+    first fit, then every `search_every` fits and where there are half as many points again; in between, the
+    last one with its two neighbours every `adjust_every` fits. When l stays and the fit before is at hand,
+    points that came and went change its factor of K in place of a new one. A fit's outcome depends on
+    arguments alone, to the last bit: those who drop the fit before at certain steps, not when they happen to
+    be stopped, get the same bytes however often they are.
+
+    Departures from the paper's code: the gradient is exact where theirs is by differences; a grid in place
+    of 20 restarts of L-BFGS; the covariance is of the kernel the process has, of all axes, and of the points
+    of the fit.
+
+    Args:
+        kernel: "matern", of smoothness 5/2, or "rbf".
+        noise: Variance of the noise of scaled values, at least 0. Raised to 1e-6, 1e-5, 1e-4 or 1e-3 where
+            K is not positive definite.
+        nearest: How many points to go by, those nearest to x.
+        length_scale: Fixed length l; None to fit it.
+        search_every: Fits between comparisons of all sizes of l.
+        adjust_every: Fits between comparisons of neighbouring sizes; every fit compares up to 100 points.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is outside its range.
+
+    Example:
+        >>> x = np.linspace(-1, 1, 12)[:, None]
+        >>> window = Window.empty(1, capacity=100).add(x, (x**2).sum(1))
+        >>> fit, memory = GaussianProcess().fit(window, np.zeros(1))
+        >>> fit.gradient(np.array([0.5])).round(2).tolist()
+        [1.0]
+
+    References:
+        Shu, Dai, Sng, Verma, Jaillet and Low, "Zeroth-order optimization with trajectory-informed derivative
+        estimation", 2023. https://openreview.net/forum?id=n1bLgxHW6jW
+        Shu, Lin, Dai and Low, "Federated zeroth-order optimization using trajectory-informed surrogate
+        gradients", 2023. https://arxiv.org/abs/2308.04077
+    """
+
+    kernel: str = "matern"
+    noise: float = 1e-6
+    nearest: int = 150
+    length_scale: float | None = None
+    search_every: int = 20
+    adjust_every: int = 5
+
+    def __post_init__(self) -> None:
+        check_choice("kernel", self.kernel, KERNELS)
+        if not 0 <= check_number("noise", self.noise) < math.inf:
+            raise ValueError(f"`noise` must be a finite number of at least 0, got {self.noise!r}.")
+        for name in ("nearest", "search_every", "adjust_every"):
+            check_count(name, getattr(self, name))
+        if self.length_scale is not None:
+            check_positive("length_scale", self.length_scale)
+
+    def fit(
+        self, window: Window, x: Array, memory: Memory | None = None, previous: Fit | None = None
+    ) -> tuple[Fit, Memory]:
+        """Return the process near a point, and what the next fit wants to know of this one.
+
+        Args:
+            window: Points and values; none are needed.
+            x: Where the search is, shape (dim,).
+            memory: That of the fit before, None at first. It belongs to a client's state.
+            previous: The fit before, or None, which costs time alone but for the last digits. It belongs to
+                no state: drop it where a run may be resumed, as at the start of a round.
+        """
+        memory = memory or Memory()
+        data = _Data(window, window.nearest(x, self.nearest), x, previous)
+        low, scale = 0.0, 0.0
+        if len(data):
+            chosen = window.values[data.rows]
+            low = float(chosen.min())
+            scale = float(chosen.max()) - low
+        target = (window.values[data.rows] - low) / scale if scale > 0 else np.zeros(len(data))
+        scale = scale if math.isfinite(scale) else 0.0
+        search = _Search(kernel(self.kernel), data, data.on_device(target), self.noise)
+        if self.length_scale is not None:
+            return Fit(search, search.at(self.length_scale, previous), low, scale), memory
+        step, memory = self._step(search, memory, scale)
+        return Fit(search, search.at(2 ** (step / 2), previous), low, scale), memory
+
+    def _step(self, search: _Search, memory: Memory, scale: float) -> tuple[int, Memory]:
+        """Return the length scale as a half power of two, and the memory with it."""
+        count = len(search.data)
+        if count < 2 or scale <= 0:  # nothing is known of it
+            return memory.step or 0, memory
+        if (
+            memory.step is None
+            or memory.fits >= self.search_every
+            or (count >= 1.5 * memory.points and memory.points < count)
+        ):
+            centre = round(2 * math.log2(search.data.distance))
+            step = search.best(centre + offset for offset in _WIDE)
+            step = search.best((step, step - 2, step + 2))
+            step = search.best((step, step - 1, step + 1))
+            return step, Memory(step, 1, count)
+        step = memory.step
+        if count <= _SMALL or memory.fits % self.adjust_every == 0:
+            step = search.best((step, step - 1, step + 1))
+        return step, Memory(step, memory.fits + 1, memory.points)
+
+
+class Fit:
+    """A Gaussian process with its data; see `GaussianProcess`.
+
+    Attributes:
+        length_scale: The kernel's length l.
+        prior: Trace of the prior covariance of all derivatives, for scaled values.
+        scale: s, by which scaled values are to be multiplied; 0 where all values are equal.
+        noise: Variance of the noise that K has, for scaled values.
+        likelihood: Logarithm of the marginal likelihood of the scaled values.
+    """
+
+    def __init__(self, search: _Search, solved: _Solved, low: float, scale: float) -> None:
+        self._kernel, self._data, self._factor = search.kernel, search.data, solved.factor
+        self._alpha, self._low = solved.alpha, low
+        self._inverse: Array | None = None
+        self._paired: Array | None = None
+        self.length_scale, self.noise, self.likelihood = solved.length, solved.noise, solved.likelihood
+        self.scale = scale
+        self.prior = self._data.window.dim * self._kernel.prior(self.length_scale)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def value(self, x: Array) -> Array:
+        """Return mu(x) for one point, shape (dim,), or for many, shape (m, dim)."""
+        many = x if x.ndim == 2 else x[None]
+        found = self._data.zeros(len(many))
+        if len(self):
+            square, _, _ = self._data.to(many)
+            found = self._kernel.value(square, self.length_scale) @ self._alpha * self.scale
+        return self._as(found + self._low if x.ndim == 2 else found[0] + self._low, x)
+
+    def gradient(self, x: Array) -> Array:
+        """Return the gradient of mu at one point, shape (dim,), or at many, shape (m, dim)."""
+        many = x if x.ndim == 2 else x[None]
+        if not len(self):
+            return array_module(x).zeros_like(x)
+        square, _, _ = self._data.to(many)
+        weights = self._kernel.slope(square, self.length_scale) * (self._alpha * self.scale)
+        return self._data.weighted(weights, many, x)
+
+    def uncertainty(self, points: Array) -> Array:
+        """Return the trace of the posterior covariance of all derivatives, for scaled values, of many points.
+
+        Times `scale`^2 it is that of the values. It lies between 0 and `prior`.
+
+        Args:
+            points: Shape (m, dim).
+
+        Returns:
+            Shape (m,).
+        """
+        if not len(self):
+            return self._as(self._data.zeros(len(points)) + self.prior, points)
+        if self._inverse is None or self._paired is None:
+            self._inverse = linalg.inverse(self._factor)
+            self._paired = self._inverse * self._data.gram
+        square, inner, norms = self._data.to(points)
+        slopes = self._kernel.slope(square, self.length_scale)
+        through = slopes @ self._inverse
+        removed = norms * (slopes * through).sum(1)
+        inner *= slopes
+        inner *= through
+        removed -= 2 * inner.sum(1)
+        through = slopes @ self._paired
+        through *= slopes
+        removed += through.sum(1)
+        return self._as((self.prior - removed).clip(0, None), points)
+
+    def _as(self, found: Array, like: Array) -> Array:
+        """Return numbers in the dtype of an array."""
+        return found.to(like.dtype) if is_torch(like) else found.astype(like.dtype, copy=False)
+
+
+class _Data:
+    """Points of a fit, centred, and their inner products.
+
+    Attributes:
+        window: Where they are from.
+        rows: Which of its points they are.
+        serials: Their numbers.
+        origin: What is subtracted from all of them, shape (dim,), float64.
+        gram: Their inner products, shape (n, n).
+        old: Places that those known to the fit before had there, which come first.
+    """
+
+    serials: np.ndarray[Any, Any]
+    origin: Array
+    gram: Array
+
+    def __init__(self, window: Window, rows: np.ndarray[Any, Any], x: Array, previous: Fit | None) -> None:
+        self.window = window
+        self._torch = is_torch(x)
+        self._points: Array | None = None
+        before = None if previous is None or self._torch else previous._data
+        if before is not None and 2 * len(before) > len(rows):
+            # What stays goes first, in the order it had.
+            there = window.serials[rows]
+            stay = np.isin(before.serials, there, assume_unique=True)
+            self.old = np.flatnonzero(stay)
+            place = dict(zip(there.tolist(), rows.tolist(), strict=True))
+            known = [place.pop(serial) for serial in before.serials[stay].tolist()]
+            self.rows = np.array(known + list(place.values()), np.int64)
+            self.origin = before.origin
+            inner = before.gram if stay.all() else before.gram[stay][:, stay]
+            self.gram = self._grown(inner)
+        else:
+            self.rows, self.old = rows, rows[:0]
+            self.origin = x.double() if self._torch else x.astype(np.float64)
+            self.gram = self._products()
+        self.serials = window.serials[self.rows]
+        self.norms = linalg.diagonal(self.gram)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def distance(self) -> float:
+        """Root of the mean squared distance of different points."""
+        count = len(self)
+        total = 2 * (count * float(self.norms.sum()) - float(self.gram.sum()))
+        return max(math.sqrt(max(total, 0.0) / (count * (count - 1))), 1e-150)
+
+    def squares(self) -> Array:
+        """Return all squared distances."""
+        made = self.gram * -2
+        made += self.norms
+        made += self.norms[:, None]
+        linalg.diagonal(made)[...] = 0
+        return made.clip(0, None, out=made)
+
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
+        """Yield columns and the points there, centred."""
+        dim = self.window.dim
+        size = max(1, _BLOCK // max(1, len(self)))
+        keep = dim * len(self) <= _KEPT
+        if keep:
+            if self._points is None:
+                self._points = self.window.columns(self.rows) - self.origin
+            yield slice(0, dim), self._points
+            return
+        for start in range(0, dim, size):
+            part = slice(start, min(start + size, dim))
+            yield part, self.window.columns(self.rows, part.start, part.stop) - self.origin[part]
+
+    def to(self, points: Array) -> tuple[Array, Array, Array]:
+        """Return squared distances and inner products of some points with the data, and their norms."""
+        centred = points - self.origin
+        inner = self.zeros(len(points), len(self))
+        for part, data in self.blocks():
+            inner += centred[:, part] @ data.T
+        norms = (centred * centred).sum(1)
+        square = inner * -2
+        square += self.norms
+        square += norms[:, None]
+        return square.clip(0, None), inner, norms
+
+    def weighted(self, weights: Array, points: Array, like: Array) -> Array:
+        """Return sum_a w_a (x_a - x) for each of some points, in the shape and dtype of an array."""
+        made = array_module(like).zeros_like(points)
+        total = weights.sum(1)[:, None]
+        for part, data in self.blocks():
+            made[:, part] = weights @ data - total * (points[:, part] - self.origin[part])
+        return made if like.ndim == 2 else made[0]
+
+    def zeros(self, *shape: int) -> Array:
+        """Return zeros of float64 where the points are."""
+        if not self._torch:
+            return np.zeros(shape)
+        return self.origin.new_zeros(shape)
+
+    def on_device(self, values: np.ndarray[Any, Any]) -> Array:
+        """Return numbers of the host where the points are."""
+        return self.origin.new_tensor(values) if self._torch else values
+
+    def _products(self) -> Array:
+        gram = self.zeros(len(self), len(self))
+        for _, data in self.blocks():
+            gram += data @ data.T
+        return gram
+
+    def _grown(self, inner: Array) -> Array:
+        """Return the inner products of all, from those of the first points."""
+        count = len(inner)
+        if count == len(self):
+            return inner
+        gram = np.empty((len(self), len(self)))
+        gram[:count, :count] = inner
+        gram[count:] = 0
+        for _, data in self.blocks():
+            gram[count:] += data[count:] @ data.T
+        gram[:count, count:] = gram[count:, :count].T
+        return gram
+
+
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    """K of some length, factorized."""
+
+    length: float
+    noise: float
+    factor: Array
+    alpha: Array
+    likelihood: float
+
+
+class _Search:
+    """The data of a fit, and what lengths make of it."""
+
+    def __init__(self, kernel: Kernel, data: _Data, target: Array, noise: float) -> None:
+        self.kernel, self.data, self.target, self.noise = kernel, data, target, noise
+        self._squares: Array | None = None
+        self._solved: dict[float, _Solved] = {}
+
+    def best(self, steps: Any) -> int:
+        """Return which of some half powers of two is the likeliest length, of equal ones the first."""
+        chosen: int = max(steps, key=lambda step: self.at(2 ** (step / 2)).likelihood)
+        return chosen
+
+    def at(self, length: float, previous: Fit | None = None) -> _Solved:
+        """Return K of a length, factorized, from the fit before where that is of use."""
+        if length not in self._solved:
+            self._solved[length] = self._updated(length, previous) or self._new(length)
+        return self._solved[length]
+
+    def _new(self, length: float) -> _Solved:
+        if not len(self.data):
+            nothing = self.data.zeros(0)
+            return _Solved(length, self.noise, nothing[None], nothing, 0.0)
+        if self._squares is None:
+            self._squares = self.data.squares()
+        matrix = self.kernel.value(self._squares, length)
+        for noise in (self.noise, *(jitter for jitter in _JITTERS if jitter > self.noise)):
+            noisy = matrix.clone() if is_torch(matrix) else matrix.copy()
+            linalg.diagonal(noisy)[...] += noise
+            factor = linalg.cholesky(noisy)
+            if factor is not None:
+                return self._solve(length, noise, factor)
+        raise FloatingPointError(
+            f"no factor of a kernel matrix of {len(self.data)} points at length {length!r}."
+        )
+
+    def _updated(self, length: float, previous: Fit | None) -> _Solved | None:
+        """Return K from that of the fit before, or None where a new one is cheaper or safer."""
+        old = len(self.data.old)
+        if (
+            previous is None
+            or previous._kernel is not self.kernel
+            or previous.length_scale != length
+            or previous.noise != self.noise
+            or 2 * old < len(self.data)
+            or 4 * (len(previous) - old) > len(previous)
+        ):
+            return None
+        factor = linalg.remove(previous._factor, self.data.old) if old < len(previous) else previous._factor
+        if old < len(self.data):
+            gram, norms = self.data.gram[:, old:], self.data.norms
+            square = (norms[:, None] + norms[old:] - 2 * gram).clip(0, None)
+            linalg.diagonal(square[old:])[...] = 0
+            column = self.kernel.value(square, length)
+            linalg.diagonal(column[old:])[...] += self.noise
+            factor = linalg.append(factor, column[:old], column[old:])
+        if factor is None or np.einsum("ii->i", factor).min() ** 2 < 0.5 * self.noise:
+            return None
+        return self._solve(length, self.noise, factor)
+
+    def _solve(self, length: float, noise: float, factor: Array) -> _Solved:
+        xp = array_module(factor)
+        alpha = linalg.solve(factor, self.target)
+        likelihood = -0.5 * (self.target * alpha).sum() - xp.log(linalg.diagonal(factor)).sum()
+        total = float(likelihood) - 0.5 * len(self.data) * math.log(2 * math.pi)
+        return _Solved(length, noise, factor, alpha, total if math.isfinite(total) else -math.inf)
