@@ -25,6 +25,7 @@ from zoo.core.rng import Key, NoiseTable
 from zoo.core.state import freeze, thaw
 from zoo.core.validation import check_known, check_positive
 from zoo.execution.executor import Executor
+from zoo.kept import plain, written
 from zoo.run.directory import dump, read_config
 
 Array = np.ndarray[Any, Any]
@@ -162,11 +163,11 @@ class Setting:
 
     def config(self, threads: int) -> dict[str, Any]:
         """Return what `config.json` is to hold."""
-        given = {name: _written(value) for name, value in self.given.items() if name != "start"}
+        given = {name: written(value) for name, value in self.given.items() if name != "start"}
         config = {
             "kind": KIND,
             **given,
-            "options": freeze(_plain(given["options"]))[0],
+            "options": freeze(plain(given["options"]))[0],
             "objective": self.objective.identity(),
             "codec": None if self.codec is None else self.codec.digest,
             "key": str(self.key),
@@ -289,23 +290,3 @@ def _behaviour(given: Any, chosen: str | None, needed: bool, method: str) -> str
             "function of an episode that returns some numbers."
         )
     return chosen
-
-
-def _written(value: Any) -> Any:
-    """Return an argument as a file may hold it: what is no plain value is only named."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_written(one) for one in value]
-    if isinstance(value, Mapping):
-        return {str(name): _written(one) for name, one in value.items()}
-    return {"given": getattr(value, "__qualname__", type(value).__qualname__)}
-
-
-def _plain(value: Any) -> Any:
-    """Return lists as tuples, which is what states hold."""
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(one) for one in value)
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    return value

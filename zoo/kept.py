@@ -88,3 +88,23 @@ def directory_of(
             )
         stack.pop_all()
     return directory
+
+
+def written(value: Any) -> Any:
+    """Return an argument as a file may hold it: what is no plain value is only named, as {"given": name}."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [written(one) for one in value]
+    if isinstance(value, Mapping):
+        return {str(name): written(one) for name, one in value.items()}
+    return {"given": getattr(value, "__qualname__", type(value).__qualname__)}
+
+
+def plain(value: Any) -> Any:
+    """Return lists as tuples, which is what states hold."""
+    if isinstance(value, (list, tuple)):
+        return tuple(plain(one) for one in value)
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return value

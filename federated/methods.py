@@ -1,0 +1,143 @@
+"""The federated methods there are, by name; a method's file is imported when it is first asked for.
+
+Other distributions add theirs through the entry point group `gradfree.federated_methods`: a name, and
+"module:factory" of a `FederatedAlgorithm`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from federated.algorithm import FederatedAlgorithm
+from zoo.core.validation import check_flag, check_known, hint, listed
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """An entry of the table.
+
+    Attributes:
+        name: What users write.
+        target: "module:factory"; the factory's keyword arguments are the method's options.
+        summary: One line.
+        paper: Where it comes from, author and year.
+    """
+
+    name: str
+    target: str
+    summary: str
+    paper: str = ""
+
+    @property
+    def factory(self) -> Any:
+        """The factory itself."""
+        module, _, attribute = self.target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def options(self) -> dict[str, Any]:
+        """Return the options there are, with their defaults.
+
+        "published" is one of those methods whose factory has a `published`: with it, the other ones have the
+        defaults of the paper's own code.
+        """
+        own = {name: p.default for name, p in inspect.signature(self.factory).parameters.items()}
+        return {**own, **({"published": False} if hasattr(self.factory, "published") else {})}
+
+    def build(self, options: Mapping[str, Any] | None = None) -> FederatedAlgorithm[Any, Any]:
+        """Return the method with some options set.
+
+        Raises:
+            TypeError: An option is unknown.
+            ValueError: An option has a value that it cannot have.
+        """
+        given = dict(options or {})
+        check_known(f"option of method {self.name!r}:", given, self.options())
+        as_published = hasattr(self.factory, "published") and check_flag(
+            "published", given.pop("published", False)
+        )
+        made: FederatedAlgorithm[Any, Any] = (
+            self.factory.published(**given) if as_published else self.factory(**given)
+        )
+        return made
+
+
+_OWN = (
+    Method(
+        "fzoos",
+        "federated.algorithms.fzoos:FZooS",
+        "surrogates learnt from where clients have been, corrected by one of all of them",
+        "Shu et al. 2023",
+    ),
+    Method(
+        "fedzo",
+        "federated.algorithms.fedzo:FedZO",
+        "local steps on finite differences, then the mean",
+        "Fang et al. 2022",
+    ),
+    Method(
+        "fedprox",
+        "federated.algorithms.fedprox:FedProx",
+        "fedzo that is drawn back to where the round began",
+        "Li et al. 2020",
+    ),
+    Method(
+        "scaffold-1",
+        "federated.algorithms.scaffold:ScaffoldI",
+        "fedzo corrected by differences taken anew at the start of each round",
+        "Karimireddy et al. 2020",
+    ),
+    Method(
+        "scaffold-2",
+        "federated.algorithms.scaffold:ScaffoldII",
+        "fedzo corrected by the differences of the round before",
+        "Karimireddy et al. 2020",
+    ),
+    Method(
+        "fedavg",
+        "federated.algorithms.fedavg:FedAvg",
+        "local steps on exact gradients, then the mean; for reference",
+        "McMahan et al. 2017",
+    ),
+    Method(
+        "decomfl",
+        "federated.algorithms.decomfl:DeComFL",
+        "seeds and single numbers are all that travels, whatever the dimension",
+        "Li et al. 2025",
+    ),
+)
+
+
+@functools.cache
+def list_methods() -> dict[str, Method]:
+    """Return all methods by name: our own, and those of other distributions.
+
+    Example:
+        >>> list(list_methods())[:2]
+        ['fzoos', 'fedzo']
+    """
+    known = {method.name: method for method in _OWN}
+    for entry in importlib.metadata.entry_points(group="gradfree.federated_methods"):
+        known.setdefault(entry.name, Method(entry.name, entry.value, f"from {entry.value.partition(':')[0]}"))
+    return known
+
+
+def find(name: str) -> Method:
+    """Return a method by name.
+
+    Raises:
+        ValueError: There is none of that name; the nearest is suggested.
+
+    Example:
+        >>> find("fedzo").paper
+        'Fang et al. 2022'
+    """
+    known = list_methods()
+    if name not in known:
+        raise ValueError(f"unknown method {name!r}.{hint(name, known)} Valid: {listed(known)}.")
+    return known[name]

@@ -1,0 +1,206 @@
+"""What a run is: its arguments, what they stand for, and how they are written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from federated.algorithm import FederatedAlgorithm
+from federated.job import FederatedJob
+from federated.methods import find
+from federated.network import Network
+from federated.objective import ClientObjective
+from federated.task import Task
+from federated.tasks.lookup import as_task
+from zoo.core.device import Array, Like, to_numpy
+from zoo.core.errors import RunDirectoryError
+from zoo.core.rng import Key
+from zoo.core.state import freeze, thaw
+from zoo.core.validation import check_known
+from zoo.execution.executor import Executor
+from zoo.kept import plain, written
+from zoo.run.directory import dump, read_config
+
+KIND = "federated"
+"""What `config.json` says that the run is."""
+
+_GIVEN = (
+    "task",
+    "task_options",
+    "task_seed",
+    "method",
+    "options",
+    "network",
+    "rounds",
+    "budget",
+    "traffic",
+    "target",
+    "measure_every",
+    "on_error",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A run, apart from who does it: its arguments, and what they stand for.
+
+    Attributes:
+        given: Arguments of `federate`, checked.
+        key: Where all randomness comes from.
+        task: What clients have.
+        algorithm: What they do.
+        network: How they are reached.
+        x0: Where they begin.
+    """
+
+    given: Mapping[str, Any]
+    key: Key
+    task: Task
+    algorithm: FederatedAlgorithm[Any, Any]
+    network: Network
+    x0: Array
+
+    @staticmethod
+    def of(given: Mapping[str, Any], key: Key) -> Setting:
+        """Return what arguments stand for.
+
+        Raises:
+            TypeError: One is of a type that it cannot be.
+            ValueError: It has a value that it cannot have, or they do not go together.
+        """
+        method = given["method"]
+        known = isinstance(method, FederatedAlgorithm)
+        if known and given["options"]:
+            raise TypeError("`options` must be left out where `method` is an algorithm already.")
+        if not known and not isinstance(method, str):
+            raise TypeError(f"`method` must be a name or a FederatedAlgorithm, got {method!r}.")
+        algorithm = method if known else find(method).build(given["options"])
+        seed = given["task_seed"]
+        own = key if seed is None else Key(seed)
+        task = as_task(given["task"], given["task_options"], key=own.fold("task"))
+        network = Network(**given["network"])
+        network.check(task.num_clients)
+        if algorithm.needs_gradient and not task.has_gradient:
+            raise ValueError(
+                f"`method` must do without exact gradients, which this task does not have, got {method!r}."
+            )
+        x0 = task.start(own.fold("start"))
+        if tuple(x0.shape) != (task.dim,) or not np.isfinite(to_numpy(x0)).all():
+            raise ValueError(f"`start` of the task must return {task.dim} finite numbers, got {x0!r}.")
+        if task.bounds is not None and not task.bounds.contains(x0):
+            raise ValueError("`start` of the task must return a point inside its bounds.")
+        return Setting(given, key, task, algorithm, network, x0)
+
+    @property
+    def name(self) -> str:
+        """What the method is called."""
+        method = self.given["method"]
+        return method if isinstance(method, str) else type(method).__name__.lower()
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """What `start.safetensors` is to hold."""
+        return {"x0": to_numpy(self.x0)}
+
+    def config(self, threads: int) -> dict[str, Any]:
+        """Return what `config.json` is to hold."""
+        like = Like.of(self.x0)
+        given = {name: written(self.given[name]) for name in _GIVEN}
+        method = self.given["method"]
+        options = dict(self.given["options"])
+        if not isinstance(method, str):
+            options = {
+                field.name: written(getattr(method, field.name))
+                for field in dataclasses.fields(method)
+                if field.init
+            }
+        config = {
+            "kind": KIND,
+            **given,
+            "method": self.name,
+            "method_object": not isinstance(method, str),
+            "options": freeze(plain(options))[0],
+            "task_options": freeze(plain(written(self.given["task_options"])))[0],
+            "objective": ClientObjective(self.task).identity(),
+            "num_clients": self.task.num_clients,
+            "measures": list(self.task.measures),
+            "optimum": self.task.optimum,
+            "key": str(self.key),
+            "dim": self.task.dim,
+            "like": [like.kind, like.dtype, like.device],
+            "noise": True,
+            "threads": threads,
+        }
+        image: dict[str, Any] = json.loads(dump(config))
+        return image
+
+    def job(self, executor: Executor) -> FederatedJob:
+        """Return the job that does it."""
+        given = self.given
+        return FederatedJob(
+            self.algorithm,
+            ClientObjective(self.task),
+            executor,
+            self.x0,
+            key=self.key,
+            network=self.network,
+            rounds=given["rounds"],
+            budget=given["budget"],
+            traffic=given["traffic"],
+            measure_every=given["measure_every"],
+            on_error=given["on_error"],
+            threads=executor.threads,
+        )
+
+
+def check_network(given: Mapping[str, Any] | Network | None) -> dict[str, Any]:
+    """Return the arguments of a `Network`.
+
+    Raises:
+        TypeError: It is neither that nor a dictionary of them, or one of them is unknown.
+        ValueError: One has a value that it cannot have.
+    """
+    if isinstance(given, Network):
+        return dataclasses.asdict(given)
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"`network` must be a Network or a dictionary of its arguments, got {given!r}.")
+    arguments = dict(given or {})
+    check_known("argument of `network`:", arguments, [field.name for field in dataclasses.fields(Network)])
+    return dataclasses.asdict(Network(**arguments))
+
+
+def read_given(path: Path, again: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the arguments that a run was started with.
+
+    Args:
+        path: Its directory.
+        again: What is given again, by name; None for what is not.
+
+    Raises:
+        RunDirectoryError: There is no run of this kind, or something has to be given again.
+    """
+    config, _ = read_config(path)
+    if config.get("kind") != KIND:
+        raise RunDirectoryError(f"{path} holds a run of another kind; zoo.resume goes on with it.")
+    given = {name: config[name] for name in _GIVEN}
+    for name in ("options", "task_options"):
+        given[name] = thaw(config[name], {})
+    given["network"] = {**config["network"], "slow": tuple(map(tuple, config["network"]["slow"]))}
+    again = again or {}
+    for name in ("task", "method"):
+        if again.get(name) is not None:
+            given[name] = again[name]
+            if not isinstance(again[name], str):
+                given["options" if name == "method" else "task_options"] = {}
+        elif isinstance(given[name], dict) or (name == "method" and config["method_object"]):
+            raise RunDirectoryError(
+                f"{path} was started with an object as `{name}`, which a directory does not hold: give it "
+                f"again, as in federated.resume({str(path)!r}, {name}=...)."
+            )
+    return given
