@@ -89,6 +89,11 @@ class Local:
         self.num_gradients = 0
         self._task = task
 
+    @property
+    def bounds(self) -> Bounds | None:
+        """Box that x is to stay in, or None."""
+        return self._task.bounds
+
     def gradient(self, x: Array) -> Array:
         """Return the exact gradient of the client's function, shape (dim,), for methods of reference."""
         self.num_gradients += 1
