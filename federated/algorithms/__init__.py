@@ -1,0 +1,1 @@
+"""Algorithms for federations, each in a file of its own beside its paper."""
