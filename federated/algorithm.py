@@ -65,11 +65,13 @@ class Problem(NamedTuple):
         num_clients: How many clients there are.
         bounds: Box that x is to stay in, or None.
         key: Randomness that server and clients share: what is drawn from it need not be sent.
+        weights: What each client counts for, see `Task.weight`; empty where all count the same.
     """
 
     num_clients: int
     bounds: Bounds | None
     key: Key
+    weights: tuple[float, ...] = ()
 
 
 class Local:

@@ -133,7 +133,7 @@ class FederatedJob:
         self._measure_every, self._on_error, self._threads = measure_every, on_error, threads
         count = self.task.num_clients
         self._weights = [float(self.task.weight(client)) for client in range(count)]
-        self._problem = Problem(count, self.task.bounds, key.fold("shared"))
+        self._problem = Problem(count, self.task.bounds, key.fold("shared"), tuple(self._weights))
         self._edges = edges_of(count)
         self._shards: Shards | None = None
         self._parts: list[Any] | None = None  # states of all parts, which they are still to be given
