@@ -20,6 +20,7 @@ _JITTERS = (1e-6, 1e-5, 1e-4, 1e-3)
 _BLOCK = 2**17  # numbers of the points worked on at once: a megabyte, which the cache of a processor holds
 _KEPT = 2**21  # numbers of the points, at most, that a fit keeps a copy of, centred
 _WIDE = (-4, 0, 4, 8, 12, 16, 20)  # half powers of two around the distance of points: 1/4 to 1024 times it
+_NOISES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 _SMALL = 100  # points, up to which the length scale is adjusted at every fit
 
 
@@ -29,11 +30,13 @@ class Memory:
 
     Attributes:
         step: Length scale, as a half power of two; None before it was ever fitted.
+        noise: Variance of the noise of scaled values, where it is fitted.
         fits: How many fits there were since lengths of all sizes were compared.
         points: How many points there were then.
     """
 
     step: int | None = None
+    noise: float = 1e-6
     fits: int = 0
     points: int = 0
 
@@ -56,12 +59,13 @@ class GaussianProcess:
 
     of which the inner products follow from those of the points, so that many x cost n^2 operations each.
 
-    The length l is the half power of two of the highest marginal likelihood. All sizes are compared at the
-    first fit, then every `search_every` fits and where there are half as many points again; in between, the
-    last one with its two neighbours every `adjust_every` fits. When l stays and the fit before is at hand,
-    points that came and went change its factor of K in place of a new one. A fit's outcome depends on
-    arguments alone, to the last bit: those who drop the fit before at certain steps, not when they happen to
-    be stopped, get the same bytes however often they are.
+    The length l is the half power of two of the highest marginal likelihood, and the noise one of five sizes
+    where it is fitted too. All sizes are compared at the first fit, then every `search_every` fits and where
+    there are half as many points again; in between, the last l with its two neighbours every `adjust_every`
+    fits. When both stay and the fit before is at hand, points that came and went change its factor of K in
+    place of a new one, save for torch's, where a new one is the quicker. What a fit is depends on its
+    arguments alone, to the last bit, `previous` among them: those who drop it at certain steps, and not when
+    they happen to be stopped, get the same bytes however often they are.
 
     Departures from the paper's code: the gradient is exact where theirs is by differences; a grid in place
     of 20 restarts of L-BFGS; the covariance is of the kernel the process has, of all axes, and of the points
@@ -70,7 +74,7 @@ class GaussianProcess:
     Args:
         kernel: "matern", of smoothness 5/2, or "rbf".
         noise: Variance of the noise of scaled values, at least 0. Raised to 1e-6, 1e-5, 1e-4 or 1e-3 where
-            K is not positive definite.
+            K is not positive definite. None to fit it: one of 1e-10, 1e-8, 1e-6, 1e-4 and 1e-2.
         nearest: How many points to go by, those nearest to x.
         length_scale: Fixed length l; None to fit it.
         search_every: Fits between comparisons of all sizes of l.
@@ -95,7 +99,7 @@ class GaussianProcess:
     """
 
     kernel: str = "matern"
-    noise: float = 1e-6
+    noise: float | None = 1e-6
     nearest: int = 150
     length_scale: float | None = None
     search_every: int = 20
@@ -103,7 +107,7 @@ class GaussianProcess:
 
     def __post_init__(self) -> None:
         check_choice("kernel", self.kernel, KERNELS)
-        if not 0 <= check_number("noise", self.noise) < math.inf:
+        if self.noise is not None and not 0 <= check_number("noise", self.noise) < math.inf:
             raise ValueError(f"`noise` must be a finite number of at least 0, got {self.noise!r}.")
         for name in ("nearest", "search_every", "adjust_every"):
             check_count(name, getattr(self, name))
@@ -131,31 +135,46 @@ class GaussianProcess:
             scale = float(chosen.max()) - low
         target = (window.values[data.rows] - low) / scale if scale > 0 else np.zeros(len(data))
         scale = scale if math.isfinite(scale) else 0.0
-        search = _Search(kernel(self.kernel), data, data.on_device(target), self.noise)
-        if self.length_scale is not None:
-            return Fit(search, search.at(self.length_scale, previous), low, scale), memory
-        step, memory = self._step(search, memory, scale)
-        return Fit(search, search.at(2 ** (step / 2), previous), low, scale), memory
+        search = _Search(kernel(self.kernel), data, data.on_device(target))
+        memory = self._searched(search, memory, scale)
+        length = 2 ** ((memory.step or 0) / 2) if self.length_scale is None else self.length_scale
+        noise = memory.noise if self.noise is None else self.noise
+        return Fit(search, search.at(length, noise, previous), low, scale), memory
 
-    def _step(self, search: _Search, memory: Memory, scale: float) -> tuple[int, Memory]:
-        """Return the length scale as a half power of two, and the memory with it."""
-        count = len(search.data)
-        if count < 2 or scale <= 0:  # nothing is known of it
-            return memory.step or 0, memory
+    def _searched(self, search: _Search, memory: Memory, scale: float) -> Memory:
+        """Return the memory with length and noise as they are for the data of this fit."""
+        count, step = len(search.data), memory.step
+        if count < 2 or scale <= 0:  # nothing is known of them
+            return memory
+        if self.length_scale is not None and self.noise is not None:
+            return memory
+        noise = memory.noise if self.noise is None else self.noise
         if (
-            memory.step is None
+            step is None
             or memory.fits >= self.search_every
             or (count >= 1.5 * memory.points and memory.points < count)
         ):
-            centre = round(2 * math.log2(search.data.distance))
-            step = search.best(centre + offset for offset in _WIDE)
-            step = search.best((step, step - 2, step + 2))
-            step = search.best((step, step - 1, step + 1))
-            return step, Memory(step, 1, count)
-        step = memory.step
+            steps = [round(2 * math.log2(search.data.distance)) + offset for offset in _WIDE]
+            step = self._step(search, steps, noise)
+            if self.noise is None:
+                noise = search.best([(self._length(step), noise) for noise in _NOISES])[1]
+                step = self._step(search, [step, step - 4, step + 4], noise)
+            step = self._step(search, [step, step - 2, step + 2], noise)
+            step = self._step(search, [step, step - 1, step + 1], noise)
+            return Memory(step, noise, 1, count)
         if count <= _SMALL or memory.fits % self.adjust_every == 0:
-            step = search.best((step, step - 1, step + 1))
-        return step, Memory(step, memory.fits + 1, memory.points)
+            step = self._step(search, [step, step - 1, step + 1], noise)
+        return Memory(step, noise, memory.fits + 1, memory.points)
+
+    def _length(self, step: int) -> float:
+        return 2 ** (step / 2) if self.length_scale is None else self.length_scale
+
+    def _step(self, search: _Search, steps: list[int], noise: float) -> int:
+        """Return which of some half powers of two is the likeliest length, of equal ones the first."""
+        if self.length_scale is not None:
+            return steps[0]
+        length = search.best([(2 ** (step / 2), noise) for step in steps])[0]
+        return next(step for step in steps if 2 ** (step / 2) == length)
 
 
 class Fit:
@@ -365,49 +384,64 @@ class _Solved:
 
 
 class _Search:
-    """The data of a fit, and what lengths make of it."""
+    """The data of a fit, and what lengths and noise make of it."""
 
-    def __init__(self, kernel: Kernel, data: _Data, target: Array, noise: float) -> None:
-        self.kernel, self.data, self.target, self.noise = kernel, data, target, noise
+    def __init__(self, kernel: Kernel, data: _Data, target: Array) -> None:
+        self.kernel, self.data, self.target = kernel, data, target
         self._squares: Array | None = None
-        self._solved: dict[float, _Solved] = {}
+        self._solved: dict[tuple[float, float], _Solved] = {}
 
-    def best(self, steps: Any) -> int:
-        """Return which of some half powers of two is the likeliest length, of equal ones the first."""
-        chosen: int = max(steps, key=lambda step: self.at(2 ** (step / 2)).likelihood)
-        return chosen
+    def best(self, pairs: list[tuple[float, float]]) -> tuple[float, float]:
+        """Return which of some lengths with their noise is the likeliest, of equal ones the first."""
+        new = [pair for pair in pairs if pair not in self._solved]
+        if is_torch(self.target) and len(new) > 1:
+            self._together(new)
+        return max(pairs, key=lambda pair: self.at(*pair).likelihood)
 
-    def at(self, length: float, previous: Fit | None = None) -> _Solved:
+    def at(self, length: float, noise: float, previous: Fit | None = None) -> _Solved:
         """Return K of a length, factorized, from the fit before where that is of use."""
-        if length not in self._solved:
-            self._solved[length] = self._updated(length, previous) or self._new(length)
-        return self._solved[length]
+        pair = (length, noise)
+        if pair not in self._solved:
+            self._solved[pair] = self._updated(length, noise, previous) or self._new(length, noise)
+        return self._solved[pair]
 
-    def _new(self, length: float) -> _Solved:
+    def _new(self, length: float, noise: float) -> _Solved:
         if not len(self.data):
             nothing = self.data.zeros(0)
-            return _Solved(length, self.noise, nothing[None], nothing, 0.0)
-        if self._squares is None:
-            self._squares = self.data.squares()
-        matrix = self.kernel.value(self._squares, length)
-        for noise in (self.noise, *(jitter for jitter in _JITTERS if jitter > self.noise)):
+            return _Solved(length, noise, self.data.zeros(0, 0), nothing, 0.0)
+        matrix = self._matrix(length)
+        for jitter in (noise, *(jitter for jitter in _JITTERS if jitter > noise)):
             noisy = matrix.clone() if is_torch(matrix) else matrix.copy()
-            linalg.diagonal(noisy)[...] += noise
+            linalg.diagonal(noisy)[...] += jitter
             factor = linalg.cholesky(noisy)
             if factor is not None:
-                return self._solve(length, noise, factor)
+                return self._solve(length, jitter, factor)
         raise FloatingPointError(
-            f"no factor of a kernel matrix of {len(self.data)} points at length {length!r}."
+            f"no factor of the kernel matrix of {len(self.data)} points with length scale {length!r}."
         )
 
-    def _updated(self, length: float, previous: Fit | None) -> _Solved | None:
+    def _together(self, pairs: list[tuple[float, float]]) -> None:
+        """Solve several on a device that is then waited for once."""
+        xp = array_module(self.target)
+        matrices = xp.stack([self._matrix(length) for length, _ in pairs])
+        matrices.diagonal(dim1=1, dim2=2).add_(self.data.on_device(np.array(pairs)[:, 1:]))
+        factors, failed = xp.linalg.cholesky_ex(matrices)
+        alphas = xp.cholesky_solve(self.target[:, None].expand(len(pairs), -1, 1), factors)[..., 0]
+        likelihoods = -0.5 * alphas @ self.target - factors.diagonal(dim1=1, dim2=2).log().sum(1)
+        found = xp.stack([failed.double(), likelihoods]).cpu().numpy()
+        for place, (length, noise) in enumerate(pairs):
+            if not found[0, place]:
+                made = _Solved(length, noise, factors[place], alphas[place], self._level(found[1, place]))
+                self._solved[length, noise] = made
+
+    def _updated(self, length: float, noise: float, previous: Fit | None) -> _Solved | None:
         """Return K from that of the fit before, or None where a new one is cheaper or safer."""
         old = len(self.data.old)
         if (
             previous is None
             or previous._kernel is not self.kernel
             or previous.length_scale != length
-            or previous.noise != self.noise
+            or previous.noise != noise
             or 2 * old < len(self.data)
             or 4 * (len(previous) - old) > len(previous)
         ):
@@ -418,15 +452,24 @@ class _Search:
             square = (norms[:, None] + norms[old:] - 2 * gram).clip(0, None)
             linalg.diagonal(square[old:])[...] = 0
             column = self.kernel.value(square, length)
-            linalg.diagonal(column[old:])[...] += self.noise
+            linalg.diagonal(column[old:])[...] += noise
             factor = linalg.append(factor, column[:old], column[old:])
-        if factor is None or np.einsum("ii->i", factor).min() ** 2 < 0.5 * self.noise:
+        if factor is None or np.einsum("ii->i", factor).min() ** 2 < 0.5 * noise:
             return None
-        return self._solve(length, self.noise, factor)
+        return self._solve(length, noise, factor)
+
+    def _matrix(self, length: float) -> Array:
+        if self._squares is None:
+            self._squares = self.data.squares()
+        return self.kernel.value(self._squares, length)
 
     def _solve(self, length: float, noise: float, factor: Array) -> _Solved:
-        xp = array_module(factor)
         alpha = linalg.solve(factor, self.target)
-        likelihood = -0.5 * (self.target * alpha).sum() - xp.log(linalg.diagonal(factor)).sum()
-        total = float(likelihood) - 0.5 * len(self.data) * math.log(2 * math.pi)
-        return _Solved(length, noise, factor, alpha, total if math.isfinite(total) else -math.inf)
+        logarithms = array_module(factor).log(linalg.diagonal(factor))
+        likelihood = float(-0.5 * (self.target * alpha).sum() - logarithms.sum())
+        return _Solved(length, noise, factor, alpha, self._level(likelihood))
+
+    def _level(self, likelihood: float) -> float:
+        """Return the logarithm of a likelihood with the constant that belongs to it."""
+        whole = float(likelihood) - 0.5 * len(self.data) * math.log(2 * math.pi)
+        return whole if math.isfinite(whole) else -math.inf

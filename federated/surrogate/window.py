@@ -11,6 +11,7 @@ from zoo.core.state import state
 from zoo.core.validation import check_count
 
 _MOST_BLOCKS = 32  # with more of them, reading a row costs more than to copy them into one
+_BLOCK = 2**17  # numbers worked on at once, which the cache of a processor holds
 _PRIME = 0x9E3779B97F4A7C15 - 2**64  # odd, of no pattern: the golden ratio's
 
 
@@ -138,17 +139,32 @@ class Window:
         return made if len(made.blocks) <= _MOST_BLOCKS else made._taken(np.arange(len(made)))
 
     def nearest(self, x: Array, count: int) -> np.ndarray[Any, Any]:
-        """Return the places of the points nearest to `x`, ascending, at most `count`; of equals the newest."""
+        """Return the places of the points nearest to `x`, ascending, at most `count`.
+
+        Of points as far as each other the newer one is nearer.
+        """
         if len(self) <= count:
             return np.arange(len(self))
-        far = np.concatenate([to_numpy(((block - x) ** 2).sum(1)) for block in self.blocks if len(block)])
-        return np.sort(np.lexsort((-self.serials, far))[:count])
+        far = [_distances(block, x) for block in self.blocks if len(block)]
+        return np.sort(np.lexsort((-self.serials, to_numpy(_joined(far))))[:count])
 
     def columns(self, rows: np.ndarray[Any, Any], start: int = 0, stop: int | None = None) -> Array:
         """Return some columns of some points in float64, shape (len(rows), stop - start)."""
-        part = _joined([block[:, start:stop] for block in self.blocks])
-        if len(rows) < len(self):
-            part = part[_on(rows, part)]
+        if len(rows) == len(self) and (rows == np.arange(len(self))).all():
+            part = _joined([block[:, start:stop] for block in self.blocks])
+        else:
+            order = np.argsort(rows)
+            ends = np.cumsum([len(block) for block in self.blocks])
+            cuts = np.split(rows[order], np.searchsorted(rows[order], ends[:-1]))
+            first = (ends - [len(block) for block in self.blocks]).tolist()
+            part = _joined(
+                [
+                    block[_on(cut - before, block), start:stop]
+                    for block, cut, before in zip(self.blocks, cuts, first, strict=True)
+                ]
+            )
+            if (order[1:] < order[:-1]).any():
+                part = part[_on(np.argsort(order), part)]
         return part.double() if is_torch(part) else part.astype(np.float64, copy=False)
 
     def _taken(self, rows: np.ndarray[Any, Any]) -> Window:
@@ -175,6 +191,16 @@ def _joined(blocks: Any) -> Array:
     if len(there) == 1:
         return there[0]
     return array_module(there[0]).concatenate(there)
+
+
+def _distances(block: Array, x: Array) -> Array:
+    """Return the squared distances of points from x, without a copy of all points."""
+    width = max(1, _BLOCK // len(block))
+    total = ((block[:, :width] - x[:width]) ** 2).sum(1)
+    for start in range(width, len(x), width):
+        part = slice(start, start + width)
+        total += ((block[:, part] - x[part]) ** 2).sum(1)
+    return total
 
 
 def _on(rows: np.ndarray[Any, Any], array: Array) -> Any:
