@@ -437,10 +437,14 @@ class FederatedJob:
         return self.finish(state)
 
     def metrics(self, state: FederatedState, report: Report) -> dict[str, Any]:
-        """Return the round's numbers and the algorithm's own diagnostics."""
+        """Return the round's numbers and the algorithm's own diagnostics.
+
+        The first line says under "start" what `COLUMNS` from "value" on, and the measures, were before.
+        """
         names = (*COLUMNS, *self.task.measures)
         line = dict(zip(names, state.history.array[-len(names) :].tolist(), strict=True))
-        at_clients = state.looked[:, 0][np.isfinite(state.looked[:, 0])]
+        at_clients = state.looked[:, 0][np.isfinite(state.looked[:, 0]) & math.isfinite(line["value"])]
+        start = state.history.array[COLUMNS.index("value") : len(names)].tolist() if state.step == 1 else None
         counters = ("hidden", "up", "down", "absent", "late", "stale", "duplicates", "invalid", "void")
         return {
             "step": state.step,
@@ -453,6 +457,7 @@ class FederatedJob:
             "clock": state.clock,
             "answers": int(line["answers"]),
             **{name: line[name] for name in ("worst", "spread", *self.task.measures)},
+            **({} if start is None else {"start": start}),
             **self.algorithm.diagnostics(state.optimizer),
         }
 
