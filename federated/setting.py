@@ -18,11 +18,12 @@ from federated.network import Network
 from federated.objective import ClientObjective
 from federated.task import Task
 from federated.tasks.lookup import as_task
-from zoo.core.device import Array, Like, to_numpy
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array, Like, is_torch, to_numpy
 from zoo.core.errors import RunDirectoryError
 from zoo.core.rng import Key
 from zoo.core.state import freeze, thaw
-from zoo.core.validation import check_known
+from zoo.core.validation import check_count, check_known
 from zoo.execution.executor import Executor
 from zoo.kept import plain, written
 from zoo.run.directory import dump, read_config
@@ -84,18 +85,15 @@ class Setting:
         seed = given["task_seed"]
         own = key if seed is None else Key(seed)
         task = as_task(given["task"], given["task_options"], key=own.fold("task"))
+        check_count("num_clients", task.num_clients)
+        check_count("dim", task.dim)
         network = Network(**given["network"])
         network.check(task.num_clients)
         if algorithm.needs_gradient and not task.has_gradient:
             raise ValueError(
                 f"`method` must do without exact gradients, which this task does not have, got {method!r}."
             )
-        x0 = task.start(own.fold("start"))
-        if tuple(x0.shape) != (task.dim,) or not np.isfinite(to_numpy(x0)).all():
-            raise ValueError(f"`start` of the task must return {task.dim} finite numbers, got {x0!r}.")
-        if task.bounds is not None and not task.bounds.contains(x0):
-            raise ValueError("`start` of the task must return a point inside its bounds.")
-        return Setting(given, key, task, algorithm, network, x0)
+        return Setting(given, key, task, algorithm, network, _start(task, own.fold("start")))
 
     @property
     def name(self) -> str:
@@ -134,7 +132,7 @@ class Setting:
             "key": str(self.key),
             "dim": self.task.dim,
             "like": [like.kind, like.dtype, like.device],
-            "noise": True,
+            "noise": False,  # of what is on record: `measure` answers without any
             "threads": threads,
         }
         image: dict[str, Any] = json.loads(dump(config))
@@ -157,6 +155,37 @@ class Setting:
             on_error=given["on_error"],
             threads=executor.threads,
         )
+
+
+def _start(task: Task, key: Key) -> Array:
+    """Return where a task begins.
+
+    Raises:
+        TypeError: It is no array of floating-point numbers, or the bounds are none.
+        ValueError: It has another shape, is not finite, or not inside the bounds.
+    """
+    x0, bounds = task.start(key), task.bounds
+    if not (isinstance(x0, np.ndarray) or is_torch(x0)) or "float" not in Like.of(x0).dtype:
+        raise TypeError(
+            f"`start` of the task must return an array or a tensor of floating-point numbers, got {x0!r}."
+        )
+    if tuple(x0.shape) != (task.dim,):
+        raise ValueError(
+            f"`start` of the task must return shape ({task.dim},), its `dim`, got {tuple(x0.shape)}."
+        )
+    if not np.isfinite(to_numpy(x0)).all():
+        raise ValueError(f"`start` of the task must return finite numbers, got {x0!r}.")
+    if bounds is None:
+        return x0
+    if not isinstance(bounds, Bounds):
+        raise TypeError(f"`bounds` of the task must be Bounds or None, got {bounds!r}.")
+    if bounds.dim != task.dim:
+        raise ValueError(
+            f"`bounds` of the task must have {task.dim} coordinates, its `dim`, got {bounds.dim}."
+        )
+    if not bounds.contains(x0):
+        raise ValueError(f"`start` of the task must return a point inside its bounds, got {x0!r}.")
+    return x0
 
 
 def check_network(given: Mapping[str, Any] | Network | None) -> dict[str, Any]:
