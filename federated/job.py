@@ -19,9 +19,11 @@ from federated.network import Envelope, Network
 from federated.objective import ClientObjective, Look
 from federated.part import Block, Errand, Told, edges_of
 from zoo.core.device import Array
+from zoo.core.errors import WorkerError
 from zoo.core.rng import Key
 from zoo.core.state import Log, freeze, state, thaw
 from zoo.core.types import Evaluations, Failure, Reply
+from zoo.core.validation import check_positive
 from zoo.execution.executor import Executor
 from zoo.execution.ledger import Account, Ledger
 from zoo.execution.parts import PartReply
@@ -132,12 +134,15 @@ class FederatedJob:
         self._rounds, self._budget, self._traffic = rounds, budget, traffic
         self._measure_every, self._on_error, self._threads = measure_every, on_error, threads
         count = self.task.num_clients
-        self._weights = [float(self.task.weight(client)) for client in range(count)]
+        self._weights = [
+            check_positive(f"weight({client})", self.task.weight(client)) for client in range(count)
+        ]
         self._problem = Problem(count, self.task.bounds, key.fold("shared"), tuple(self._weights))
         self._edges = edges_of(count)
         self._shards: Shards | None = None
         self._parts: list[Any] | None = None  # states of all parts, which they are still to be given
         self._midway: tuple[FederatedState, FederatedState] | None = None
+        self._ahead = False  # whether clients have done a trip that the server has not taken in
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -179,6 +184,8 @@ class FederatedJob:
         Raises:
             TooManyFailures: More than a fifth of the last hundred queries raised, crashed or hung.
         """
+        if state.trip:
+            return None
         if fails_too_often(state):
             raise too_many_failures(state)
         reason = self.algorithm.finished(state.optimizer)
@@ -188,7 +195,7 @@ class FederatedJob:
             return f"all {self._rounds} rounds are done"
         if self._traffic is not None and state.up + state.down >= self._traffic:
             return f"{self._traffic} bytes have been sent"
-        if self._budget is not None and state.trip == 0:
+        if self._budget is not None:
             asked = len(self._network.plan(self._round_key(state), self.task.num_clients, 1).clients)
             most = asked * self.algorithm.most_queries(len(self._x0), state.step)
             left = self._budget - state.nfev
@@ -205,7 +212,7 @@ class FederatedJob:
             WorkerError: Clients cannot be kept anywhere.
             Interrupt: A signal asked to stop; what was done of the round is kept.
         """
-        work = state
+        work = replace(state, violation_best=0.0)
         told: list[Evaluations] = []
         try:
             if not len(work.history):
@@ -213,16 +220,15 @@ class FederatedJob:
             while work.trip < len(self.algorithm.trips):
                 work, evaluations = self._trip(work)
                 told.append(evaluations)
-            every = self._measure_every
-            work = replace(work, step=work.step + 1, trip=0, active=None)
-            answers = int((work.answered - state.answered).sum())
-            work = self._looked(work, answers, look=bool(every) and work.step % every == 0)
+            step, every = work.step + 1, self._measure_every
+            ended = replace(work, step=step, trip=0, active=None)
+            ended = self._looked(ended, work.active.shape[1], look=bool(every) and step % every == 0)
         except BaseException:
-            self._midway = state, work
+            if work.trip:  # no target is reached in the middle of a round
+                self._midway = state, replace(work, violation_best=math.inf)
             raise
         values = np.concatenate([one.values for one in told]) if told else np.empty(0)
-        value = history_value(work)
-        return work, Report(value, Evaluations(values), work.fun_best < state.fun_best)
+        return ended, Report(history_value(ended), Evaluations(values), ended.fun_best < state.fun_best)
 
     def _round_key(self, state: FederatedState) -> Key:
         return self._key.fold("round", state.step)
@@ -256,12 +262,15 @@ class FederatedJob:
             [m for m, here in zip(each, present, strict=True) if here],
         )
         told, work, evaluations = self._called(work, errand)
+        self._ahead = True
         received = work.received.copy()
         received[work.active[0]] += down
         work = replace(work, received=received, down=work.down + int(down.sum()))
-        return self._merged(
+        merged = self._merged(
             work, trip, number, key, asked, told, dict(zip(asked, down.tolist(), strict=True))
-        ), evaluations
+        )
+        self._ahead = False
+        return merged, evaluations
 
     def _called(self, work: FederatedState, errand: Errand) -> tuple[list[Told], FederatedState, Evaluations]:
         """Send clients on their errand, and count what they have asked for."""
@@ -462,7 +471,14 @@ class FederatedJob:
         }
 
     def snapshot(self, state: FederatedState) -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:
-        """Return the state as a JSON tree and arrays, with the states of all clients gathered."""
+        """Return the state as a JSON tree and arrays, with the states of all clients gathered.
+
+        Raises:
+            WorkerError: Something broke off between the clients' work and the server's; an earlier snapshot
+                and the journal have it all.
+        """
+        if self._ahead:
+            raise WorkerError("there is no snapshot in the middle of a trip.")
         if self._midway is not None and self._midway[0] is state:
             state = self._midway[1]
         if self._shards is None:
@@ -488,7 +504,9 @@ class FederatedJob:
         ]
         # Clients whose states have no arrays in common with the ones on workers.
         restored = replace(restored, clients=None)
-        return replace(restored, failures=()) if fails_too_often(restored) else restored
+        if fails_too_often(restored) and not restored.trip:
+            return replace(restored, failures=())
+        return restored
 
 
 def history_of(state: FederatedState, measures: Sequence[str] = ()) -> dict[str, np.ndarray[Any, Any]]:
