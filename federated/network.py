@@ -6,14 +6,16 @@ come to the same bytes every time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from zoo.core.rng import Key
-from zoo.core.validation import check_count, check_number
+from zoo.core.validation import check_count, check_number, check_probability
 
 Array = np.ndarray[Any, Any]
 
@@ -126,30 +128,29 @@ class Network:
             value = getattr(self, name)
             if value is None and name == "wait_for":
                 continue
-            if isinstance(value, int) and not isinstance(value, bool):
-                check_count(name, value)
+            if isinstance(value, Integral) and not isinstance(value, bool):
+                object.__setattr__(self, name, check_count(name, value))
             elif not 0 < check_number(name, value) <= 1:
                 raise ValueError(
                     f"`{name}` must be a share above 0 and at most 1, or a number of clients as an int, got "
                     f"{value!r}."
                 )
         for name in ("dropout", "duplicates"):
-            if not 0 <= check_number(name, getattr(self, name)) <= 1:
-                raise ValueError(f"`{name}` must be a probability, from 0 to 1, got {getattr(self, name)!r}.")
+            check_probability(name, getattr(self, name))
         for name in ("latency", "spread", "jitter", "seconds_per_query"):
-            if check_number(name, getattr(self, name)) < 0:
-                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)!r}.")
+            if not 0 <= check_number(name, getattr(self, name)) < math.inf:
+                raise ValueError(f"`{name}` must be at least 0, and finite, got {getattr(self, name)!r}.")
         for name in ("bandwidth", "deadline"):
             value = getattr(self, name)
-            if value is not None and check_number(name, value) <= 0:
+            if value is not None and not 0 < check_number(name, value) < math.inf:
                 raise ValueError(f"`{name}` must be above 0, or None for no limit, got {value!r}.")
         check_count("min_replies", self.min_replies)
         try:
             slow = tuple((int(client), float(factor)) for client, factor in self.slow)
         except (TypeError, ValueError):
             raise ValueError(f"`slow` must be pairs (client, factor), got {self.slow!r}.") from None
-        if any(factor <= 0 for _, factor in slow):
-            raise ValueError(f"`slow` must have factors above 0, got {self.slow!r}.")
+        if not all(0 < factor < math.inf for _, factor in slow):
+            raise ValueError(f"`slow` must have finite factors above 0, got {self.slow!r}.")
         object.__setattr__(self, "slow", slow)
 
     def check(self, num_clients: int) -> None:
