@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from federated.algorithm import Answer, Local, Problem, Trip, Work
-from federated.algorithms.local_descent import DescentClient, DescentServer, Point, ZerothOrder
-from zoo.core.device import Array
+from federated.algorithms.local_descent import Averaging, DescentClient, DescentServer, ZerothOrder
 
 
 @dataclass(frozen=True)
-class FedZO(ZerothOrder[DescentServer, DescentClient]):
+class FedZO(Averaging, ZerothOrder[DescentServer, DescentClient]):
     """Local steps along differences of values, and the mean of where they end; nothing is corrected.
 
         g_i(x) = dim / q sum_j (f_i(x + mu u_j) - f_i(x)) / mu u_j,    u_j perpendicular, of length 1
         x_i <- x_i - learning_rate update(g_i(x_i)),                   num_steps times, from x_r on
         x_(r+1) = x_r + server_rate (mean_i x_i - x_r)
 
-    `FedZO(update="sgd", directions="sphere")` is the form of Fang et al., with every u_j uniform on the sphere
-    by itself. Where f_i is noisy, values of one estimate have the same noise, as theirs of one sample.
+    `FedZO(update="sgd", directions="sphere")` is the form of Fang et al., with every u_j uniform on the
+    sphere by itself. Where f_i is noisy, values of one estimate have the same noise, as theirs of one sample.
 
     A client asks for T (q + 1) values a round, sends dim numbers, and is sent dim.
 
@@ -35,23 +32,3 @@ class FedZO(ZerothOrder[DescentServer, DescentClient]):
         The form with Adam and perpendicular directions: Shu, Lin, Dai and Low, "Federated zeroth-order
         optimization using trajectory-informed surrogate gradients", 2023. https://arxiv.org/abs/2308.04077
     """
-
-    def server_init(self, x0: Array, problem: Problem) -> DescentServer:
-        return DescentServer(x0, problem.bounds)
-
-    def client_init(self, x0: Array, problem: Problem, client: int) -> DescentClient:
-        return self.fresh(x0)
-
-    @property
-    def trips(self) -> tuple[Trip, ...]:
-        return (Trip(self._request, self._reply, self._merge),)
-
-    def _request(self, server: DescentServer, clients: Sequence[int]) -> Point:
-        return Point(server.x)
-
-    def _reply(self, client: DescentClient, message: Point, local: Local) -> Work[DescentClient]:
-        done = yield from self.descend(message.x, client, local)
-        return done.client, Point(done.x)
-
-    def _merge(self, server: DescentServer, answers: Sequence[Answer]) -> DescentServer:
-        return DescentServer(self.merged(server.x, answers, server.bounds), server.bounds)

@@ -10,7 +10,16 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from federated.algorithm import Answer, FederatedAlgorithm, Hidden, Local, Values
+from federated.algorithm import (
+    Answer,
+    FederatedAlgorithm,
+    Hidden,
+    Local,
+    Problem,
+    Trip,
+    Values,
+    Work,
+)
 from federated.messages import Message
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, array_module
@@ -156,7 +165,7 @@ class LocalDescent(FederatedAlgorithm[S, C], Generic[S, C]):
 
     def fresh(self, x0: Array) -> DescentClient:
         """Return what a client keeps, before the first round."""
-        work = _working(x0)
+        work = working(x0)
         return DescentClient(self.remembered(x0), None if self.restart else self.rule.init(work.asarray(x0)))
 
     @property
@@ -183,7 +192,7 @@ class LocalDescent(FederatedAlgorithm[S, C], Generic[S, C]):
         """
         like, rule, bounds = Like.of(x), self.rule, self._box(local)
         rate = as_schedule("learning_rate", self.learning_rate).value(local.round)
-        at = _working(x).asarray(x)
+        at = working(x).asarray(x)
         memory = rule.init(at) if self.restart else client.update
         knows = client.estimator
         total, count = None, 0
@@ -201,7 +210,7 @@ class LocalDescent(FederatedAlgorithm[S, C], Generic[S, C]):
 
     def merged(self, x: Array, answers: Sequence[Answer], bounds: Bounds | None) -> Array:
         """Return x_(r+1) of x_r and messages with a field `x`, where each client's steps have ended."""
-        work = _working(x)
+        work = working(x)
         here = work.asarray(x)
         moved = here + self.server_rate * (weighted_mean(answers, "x") - here)
         return _inside(Like.of(x).asarray(moved), bounds if self.bounded else None)
@@ -213,6 +222,40 @@ class LocalDescent(FederatedAlgorithm[S, C], Generic[S, C]):
 
     def _box(self, local: Local) -> Bounds | None:
         return local.bounds if self.bounded else None
+
+
+@dataclass(frozen=True)
+class Averaging(LocalDescent[DescentServer, DescentClient]):
+    """Local steps in a round of one trip: x_r down, x_i up."""
+
+    def server_init(self, x0: Array, problem: Problem) -> DescentServer:
+        return DescentServer(x0, problem.bounds)
+
+    def client_init(self, x0: Array, problem: Problem, client: int) -> DescentClient:
+        return self.fresh(x0)
+
+    def correction(self, start: Array) -> Callable[[Array], Array] | None:
+        """Return what is added to the estimate, as a function of where it was made; None for nothing.
+
+        Args:
+            start: x_r.
+        """
+        del start
+        return None
+
+    @property
+    def trips(self) -> tuple[Trip, ...]:
+        return (Trip(self._request, self._reply, self._merge),)
+
+    def _request(self, server: DescentServer, clients: Sequence[int]) -> Point:
+        return Point(server.x)
+
+    def _reply(self, client: DescentClient, message: Point, local: Local) -> Work[DescentClient]:
+        done = yield from self.descend(message.x, client, local, self.correction(message.x))
+        return done.client, Point(done.x)
+
+    def _merge(self, server: DescentServer, answers: Sequence[Answer]) -> DescentServer:
+        return DescentServer(self.merged(server.x, answers, server.bounds), server.bounds)
 
 
 @dataclass(frozen=True)
@@ -370,11 +413,12 @@ def weighted_mean(answers: Sequence[Answer], name: str) -> Array:
     found: Array = 0.0
     for answer in answers:
         part = getattr(answer.message, name)
-        found = found + answer.weight / total * _working(part).asarray(part)
+        found = found + answer.weight / total * working(part).asarray(part)
     return found
 
 
-def _working(x: Array) -> Like:
+def working(x: Array) -> Like:
+    """Return the kind of array to compute with: single precision where `x` is of half."""
     like = Like.of(x)
     return Like(like.kind, like.working_dtype, like.device)
 

@@ -1,0 +1,544 @@
+"""FZooS: local steps along surrogates of trajectories, corrected by what all clients know."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from federated.algorithm import Answer, Hidden, Local, Problem, Trip, Values, Work
+from federated.algorithms.local_descent import LocalDescent, Point, weighted_mean
+from federated.algorithms.queries import orthogonal, uncertain
+from federated.messages import Message
+from federated.surrogate.features import FourierFeatures
+from federated.surrogate.gaussian_process import Fit, GaussianProcess, Memory
+from federated.surrogate.kernels import KERNELS
+from federated.surrogate.window import Window
+from zoo.core.bounds import Bounds
+from zoo.core.device import Array, Like, array_module
+from zoo.core.rng import Key
+from zoo.core.state import state
+from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
+from zoo.updates.schedules import as_schedule
+
+GAMMAS = ("published", "adaptive")
+MESSAGES = ("auto", "gradient", "features")
+QUERIES = ("orthogonal", "box")
+
+_FEWEST = 150  # points of a window, however few coordinates there are
+_MOST = 1300
+_SLACK = 1.5  # points kept for each that a fit goes by, as the search may come back to where it was
+
+
+@dataclass(frozen=True, eq=False)
+class Go(Message):
+    """What the server asks clients to take steps from.
+
+    Attributes:
+        x: x_r, shape (dim,).
+        rate: What the learning rate is multiplied by.
+        number: How often x was settled, by which a client knows whether what it said last was said of this x.
+        surrogate: The mean of what clients have said of x, shape (dim,) or (M,); None where nobody has.
+        variance: Its variance, where that matters, else None.
+    """
+
+    x: Array
+    rate: float
+    number: int
+    surrogate: Array | None
+    variance: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Settled(Message):
+    """Where the server is.
+
+    Attributes:
+        x: x_(r+1), shape (dim,).
+        number: How often it was settled.
+    """
+
+    x: Array
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Said(Message):
+    """What a client knows of its function around x.
+
+    Attributes:
+        surrogate: The gradient there, shape (dim,), or the weights of features, shape (M,); None where it has
+            seen no value.
+        variance: Of the gradient, the sum over all coordinates, where that matters, else None.
+    """
+
+    surrogate: Array | None
+    variance: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Two(Message):
+    """Two points to be compared.
+
+    Attributes:
+        before: Shape (dim,).
+        after: Shape (dim,).
+    """
+
+    before: Array
+    after: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Compared(Message):
+    """Values of two points.
+
+    Attributes:
+        before: Of the first.
+        after: Of the second.
+    """
+
+    before: float
+    after: float
+
+
+@state
+class FZooSServer:
+    """What the server knows.
+
+    Attributes:
+        x: Where it is, shape (dim,).
+        bounds: Box that x is to stay in, or None.
+        number: How often x was settled.
+        rate: What the learning rate is multiplied by.
+        move: How x was last moved, shape (dim,); None before.
+        proposed: Where clients have led to, while it is to be found out whether that is better.
+        surrogate: The mean of what clients have said of x; None where nobody has.
+        variance: Its variance, where that matters, else None.
+    """
+
+    x: Array
+    bounds: Bounds | None
+    number: int = 0
+    rate: float = 1.0
+    move: Array | None = None
+    proposed: Array | None = None
+    surrogate: Array | None = None
+    variance: float | None = None
+
+
+@state
+class FZooSClient:
+    """What a client keeps.
+
+    Attributes:
+        window: What it has seen.
+        memory: What fits pass on to each other.
+        update: The memory of its update, None where that begins anew.
+        shared: Randomness that clients share.
+        direction: Number of its next direction.
+        end: Where its steps of this round have ended, shape (dim,); None where they have not.
+        said: What it last said of its surrogate, None where nothing.
+        number: What it said that of, see `Settled`.
+    """
+
+    window: Window
+    memory: Memory
+    update: Any
+    shared: Key
+    direction: int
+    end: Array | None = None
+    said: Array | None = None
+    number: int = -1
+
+
+class _Known(NamedTuple):
+    """What a client has gathered during a trip."""
+
+    window: Window
+    memory: Memory
+    direction: int
+    fit: Fit | None
+
+
+@dataclass(frozen=True)
+class FZooS(LocalDescent[FZooSServer, FZooSClient]):
+    """Local steps along the gradients of surrogates, which are learnt from all values along the way.
+
+    A round has two trips. In the first one, client i starts from x = x_r and does `num_steps` times
+
+        ask for f_i(x), and for some points around it
+        mu_i: the Gaussian process of the points nearest to x, see `GaussianProcess`
+        x <- clip(x - rate update(grad mu_i(x) + gamma (grad mu(x) - grad mu_i'(x))))
+
+    then asks for f_i(x) and sends x. The server moves to the mean, x_(r+1). In the second trip the client asks for
+    f_i(x_(r+1)) and for points around it, and says what it knows: either grad mu_i(x_(r+1)), dim numbers, or
+    the weights of mu_i' in random Fourier features that all clients share, M numbers. The mean of all
+    clients' is mu; what a client said itself is mu_i'. With gradients, both are constants during a round. A
+    client that was not heard in the second trip says it to itself, of x_(r+1) and what it has seen; the mean
+    is of those who were heard in this round. With one client there is nothing to correct, and the correction is 0.
+
+    A client asks for 1 + T + a (T - 1) + 1 + b values a round, with a = `step_queries` and b =
+    `round_queries`, and `start_queries` more in the first round; with `accept` for 2 more. It sends dim numbers, then
+    dim or M, and is sent as many, and dim.
+
+    "adaptive" weighs the correction c by what is known of its error: gamma = D^2 / (D^2 + V), with
+    D^2 = max(|c|^2 - V, 0) and V the variance of mu's gradient.
+
+    `FZooS.published()` is the form of the paper's code. By default, unlike there:
+
+    * iterates are kept in the box of the task, outside of which a clipped objective has no gradient;
+    * a fit goes by more points than there are coordinates;
+    * clients ask in directions that are perpendicular to each other, and share them out: see
+      `federated.algorithms.queries.sweep`. There the points are those of a box where the gradient is least known;
+    * clients send the gradient where it is shorter than the weights;
+    * gamma is constant;
+    * the rate is multiplied by `decay` whenever the server turns back, that is, when its move has a negative
+      inner product with the one before;
+    * no move is tried out: there a move after which F is not lower is taken back, by 2 values a client that
+      are not counted. Here they are, as hidden ones.
+
+    What differs there from the code even so: features are fitted with `noise`, in place of 0; gradients are
+    exact; candidates are weighed up by the kernel of the process, all coordinates, and the points of the fit.
+
+    Args:
+        num_steps: See `LocalDescent`, likewise the next ones.
+        learning_rate: Likewise.
+        update: Likewise.
+        restart: Likewise.
+        server_rate: Likewise.
+        bounded: Likewise.
+        gamma: Weight of the correction: a number of at least 0, "published", 1 / t in the t-th step of a
+            round, or "adaptive".
+        message: "gradient", "features", or "auto" for the shorter one.
+        decay: What the rate is multiplied by when the server turns back, above 0 and at most 1.
+        queries: "orthogonal" or "box".
+        radius: Half of the width of the box that is asked in. Directions are followed for the root mean
+            square distance of its points, radius sqrt(dim / 3).
+        start_queries: Points that a client asks for first, in the first round.
+        step_queries: Points after every step but the last.
+        round_queries: Points in the second trip.
+        step_candidates: Points that "box" takes those of a step from.
+        round_candidates: Points that it takes those of the second trip from. Their box is half as wide as
+            the mean distance, by coordinate, of x_(r+1) to where the client had come.
+        window: Points that a fit goes by; None for 1.3 dim, at least 150 and at most 1300.
+        window_bytes: Memory that the points of a client may take, which bounds their number.
+        kernel: Of the process, "matern" or "rbf".
+        noise: Variance of the noise of scaled values.
+        num_features: M.
+        feature_length: Length scale of their kernel.
+        feature_points: Points that weights are fitted to.
+        orthogonal_features: Whether features are made orthogonal, which makes them more exact.
+        accept: Whether the server takes a move back after which F is not lower.
+        virtual_steps: Steps that may follow each step without any query, on the same fit, as in ZoRD.
+        confidence: They are made while the variance of the gradient is at most this share of what it is far
+            from all points.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is outside its range.
+
+    Example:
+        >>> FZooS(num_steps=10).most_queries(300, 1)
+        107
+
+    References:
+        Shu, Lin, Dai and Low, "Federated zeroth-order optimization using trajectory-informed surrogate
+        gradients", 2023. https://arxiv.org/abs/2308.04077
+        Shu, Dai, Sng, Verma, Jaillet and Low, "Zeroth-order optimization with trajectory-informed derivative
+        estimation" (ZoRD), 2023. https://openreview.net/forum?id=n1bLgxHW6jW
+    """
+
+    gamma: float | str = 0.8
+    message: str = "auto"
+    decay: float = 0.6
+    queries: str = "orthogonal"
+    radius: float = 0.01
+    start_queries: int = 10
+    step_queries: int = 5
+    round_queries: int = 50
+    step_candidates: int = 100
+    round_candidates: int = 200
+    window: int | None = None
+    window_bytes: int = 2**26
+    kernel: str = "matern"
+    noise: float = 1e-6
+    num_features: int = 10_000
+    feature_length: float = 1.0
+    feature_points: int = 500
+    orthogonal_features: bool = True
+    accept: bool = False
+    virtual_steps: int = 0
+    confidence: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.gamma, str):
+            check_choice("gamma", self.gamma, GAMMAS)
+        elif not 0 <= check_number("gamma", self.gamma) < math.inf:
+            raise ValueError(f"`gamma` must be a finite number of at least 0, got {self.gamma!r}.")
+        check_choice("message", self.message, MESSAGES)
+        if not 0 < check_number("decay", self.decay) <= 1:
+            raise ValueError(f"`decay` must be above 0 and at most 1, got {self.decay!r}.")
+        check_choice("queries", self.queries, QUERIES)
+        check_choice("kernel", self.kernel, KERNELS)
+        for name in ("start_queries", "step_queries", "round_queries", "virtual_steps"):
+            check_count(name, getattr(self, name), minimum=0)
+        for name in ("step_candidates", "round_candidates", "num_features", "feature_points"):
+            check_count(name, getattr(self, name))
+        for name in ("step", "round"):
+            count, among = getattr(self, f"{name}_queries"), getattr(self, f"{name}_candidates")
+            if self.queries == "box" and among < count:
+                raise ValueError(
+                    f"`{name}_candidates` must be at least `{name}_queries`, {count}, got {among}."
+                )
+        if self.window is not None:
+            check_count("window", self.window, minimum=2)
+        check_count("window_bytes", self.window_bytes)
+        for name in ("radius", "feature_length", "confidence"):
+            check_positive(name, getattr(self, name))
+        if not 0 <= check_number("noise", self.noise) < math.inf:
+            raise ValueError(f"`noise` must be a finite number of at least 0, got {self.noise!r}.")
+        check_flag("orthogonal_features", self.orthogonal_features)
+        check_flag("accept", self.accept)
+
+    @classmethod
+    def published(cls, **options: Any) -> Self:
+        """Return the form of the paper's code; `options` are set on top of it."""
+        own: dict[str, Any] = {
+            "num_steps": 10,
+            "learning_rate": 0.01,
+            "update": "adam",
+            "restart": True,
+            "server_rate": 1.0,
+            "bounded": False,
+            "gamma": "published",
+            "message": "features",
+            "decay": 1.0,
+            "queries": "box",
+            "radius": 0.01,
+            "start_queries": 10,
+            "step_queries": 5,
+            "round_queries": 50,
+            "step_candidates": 100,
+            "round_candidates": 200,
+            "window": 150,
+            "kernel": "matern",
+            "noise": 1e-6,
+            "num_features": 10_000,
+            "feature_length": 1.0,
+            "feature_points": 500,
+            "orthogonal_features": False,
+            "accept": True,
+            "virtual_steps": 0,
+        }
+        return cls(**{**own, **options})
+
+    def server_init(self, x0: Array, problem: Problem) -> FZooSServer:
+        return FZooSServer(x0, problem.bounds)
+
+    def client_init(self, x0: Array, problem: Problem, client: int) -> FZooSClient:
+        """Return the first state of a client.
+
+        Raises:
+            ValueError: Not even two points fit into `window_bytes`.
+        """
+        dim = len(x0)
+        points = self._nearest(dim)
+        if self._sends_features(dim):
+            points = max(points, self.feature_points)
+        window = Window.empty(dim, math.ceil(_SLACK * points), like=x0, nbytes=self.window_bytes)
+        work = _working(x0)
+        return FZooSClient(
+            window,
+            Memory(),
+            None if self.restart else self.rule.init(work.asarray(x0)),
+            problem.key,
+            # Between them, the clients begin all over a basis.
+            round(client * dim / problem.num_clients),
+        )
+
+    @property
+    def trips(self) -> tuple[Trip, ...]:
+        first = Trip(self._sent, self._walk, self._moved)
+        last = Trip(self._told, self._say, self._heard)
+        return (first, Trip(self._asked, self._compare, self._judged), last) if self.accept else (first, last)
+
+    def most_queries(self, dim: int, round: int) -> int:  # noqa: A002
+        steps = self.num_steps
+        most = 1 + steps + self.step_queries * (steps - 1) + 1 + self.round_queries
+        return most + (2 if self.accept else 0) + (0 if round else self.start_queries)
+
+    def diagnostics(self, server: FZooSServer) -> dict[str, Any]:
+        return {"rate": server.rate}
+
+    # The first trip
+
+    def _sent(self, server: FZooSServer, clients: Sequence[int]) -> Go:
+        return Go(server.x, server.rate, server.number, server.surrogate, server.variance)
+
+    def _walk(self, client: FZooSClient, message: Go, local: Local) -> Work[FZooSClient]:
+        """Do the steps of a round."""
+        like, rule, bounds = Like.of(message.x), self.rule, self._box(local)
+        rate = as_schedule("learning_rate", self.learning_rate).value(local.round) * message.rate
+        correction = self._correction(client, message)
+        at = _working(message.x).asarray(message.x)
+        memory = rule.init(at) if self.restart else client.update
+        known = _Known(client.window, client.memory, client.direction, None)
+        asked = self.start_queries if local.round == 0 else 0
+        for step in range(self.num_steps):
+            known = yield from self._look(known, at, asked, self.step_candidates, self.radius, local, step)
+            asked = self.step_queries
+            fit = known.fit
+            assert fit is not None
+            if not len(fit):
+                continue
+            for number in range(1 + self.virtual_steps):
+                if number and float(fit.uncertainty(at[None])[0]) > self.confidence * fit.prior:
+                    break
+                gradient = fit.gradient(at)
+                if correction is not None:
+                    gradient = gradient + correction(at, step)
+                memory, way = rule.update(memory, gradient)
+                at = at - rate * way
+                at = at if bounds is None else bounds.map(at, "clip")
+        end = like.asarray(at)
+        values = yield end[None]
+        client = dataclasses.replace(
+            client,
+            window=known.window.add(end[None], values),
+            memory=known.memory,
+            update=None if self.restart else memory,
+            direction=known.direction,
+            end=end,
+        )
+        return client, Point(end)
+
+    def _moved(self, server: FZooSServer, answers: Sequence[Answer]) -> FZooSServer:
+        x = self.merged(server.x, answers, server.bounds)
+        return dataclasses.replace(server, proposed=x) if self.accept else self._settled(server, x)
+
+    def _settled(self, server: FZooSServer, x: Array) -> FZooSServer:
+        move, rate = _working(x).asarray(x) - _working(x).asarray(server.x), server.rate
+        if server.move is not None and float((move * server.move).sum()) < 0:
+            rate *= self.decay
+        return FZooSServer(x, server.bounds, server.number + 1, rate, move)
+
+    def _correction(self, client: FZooSClient, message: Go) -> Callable[[Array, int], Array] | None:
+        """Return what is added to the gradient, as a function of x and the number of the step."""
+        if message.surrogate is None:
+            return None
+        said = client.said
+        if said is None or client.number != message.number:
+            said = self._surrogate(client, message.x)[1]
+        if said is None:  # it has seen nothing
+            said = array_module(message.surrogate).zeros_like(message.surrogate)
+        difference, features = message.surrogate - said, None
+        if self._sends_features(len(message.x)):
+            features = self._features(client, len(message.x))
+        variance = message.variance or 0.0
+
+        def correct(x: Array, step: int) -> Array:
+            found = difference if features is None else features.gradient(difference, x)
+            if self.gamma == "published":
+                return found / (step + 1)
+            if self.gamma != "adaptive":
+                return found * self.gamma
+            square = float((found * found).sum())
+            return found * (max(square - variance, 0.0) / square if square > 0 else 0.0)
+
+        return correct
+
+    # Whether to move at all
+
+    def _asked(self, server: FZooSServer, clients: Sequence[int]) -> Two:
+        return Two(server.x, server.proposed)
+
+    def _compare(self, client: FZooSClient, message: Two, local: Local) -> Work[FZooSClient]:
+        values = yield Hidden(array_module(message.before).stack([message.before, message.after]))
+        return client, Compared(float(values[0]), float(values[1]))
+
+    def _judged(self, server: FZooSServer, answers: Sequence[Answer]) -> FZooSServer:
+        better = weighted_mean(answers, "after") < weighted_mean(answers, "before")
+        return self._settled(server, server.proposed if better else server.x)
+
+    # The second trip
+
+    def _told(self, server: FZooSServer, clients: Sequence[int]) -> Settled:
+        return Settled(server.x, server.number)
+
+    def _say(self, client: FZooSClient, message: Settled, local: Local) -> Work[FZooSClient]:
+        """Look around x, and say what is known of it."""
+        x, radius = message.x, self.radius
+        if self.queries == "box" and client.end is not None:
+            radius = float(abs(x - client.end).mean()) / 2
+        known = _Known(client.window, client.memory, client.direction, None)
+        if self.queries == "box":
+            fit, memory = self._process(len(x)).fit(known.window, x, known.memory)
+            known = _Known(known.window, memory, known.direction, fit)
+        known = yield from self._look(known, x, self.round_queries, self.round_candidates, radius, local, -1)
+        client = dataclasses.replace(client, window=known.window, memory=known.memory, direction=known.direction)
+        variance, said = self._surrogate(client, x, known.fit)
+        return dataclasses.replace(client, said=said, number=message.number, end=None), Said(said, variance)
+
+    def _heard(self, server: FZooSServer, answers: Sequence[Answer]) -> FZooSServer:
+        """Take the mean of what clients have said, but for those who know nothing."""
+        answers = [answer for answer in answers if answer.message.surrogate is not None]
+        if not answers:
+            return server
+        variance = None
+        if self.gamma == "adaptive":
+            total = sum(answer.weight for answer in answers)
+            variance = sum((answer.weight / total) ** 2 * answer.message.variance for answer in answers)
+        return dataclasses.replace(server, surrogate=weighted_mean(answers, "surrogate"), variance=variance)
+
+    def _surrogate(
+        self, client: FZooSClient, x: Array, fit: Fit | None = None
+    ) -> tuple[float | None, Array | None]:
+        """Return the variance and the surrogate that a client can tell of x; None where it has seen nothing."""
+        window, varies = client.window, self.gamma == "adaptive"
+        if not len(window):
+            return (0.0 if varies else None), None
+        if not self._sends_features(len(x)):
+            if fit is None:
+                fit = self._process(len(x)).fit(window, x, client.memory)[0]
+            variance = float(fit.uncertainty(x[None])[0]) * fit.scale**2 if varies else None
+            return variance, fit.gradient(_working(x).asarray(x))
+        rows = window.nearest(x, self.feature_points)
+        features = self._features(client, len(x))
+        solved = features.solve(window.columns(rows), window.values[rows], self.noise)
+        variance = float(solved.uncertainty(x)) * solved.scale**2 if varies else None
+        return variance, solved.weights
+
+    # What both have in common
+
+    def _look(
+        self,
+        known: _Known,
+        x: Array,
+        count: int,
+        candidates: int,
+        radius: float,
+        local: Local,
+        step: int,
+    ) -> Generator[Any, Values, _Known]:
+        """Ask for the value at x and around it, and fit the process."""
+        like, bounds = Like.of(x), self._box(local)
+        points = x[None]
+        if count:
+            key = local.key.fold("around", step + 1)
+            if self.queries == "orthogonal":
+                distance = radius * math.sqrt(len(x) / 3)
+            
+
+    def _process(self, dim: int) -> GaussianProcess:
+        return GaussianProcess(self.kernel, self.noise, self._nearest(dim))
+
+    def _nearest(self, dim: int) -> int:
+        if self.window is not None:
+            return self.window
+        return min(max(_FEWEST, math.ceil(1.3 * dim)), _MOST)
