@@ -281,8 +281,7 @@ class _Data:
             known = [place.pop(serial) for serial in before.serials[stay].tolist()]
             self.rows = np.array(known + list(place.values()), np.int64)
             self.origin = before.origin
-            inner = before.gram if stay.all() else before.gram[stay][:, stay]
-            self.gram = self._grown(inner)
+            self.gram = self._grown(before.gram)
         else:
             self.rows, self.old = rows, rows[:0]
             self.origin = x.double() if self._torch else x.astype(np.float64)
@@ -358,13 +357,12 @@ class _Data:
             gram += data @ data.T
         return gram
 
-    def _grown(self, inner: Array) -> Array:
-        """Return the inner products of all, from those of the first points."""
-        count = len(inner)
-        if count == len(self):
-            return inner
-        gram = np.empty((len(self), len(self)))
-        gram[:count, :count] = inner
+    def _grown(self, before: Array) -> Array:
+        """Return the inner products of all, from those of the fit before."""
+        count = len(self.old)
+        if count == len(self) == len(before):
+            return before
+        gram = linalg.part(before, self.old, len(self))
         gram[count:] = 0
         for _, data in self.blocks():
             gram[count:] += data[count:] @ data.T

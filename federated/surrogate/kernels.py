@@ -22,7 +22,7 @@ class Kernel(Protocol):
     """As users write it."""
 
     def value(self, square: Array, length: float) -> Array:
-        """Return k for squared distances."""
+        """Return k for squared distances, an array of one dimension or more."""
 
     def slope(self, square: Array, length: float) -> Array:
         """Return c for squared distances."""
@@ -42,26 +42,33 @@ class Matern:
 
     Example:
         >>> import numpy as np
-        >>> float(Matern().value(np.array(0.0), 1.0)), Matern().prior(1.0)
-        (1.0, 1.6666666666666667)
+        >>> Matern().value(np.array([0.0, 1.0]), 2.0).round(4).tolist(), Matern().prior(1.0)
+        ([1.0, 0.8286], 1.6666666666666667)
     """
 
     name = "matern"
 
     def value(self, square: Array, length: float) -> Array:
         xp = array_module(square)
-        u = xp.sqrt(square * (5 / length**2))
+        u = square * (5 / length**2)
+        xp.sqrt(u, out=u)
         factor = u * (1 / 3)
         factor += 1
         factor *= u
         factor += 1
-        factor *= xp.exp(-u)
+        u *= -1
+        factor *= xp.exp(u, out=u)
         return factor
 
     def slope(self, square: Array, length: float) -> Array:
         xp = array_module(square)
-        u = xp.sqrt(square * (5 / length**2))
-        return (1 + u) * xp.exp(-u) * self.prior(length)
+        u = square * (5 / length**2)
+        xp.sqrt(u, out=u)
+        factor = u + 1
+        u *= -1
+        factor *= xp.exp(u, out=u)
+        factor *= self.prior(length)
+        return factor
 
     def curvature(self, square: Array, length: float) -> Array:
         xp = array_module(square)
@@ -76,8 +83,8 @@ class RBF:
 
     Example:
         >>> import numpy as np
-        >>> float(RBF().value(np.array(0.0), 2.0)), RBF().prior(2.0)
-        (1.0, 0.25)
+        >>> RBF().value(np.array([0.0, 1.0]), 2.0).round(4).tolist(), RBF().prior(2.0)
+        ([1.0, 0.8825], 0.25)
     """
 
     name = "rbf"

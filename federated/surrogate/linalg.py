@@ -12,6 +12,8 @@ import numpy as np
 
 from zoo.core.device import Array, array_module, is_torch
 
+_MOST_RUNS = 20
+
 
 def cholesky(matrix: Array) -> Array | None:
     """Return L with L L^T = `matrix`, or None where that is not positive definite.
@@ -54,26 +56,59 @@ def diagonal(matrix: Array) -> Array:
     return matrix.diagonal() if is_torch(matrix) else np.einsum("ii->i", matrix)
 
 
+def part(
+    matrix: np.ndarray[Any, Any], kept: np.ndarray[Any, Any], size: int | None = None
+) -> np.ndarray[Any, Any]:
+    """Return some rows and the same columns of a matrix, in the corner of a new one that is else empty.
+
+    Args:
+        matrix: Square.
+        kept: Indices of the rows, ascending.
+        size: Rows of the new matrix, None for as many as are kept.
+    """
+    made = np.empty((size or len(kept),) * 2)
+    ends = np.flatnonzero(np.diff(kept) != 1) + 1
+    if len(ends) > _MOST_RUNS:
+        made[: len(kept), : len(kept)] = matrix[np.ix_(kept, kept)]
+        return made
+    # Slices copy several times as fast as indices do.
+    runs = [(int(run[0]), len(run)) for run in np.split(kept, ends) if len(run)]
+    row = 0
+    for start, height in runs:
+        column = 0
+        for first, width in runs:
+            into = made[row : row + height, column : column + width]
+            into[...] = matrix[start : start + height, first : first + width]
+            column += width
+        row += height
+    return made
+
+
 def remove(factor: np.ndarray[Any, Any], kept: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the factor of the matrix without some of its rows and columns.
 
     L without these rows is [C, V] up to the order of its columns, C square and still lower triangular, and
     C C^T + V V^T is wanted: the triangle of a QR decomposition of C^T on top of V^T, which costs 2 n^2
-    operations for each row that goes.
+    operations for each row that goes. Rows ahead of the first of them stay as they are.
 
     Args:
         factor: L, shape (n, n).
         kept: Indices of the rows that stay, ascending, shape (m,).
     """
-    gone = np.ones(len(factor), bool)
-    gone[kept] = False
-    rows = factor[kept]
-    upper = rows[:, kept].T
-    if not gone.any():
+    made = part(factor, kept)
+    gone = np.setdiff1d(np.arange(len(factor)), kept, assume_unique=True)
+    same = int(gone[0]) if len(gone) else len(kept)
+    if same == len(kept):
+        return made
+    same = same if same > len(kept) // 4 else 0  # few rows are not worth a copy of all others
+    below = factor[kept[same:]][:, gone].T
+    corner = np.ascontiguousarray(made[same:, same:])
+    upper, _, _, _ = _lapack().dtpqrt(0, min(16, len(corner)), corner.T, below, overwrite_a=1)
+    upper *= np.where(np.einsum("ii->i", upper) < 0, -1.0, 1.0)[:, None]
+    if not same:
         return upper.T
-    made, _, _, _ = _lapack().dtpqrt(0, min(8, len(kept)), upper, rows[:, gone].T, overwrite_a=1)
-    made *= np.where(np.einsum("ii->i", made) < 0, -1.0, 1.0)[:, None]
-    return made.T
+    made[same:, same:] = upper.T
+    return made
 
 
 def append(

@@ -150,30 +150,30 @@ class Window:
 
     def columns(self, rows: np.ndarray[Any, Any], start: int = 0, stop: int | None = None) -> Array:
         """Return some columns of some points in float64, shape (len(rows), stop - start)."""
-        if len(rows) == len(self) and (rows == np.arange(len(self))).all():
-            part = _joined([block[:, start:stop] for block in self.blocks])
-        else:
-            order = np.argsort(rows)
-            ends = np.cumsum([len(block) for block in self.blocks])
-            cuts = np.split(rows[order], np.searchsorted(rows[order], ends[:-1]))
-            first = (ends - [len(block) for block in self.blocks]).tolist()
-            part = _joined(
-                [
-                    block[_on(cut - before, block), start:stop]
-                    for block, cut, before in zip(self.blocks, cuts, first, strict=True)
-                ]
-            )
-            if (order[1:] < order[:-1]).any():
-                part = part[_on(np.argsort(order), part)]
+        part = self._chosen(rows, start, stop)
         return part.double() if is_torch(part) else part.astype(np.float64, copy=False)
+
+    def _chosen(self, rows: np.ndarray[Any, Any], start: int = 0, stop: int | None = None) -> Array:
+        """Return some columns of some points; those of all points in one block are not copied."""
+        lengths = [len(block) for block in self.blocks]
+        if len(rows) == len(self) and (rows == np.arange(len(self))).all():
+            return _joined([block[:, start:stop] for block in self.blocks])
+        order, ends = np.argsort(rows), np.cumsum(lengths)
+        cuts = np.split(rows[order], np.searchsorted(rows[order], ends[:-1]))
+        begins = (ends - lengths).tolist()
+        part = _joined(
+            [
+                block[_on(cut - begin, block), start:stop]
+                for block, cut, begin in zip(self.blocks, cuts, begins, strict=True)
+            ]
+        )
+        return part[_on(np.argsort(order), part)] if (order[1:] < order[:-1]).any() else part
 
     def _taken(self, rows: np.ndarray[Any, Any]) -> Window:
         """Return the window with some of its points, in one block."""
-        points = _joined(self.blocks)
-        if len(rows) < len(self):
-            points = points[_on(rows, points)]
+        block = self._chosen(rows)
         return self._with(
-            (points,), self.values[rows], self.counts[rows], self.serials[rows], self.prints[rows]
+            (block,), self.values[rows], self.counts[rows], self.serials[rows], self.prints[rows]
         )
 
     def _with(self, blocks: tuple[Array, ...], values: Any, counts: Any, serials: Any, prints: Any) -> Window:
