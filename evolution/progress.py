@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import zoo.progress
 from evolution.job import COLUMNS, EvolutionState, generations_of, history_of
-from zoo.progress.tally import Tally
+from zoo.progress.tally import Tally, until
 from zoo.progress.wording import duration, number, rate
 from zoo.run.loop import Run
 from zoo.run.watching import OWN_METRICS, Beginning
@@ -136,14 +136,14 @@ class EvolutionTally(Tally):
 
     def left(self, now: float) -> float | None:
         """Return the seconds until a limit ends it, None if nothing can be said; it may well end earlier."""
-        ends = [end for end in (super().left(now),) if end is not None]
-        pace, elapsed = self.frame_rate(now), self.elapsed(now)
+        pace = self.frame_rate(now)
+        ends = [
+            super().left(now),
+            until(self.most_generations, self.generations, self._first_generations, self.elapsed(now)),
+        ]
         if self.most_frames is not None and pace is not None:
             ends.append(max(0, self.most_frames - self.frames) / pace)
-        if self.most_generations is not None and self.generations > self._first_generations and elapsed > 0:
-            done = self.generations - self._first_generations
-            ends.append(max(0, self.most_generations - self.generations) * elapsed / done)
-        return min(ends, default=None)
+        return min((end for end in ends if end is not None), default=None)
 
     def diagnostics(self) -> tuple[str | None, list[tuple[str, str]]]:
         """Return names and values of what the method says of itself, apart from scores."""

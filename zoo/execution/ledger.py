@@ -59,7 +59,7 @@ def summary(account: Mapping[str, Any]) -> str:
     ]
     if account["busy"]:
         parts.append("workers busy " + " ".join(f"{100 * share:.0f}%" for share in account["busy"]))
-        parts.append(f"{_size(account['sent'])} sent, {_size(account['received'])} received")
+        parts.append(f"{size(account['sent'])} sent, {size(account['received'])} received")
     return ", ".join(parts)
 
 
@@ -241,8 +241,13 @@ class Ledger:
         self.event(event=event, id=self._first_id + failure.row, message=failure.message)
 
 
-def _size(count: int) -> str:
-    """Return a number of bytes to read."""
+def size(count: int) -> str:
+    """Return a number of bytes to read.
+
+    Example:
+        >>> size(2400)
+        '2.4 kB'
+    """
     power = min(3, (len(str(count)) - 1) // 3)
     return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB')[power]}"
 

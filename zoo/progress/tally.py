@@ -287,6 +287,24 @@ class Tally:
         return words_of(self.space.decode(point))
 
 
+def until(most: int | None, now: int, first: int, elapsed: float) -> float | None:
+    """Return the seconds until a count is at its limit, if it goes on as it went; None if nobody can say.
+
+    Args:
+        most: The limit, or None.
+        now: The count.
+        first: What it was when this process began with the run.
+        elapsed: Seconds since then.
+
+    Example:
+        >>> until(20, 10, 5, 60.0), until(20, 5, 5, 60.0)
+        (120.0, None)
+    """
+    if most is None or now <= first or elapsed <= 0:
+        return None
+    return max(0, most - now) * elapsed / (now - first)
+
+
 def _thinned(entries: list[Any]) -> list[Any]:
     """Return every second entry but the last ones, if there are too many."""
     if len(entries) <= _SAMPLES:
