@@ -8,10 +8,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-import numpy as np
-
 from federated.algorithm import Answer, Hidden, Local, Problem, Trip, Values, Work
-from federated.algorithms.local_descent import LocalDescent, Point, weighted_mean
+from federated.algorithms.local_descent import Estimating, LocalDescent, Point, weighted_mean, working
 from federated.algorithms.queries import orthogonal, uncertain
 from federated.messages import Message
 from federated.surrogate.features import FourierFeatures
@@ -162,7 +160,12 @@ class _Known(NamedTuple):
     window: Window
     memory: Memory
     direction: int
-    fit: Fit | None
+    shared: Key
+    fit: Any = None
+
+    @staticmethod
+    def by(client: FZooSClient) -> _Known:
+        return _Known(client.window, client.memory, client.direction, client.shared)
 
 
 @dataclass(frozen=True)
@@ -175,16 +178,16 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         mu_i: the Gaussian process of the points nearest to x, see `GaussianProcess`
         x <- clip(x - rate update(grad mu_i(x) + gamma (grad mu(x) - grad mu_i'(x))))
 
-    then asks for f_i(x) and sends x. The server moves to the mean, x_(r+1). In the second trip the client asks for
-    f_i(x_(r+1)) and for points around it, and says what it knows: either grad mu_i(x_(r+1)), dim numbers, or
-    the weights of mu_i' in random Fourier features that all clients share, M numbers. The mean of all
-    clients' is mu; what a client said itself is mu_i'. With gradients, both are constants during a round. A
-    client that was not heard in the second trip says it to itself, of x_(r+1) and what it has seen; the mean
-    is of those who were heard in this round. With one client there is nothing to correct, and the correction is 0.
+    then asks for f_i(x) and sends x. The server moves to the mean, x_(r+1). In the second trip the client
+    asks for f_i(x_(r+1)) and for points around it, and says what it knows: either grad mu_i(x_(r+1)), dim
+    numbers, or the weights of mu_i' in random Fourier features that all clients share, M numbers. The mean of
+    what all have said is mu; what a client said itself is mu_i'. With gradients, both are constants during a
+    round. The mean is of those who were heard in the round before. A client that was not takes for mu_i' what
+    it would have said of x_r, by what it has seen. With one client the correction is 0.
 
     A client asks for 1 + T + a (T - 1) + 1 + b values a round, with a = `step_queries` and b =
-    `round_queries`, and `start_queries` more in the first round; with `accept` for 2 more. It sends dim numbers, then
-    dim or M, and is sent as many, and dim.
+    `round_queries`, and `start_queries` more in the first round; with `accept` for 2 more. It sends dim
+    numbers, then dim or M, and is sent as many, and dim.
 
     "adaptive" weighs the correction c by what is known of its error: gamma = D^2 / (D^2 + V), with
     D^2 = max(|c|^2 - V, 0) and V the variance of mu's gradient.
@@ -193,8 +196,8 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
 
     * iterates are kept in the box of the task, outside of which a clipped objective has no gradient;
     * a fit goes by more points than there are coordinates;
-    * clients ask in directions that are perpendicular to each other, and share them out: see
-      `federated.algorithms.queries.sweep`. There the points are those of a box where the gradient is least known;
+    * clients ask in directions that are perpendicular to each other, and share them out, see
+      `federated.algorithms.queries.sweep`; there, for the points of a box where the gradient is least known;
     * clients send the gradient where it is shorter than the weights;
     * gamma is constant;
     * the rate is multiplied by `decay` whenever the server turns back, that is, when its move has a negative
@@ -259,8 +262,8 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
     queries: str = "orthogonal"
     radius: float = 0.01
     start_queries: int = 10
-    step_queries: int = 5
-    round_queries: int = 50
+    step_queries: int = 8
+    round_queries: int = 23
     step_candidates: int = 100
     round_candidates: int = 200
     window: int | None = None
@@ -352,7 +355,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         if self._sends_features(dim):
             points = max(points, self.feature_points)
         window = Window.empty(dim, math.ceil(_SLACK * points), like=x0, nbytes=self.window_bytes)
-        work = _working(x0)
+        work = working(x0)
         return FZooSClient(
             window,
             Memory(),
@@ -386,24 +389,21 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         like, rule, bounds = Like.of(message.x), self.rule, self._box(local)
         rate = as_schedule("learning_rate", self.learning_rate).value(local.round) * message.rate
         correction = self._correction(client, message)
-        at = _working(message.x).asarray(message.x)
+        at = working(message.x).asarray(message.x)
         memory = rule.init(at) if self.restart else client.update
-        known = _Known(client.window, client.memory, client.direction, None)
-        asked = self.start_queries if local.round == 0 else 0
+        known = _Known.by(client)
         for step in range(self.num_steps):
-            known = yield from self._look(known, at, asked, self.step_candidates, self.radius, local, step)
-            asked = self.step_queries
-            fit = known.fit
-            assert fit is not None
-            if not len(fit):
+            known, gradient = yield from self.estimate(at, known, local, step)
+            if gradient is None:
                 continue
             for number in range(1 + self.virtual_steps):
-                if number and float(fit.uncertainty(at[None])[0]) > self.confidence * fit.prior:
-                    break
-                gradient = fit.gradient(at)
-                if correction is not None:
-                    gradient = gradient + correction(at, step)
-                memory, way = rule.update(memory, gradient)
+                if number:
+                    if not self._is_sure(known.fit, at):
+                        break
+                    gradient = known.fit.gradient(at)
+                memory, way = rule.update(
+                    memory, gradient if correction is None else gradient + correction(at, step)
+                )
                 at = at - rate * way
                 at = at if bounds is None else bounds.map(at, "clip")
         end = like.asarray(at)
@@ -418,12 +418,21 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         )
         return client, Point(end)
 
+    def estimate(self, x: Array, memory: _Known, local: Local, step: int) -> Estimating:
+        """Ask for values at x and around it, and return the gradient of the surrogate, None without any."""
+        count = self.step_queries if step else self.start_queries * (local.round == 0)
+        known = yield from self._look(memory, x, count, self.step_candidates, self.radius, local, step)
+        return known, known.fit.gradient(x) if len(known.fit) else None
+
+    def _is_sure(self, fit: Fit, x: Array) -> bool:
+        return float(fit.uncertainty(x[None])[0]) <= self.confidence * fit.prior
+
     def _moved(self, server: FZooSServer, answers: Sequence[Answer]) -> FZooSServer:
         x = self.merged(server.x, answers, server.bounds)
         return dataclasses.replace(server, proposed=x) if self.accept else self._settled(server, x)
 
     def _settled(self, server: FZooSServer, x: Array) -> FZooSServer:
-        move, rate = _working(x).asarray(x) - _working(x).asarray(server.x), server.rate
+        move, rate = working(x).asarray(x) - working(x).asarray(server.x), server.rate
         if server.move is not None and float((move * server.move).sum()) < 0:
             rate *= self.decay
         return FZooSServer(x, server.bounds, server.number + 1, rate, move)
@@ -476,12 +485,14 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         x, radius = message.x, self.radius
         if self.queries == "box" and client.end is not None:
             radius = float(abs(x - client.end).mean()) / 2
-        known = _Known(client.window, client.memory, client.direction, None)
+        known = _Known.by(client)
         if self.queries == "box":
             fit, memory = self._process(len(x)).fit(known.window, x, known.memory)
-            known = _Known(known.window, memory, known.direction, fit)
+            known = known._replace(memory=memory, fit=fit)
         known = yield from self._look(known, x, self.round_queries, self.round_candidates, radius, local, -1)
-        client = dataclasses.replace(client, window=known.window, memory=known.memory, direction=known.direction)
+        client = dataclasses.replace(
+            client, window=known.window, memory=known.memory, direction=known.direction
+        )
         variance, said = self._surrogate(client, x, known.fit)
         return dataclasses.replace(client, said=said, number=message.number, end=None), Said(said, variance)
 
@@ -499,7 +510,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
     def _surrogate(
         self, client: FZooSClient, x: Array, fit: Fit | None = None
     ) -> tuple[float | None, Array | None]:
-        """Return the variance and the surrogate that a client can tell of x; None where it has seen nothing."""
+        """Return what a client can say of x, variance and surrogate; None where it has seen nothing."""
         window, varies = client.window, self.gamma == "adaptive"
         if not len(window):
             return (0.0 if varies else None), None
@@ -507,7 +518,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
             if fit is None:
                 fit = self._process(len(x)).fit(window, x, client.memory)[0]
             variance = float(fit.uncertainty(x[None])[0]) * fit.scale**2 if varies else None
-            return variance, fit.gradient(_working(x).asarray(x))
+            return variance, fit.gradient(working(x).asarray(x))
         rows = window.nearest(x, self.feature_points)
         features = self._features(client, len(x))
         solved = features.solve(window.columns(rows), window.values[rows], self.noise)
@@ -526,14 +537,20 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         local: Local,
         step: int,
     ) -> Generator[Any, Values, _Known]:
-        """Ask for the value at x and around it, and fit the process."""
-        like, bounds = Like.of(x), self._box(local)
-        points = x[None]
+        """Ask for the value at x and around it, and fit the process there."""
+        like, bounds = Like.of(known.window.blocks[0]), self._box(local)
+        points, key = like.asarray(x)[None], local.key.fold("around", step + 1)
         if count:
-            key = local.key.fold("around", step + 1)
-            if self.queries == "orthogonal":
+            if self.queries == "orthogonal" or known.fit is None:
                 distance = radius * math.sqrt(len(x) / 3)
-            
+                around = orthogonal(x, distance, count, known.direction, known.shared.fold("directions"), key)
+            else:
+                around = uncertain(x, radius, count, candidates, known.fit, key, bounds)
+            around = around if bounds is None else bounds.map(around, "clip")
+            points = array_module(points).concatenate([points, like.asarray(around)])
+        window = known.window.add(points, (yield points), x)
+        fit, memory = self._process(len(x)).fit(window, x, known.memory, known.fit)
+        return known._replace(window=window, memory=memory, direction=known.direction + count, fit=fit)
 
     def _process(self, dim: int) -> GaussianProcess:
         return GaussianProcess(self.kernel, self.noise, self._nearest(dim))
@@ -542,3 +559,10 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         if self.window is not None:
             return self.window
         return min(max(_FEWEST, math.ceil(1.3 * dim)), _MOST)
+
+    def _sends_features(self, dim: int) -> bool:
+        return self.num_features <= dim if self.message == "auto" else self.message == "features"
+
+    def _features(self, client: FZooSClient, dim: int) -> FourierFeatures:
+        key = client.shared.fold("features")
+        return FourierFeatures(key, dim, self.num_features, self.feature_length, self.orthogonal_features)
