@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -39,14 +39,16 @@ def figures(recording: Recording) -> Iterator[Picture]:
     yield from _progress(recording)
     violation = recording.columns.get("violation")
     if violation is not None:
+        counted = wording_of(recording.config).evaluations
         yield _lines(
-            recording,
+            recording.columns["nfev"],
+            counted,
             "violation",
             "Constraints",
             {"of the best point": violation},
             "The largest violation of a constraint at the best point so far; 0 where it keeps to all of them",
         )
-    yield from _diagnostics(recording)
+    yield from diagnostics(recording)
 
 
 def _progress(recording: Recording) -> Iterator[Picture]:
@@ -98,26 +100,37 @@ def _progress(recording: Recording) -> Iterator[Picture]:
         yield Picture(name, f"Value{ending}", caption, _summary("Value", best), figure)
 
 
-def _diagnostics(recording: Recording) -> Iterator[Picture]:
-    columns = dict(recording.diagnostics)
+def diagnostics(
+    recording: Recording, left_out: Collection[str] = (), across: tuple[str, str] | None = None
+) -> Iterator[Picture]:
+    """Yield the figures of the method's own diagnostics.
+
+    Args:
+        recording: The run.
+        left_out: Names of those that are not drawn.
+        across: What they are drawn against: the name of a column, and what the axis is called; evaluations by
+            default.
+    """
+    name, counted = across or ("nfev", wording_of(recording.config).evaluations)
+    x = recording.columns[name]
+    columns = {name: column for name, column in recording.diagnostics.items() if name not in left_out}
     sizes = {name: columns.pop(name) for name in STEP_SIZES if name in columns}
     if any(np.isfinite(column).any() for column in sizes.values()):
         words = "Step size" if len(sizes) == 1 else "Step size and standard deviations of the search"
-        yield _lines(recording, "step_size", "Step size", sizes, words)
+        yield _lines(x, counted, "step_size", "Step size", sizes, words)
     for name, column in columns.items():
         if not np.isfinite(column).any():
             continue
-        yield _lines(recording, f"diagnostic_{name}", _readable(name), {name: column}, "")
+        yield _lines(x, counted, f"diagnostic_{name}", _readable(name), {name: column}, "")
     for name, arrays in recording.arrays.items():
-        picture = _array_picture(recording, name, arrays)
+        picture = None if name in left_out else _array_picture(x, counted, name, arrays)
         if picture is not None:
             yield picture
 
 
-def _lines(recording: Recording, name: str, heading: str, lines: dict[str, Array], words: str) -> Picture:
+def _lines(x: Array, counted: str, name: str, heading: str, lines: dict[str, Array], words: str) -> Picture:
     lines = dict(zip(lines, steadied(*lines.values()), strict=True))
     scale = scale_of(*lines.values())
-    x, counted = recording.columns["nfev"], wording_of(recording.config).evaluations
     with style.styled():
         figure, axes = canvas(height=2.4, top=style.LEGEND if len(lines) > 1 else style.TOP)
         for index, (what, y) in enumerate(lines.items()):
@@ -129,12 +142,11 @@ def _lines(recording: Recording, name: str, heading: str, lines: dict[str, Array
     return Picture(_slug(name), heading, caption, _summary(heading, next(iter(lines.values()))), figure)
 
 
-def _array_picture(recording: Recording, name: str, arrays: list[Array | None]) -> Picture | None:
+def _array_picture(x: Array, counted: str, name: str, arrays: list[Array | None]) -> Picture | None:
     flat = [np.empty(0) if one is None else np.ravel(one) for one in arrays]
     longest = max(map(len, flat), default=0)
     if not any(np.isfinite(one).any() for one in flat):
         return None
-    x, counted = recording.columns["nfev"], wording_of(recording.config).evaluations
     lines: dict[str, Array]
     if longest <= _MOST_LINES:
         table = np.full((len(flat), longest), np.nan)

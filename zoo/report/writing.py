@@ -8,6 +8,7 @@ from typing import Any
 
 from zoo.core.errors import RunDirectoryError
 from zoo.report.style import Picture
+from zoo.report.tables import Table
 from zoo.run.checkpoint import write_atomically, writing
 from zoo.run.directory import machine
 
@@ -15,16 +16,22 @@ _ADVICE = "What was there before is untouched. Make room, or choose another dire
 
 
 def write_page(
-    folder: Path, name: str, pictures: Sequence[Picture], beside: Path, content: Mapping[str, Any]
+    folder: Path,
+    name: str,
+    pictures: Sequence[Picture | Table],
+    beside: Path,
+    content: Mapping[str, Any],
+    template: str | None = None,
 ) -> list[Path]:
-    """Write a page, and the pictures on it as PNG files, too.
+    """Write a page, and the pictures on it as PNG files, too; tables as CSV.
 
     Args:
         folder: Where to.
-        name: Of the template, without its ending, and of the page.
+        name: Of the page, without its ending.
         pictures: What is on it.
         beside: Where their files go.
         content: What the template needs.
+        template: Its name, without its ending, where it is another one than that of the page.
 
     Returns:
         The page, then the pictures.
@@ -48,7 +55,9 @@ def write_page(
         with writing(file, _ADVICE):
             write_atomically(file, picture.content())
         written.append(file)
-    text = render(f"{name}.html", {"version": machine()["versions"].get("gradfree", ""), **content})
+    text = render(
+        f"{template or name}.html", {"version": machine()["versions"].get("gradfree", ""), **content}
+    )
     with writing(page, _ADVICE):
         write_atomically(page, text.encode("utf-8", "replace"))
     return written

@@ -1,0 +1,1 @@
+"""Reports of federations, and comparisons of several of them."""

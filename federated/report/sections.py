@@ -1,0 +1,46 @@
+"""The sections of a report."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from federated.report import clients, curves
+from federated.report.material import FAULTS, course_of
+from zoo.report import figures
+from zoo.report.single import troubles
+from zoo.run.reading import Recording
+
+_SAID = (*FAULTS, "hidden", "up", "down", "clock", "answers", "worst", "spread", "start")
+
+
+def sections(recording: Recording) -> list[tuple[str, list[Any], str]]:
+    """Return headings, their pictures and tables, and a sentence where there is something to say beside."""
+    if not recording.num_steps or not len(recording.columns.get("step", ())):
+        return [("Faults and workers", list(troubles(recording)), "")]
+    course = course_of(recording)
+    shown = [clients.picture(course), curves.spread(course), clients.table(course)]
+    hidden = {*_SAID, *course.measures}
+    method = figures.diagnostics(recording, hidden, ("step", "rounds"))
+    lost = list(curves.faults(recording))
+    return [
+        ("How it went", list(curves.curves(course)), _unlooked(course.columns["value"])),
+        ("What the task measures", list(curves.measured(course)), ""),
+        ("Clients", [one for one in shown if one is not None], ""),
+        ("What the network did", lost, ""),
+        ("How the method searched", list(method), ""),
+        ("Faults and workers", list(troubles(recording)), ""),
+    ]
+
+
+def _unlooked(value: np.ndarray[Any, Any]) -> str:
+    known = int(np.isfinite(value).sum())
+    if known == len(value):
+        return ""
+    return (
+        f"F is known for {known:,} of {len(value):,} places: the start, and where somebody looked."
+        if (math.isfinite(value[0]))
+        else f"F is known after {known:,} of {len(value):,} rounds."
+    )
