@@ -15,12 +15,12 @@ import numpy as np
 from federated.algorithm import FederatedAlgorithm
 from federated.job import FederatedState, history_of
 from federated.network import Network
-from federated.setting import Setting, check_network, read_given
+from federated.setting import Setting, check_given, read_given
 from federated.task import Task
 from zoo.arguments import as_executor
 from zoo.core.device import Array
 from zoo.core.rng import Key
-from zoo.core.validation import check_choice, check_count, check_number, check_positive
+from zoo.core.validation import check_positive
 from zoo.execution.executor import Executor, Mapped
 from zoo.facade import Interrupted
 from zoo.kept import STATUS, as_callbacks, directory_of, key_of
@@ -166,24 +166,21 @@ def federate(
         >>> found.value < 0.5, found.rounds
         (True, 20)
     """
-    if all(limit is None for limit in (rounds, budget, traffic, seconds)):
-        raise ValueError(
-            "`rounds`, `budget`, `traffic` or `seconds` must be given: nothing else is sure to end a run."
-        )
-    given = {
-        "task": task,
-        "task_options": dict(task_options or {}),
-        "task_seed": None if task_seed is None else check_count("task_seed", task_seed, minimum=0),
-        "method": method,
-        "options": dict(options or {}),
-        "network": check_network(network),
-        "rounds": None if rounds is None else check_count("rounds", rounds),
-        "budget": None if budget is None else check_count("budget", budget),
-        "traffic": None if traffic is None else check_count("traffic", traffic),
-        "target": None if target is None else _as_target(target),
-        "measure_every": check_count("measure_every", measure_every, minimum=0),
-        "on_error": check_choice("on_error", on_error, ("raise", "nan")),
-    }
+    given = check_given(
+        seconds,
+        task=task,
+        task_options=task_options,
+        task_seed=task_seed,
+        method=method,
+        options=options,
+        network=network,
+        rounds=rounds,
+        budget=budget,
+        traffic=traffic,
+        target=target,
+        measure_every=measure_every,
+        on_error=on_error,
+    )
     return _carried_out(given, key_of(rng, out), workers, seconds, callback, out)
 
 
@@ -236,8 +233,6 @@ def _carried_out(
     setting = Setting.of(given, key)
     config = setting.config(executor.threads)
     job = setting.job(executor)
-    if given["budget"] is not None and (reason := job.finished(job.init())) is not None:
-        raise ValueError(f"`budget` must allow for a round: {reason}.")
     directory = None
     if out is not None:
         names = [value for value in (given["task"], given["method"]) if isinstance(value, str)]
@@ -321,12 +316,6 @@ def _entries(setting: Setting, outcome: Run[FederatedState], result: Federation)
         "account": result.account,
         "seconds": result.seconds,
     }
-
-
-def _as_target(target: Any) -> float:
-    if math.isnan(found := check_number("target", target)):
-        raise ValueError("`target` must be a number that can be reached, got nan.")
-    return found
 
 
 def _adapted(setting: Setting, callback: Callable[[Round], None]) -> Callable[[Any, Report], None]:

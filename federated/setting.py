@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from zoo.core.device import Array, Like, is_torch, to_numpy
 from zoo.core.errors import RunDirectoryError
 from zoo.core.rng import Key
 from zoo.core.state import freeze, thaw
-from zoo.core.validation import check_count, check_known
+from zoo.core.validation import check_choice, check_count, check_known, check_number
 from zoo.execution.executor import Executor
 from zoo.kept import plain, written
 from zoo.run.directory import dump, read_config
@@ -82,9 +83,7 @@ class Setting:
         if not known and not isinstance(method, str):
             raise TypeError(f"`method` must be a name or a FederatedAlgorithm, got {method!r}.")
         algorithm = method if known else find(method).build(given["options"])
-        seed = given["task_seed"]
-        own = key if seed is None else Key(seed)
-        task = as_task(given["task"], given["task_options"], key=own.fold("task"))
+        task = task_of(given, key)
         check_count("num_clients", task.num_clients)
         check_count("dim", task.dim)
         network = Network(**given["network"])
@@ -93,7 +92,8 @@ class Setting:
             raise ValueError(
                 f"`method` must do without exact gradients, which this task does not have, got {method!r}."
             )
-        return Setting(given, key, task, algorithm, network, _start(task, own.fold("start")))
+        start = _start(task, _task_key(given, key).fold("start"))
+        return Setting(given, key, task, algorithm, network, start)
 
     @property
     def name(self) -> str:
@@ -139,9 +139,13 @@ class Setting:
         return image
 
     def job(self, executor: Executor) -> FederatedJob:
-        """Return the job that does it."""
+        """Return the job that does it.
+
+        Raises:
+            ValueError: The budget is none for a single round.
+        """
         given = self.given
-        return FederatedJob(
+        job = FederatedJob(
             self.algorithm,
             ClientObjective(self.task),
             executor,
@@ -155,6 +159,24 @@ class Setting:
             on_error=given["on_error"],
             threads=executor.threads,
         )
+        if given["budget"] is not None and (reason := job.finished(job.init())) is not None:
+            raise ValueError(f"`budget` must allow for a round: {reason}.")
+        return job
+
+
+def task_of(given: Mapping[str, Any], key: Key) -> Task:
+    """Return the task that arguments stand for, of a run with this key.
+
+    Raises:
+        TypeError: One of them is of a type that it cannot be.
+        ValueError: It has a value that it cannot have.
+    """
+    return as_task(given["task"], given["task_options"], key=_task_key(given, key).fold("task"))
+
+
+def _task_key(given: Mapping[str, Any], key: Key) -> Key:
+    seed = given["task_seed"]
+    return key if seed is None else Key(seed)
 
 
 def _start(task: Task, key: Key) -> Array:
@@ -186,6 +208,38 @@ def _start(task: Task, key: Key) -> Array:
     if not bounds.contains(x0):
         raise ValueError(f"`start` of the task must return a point inside its bounds, got {x0!r}.")
     return x0
+
+
+def check_given(seconds: Any, **given: Any) -> dict[str, Any]:
+    """Return the arguments of a run, each of which is right by itself.
+
+    Args:
+        seconds: Limit of its time, which is none of its own.
+        **given: The arguments of `federate` that say what the run is, all of them.
+
+    Raises:
+        TypeError: One is of a type that it cannot be.
+        ValueError: It has a value that it cannot have, or nothing would ever end the run.
+    """
+    limits = {name: given[name] for name in ("rounds", "budget", "traffic")}
+    if all(limit is None for limit in (*limits.values(), seconds)):
+        raise ValueError(
+            "`rounds`, `budget`, `traffic` or `seconds` must be given: nothing else is sure to end a run."
+        )
+    seed, target = given["task_seed"], given["target"]
+    if target is not None and math.isnan(check_number("target", target)):
+        raise ValueError("`target` must be a number that can be reached, got nan.")
+    return {
+        **given,
+        "task_options": dict(given["task_options"] or {}),
+        "task_seed": None if seed is None else check_count("task_seed", seed, minimum=0),
+        "options": dict(given["options"] or {}),
+        "network": check_network(given["network"]),
+        **{name: None if limit is None else check_count(name, limit) for name, limit in limits.items()},
+        "target": None if target is None else check_number("target", target),
+        "measure_every": check_count("measure_every", given["measure_every"], minimum=0),
+        "on_error": check_choice("on_error", given["on_error"], ("raise", "nan")),
+    }
 
 
 def check_network(given: Mapping[str, Any] | Network | None) -> dict[str, Any]:
