@@ -124,7 +124,7 @@ class LocalDescent(FederatedAlgorithm[S, C], Generic[S, C]):
     """
 
     num_steps: int = 10
-    learning_rate: Any = 0.01
+    learning_rate: Any = 0.03
     update: str | Update = "adam"
     restart: bool = True
     server_rate: float = 1.0
@@ -136,7 +136,7 @@ class LocalDescent(FederatedAlgorithm[S, C], Generic[S, C]):
             check_positive("learning_rate", self.learning_rate)
         if isinstance(self.update, str):
             check_choice("update", self.update, UPDATES)
-        elif not callable(getattr(self.update, "update", None)):
+        elif isinstance(self.update, type) or not callable(getattr(self.update, "update", None)):
             raise TypeError(
                 f"`update` must be 'adam', 'sgd' or an update such as `zoo.updates.momentum.Momentum()`, got "
                 f"{self.update!r}."
@@ -262,7 +262,13 @@ class Averaging(LocalDescent[DescentServer, DescentClient]):
 class ZerothOrder(LocalDescent[S, C], Generic[S, C]):
     """Local steps along estimates made of differences of values; see `zoo.FiniteDifference`.
 
+    At a wall, differences are taken about a point a little inside, at 4 root mean squares of a coordinate's
+    displacement, since displacements that are turned round at walls would no longer be independent.
+
     A direction whose value is missing is left out of its estimate. Where all are, the step is.
+
+    Defaults are the best ones, for each of the methods by itself, of a grid of learning rates on
+    `federated.tasks.synthetic.Quadratic` at 5400 queries (dim 300, 5 clients, C of 0.5 and of 5, 3 seeds).
 
     Args:
         num_steps: See `LocalDescent`, likewise the next ones.
@@ -328,6 +334,8 @@ class ZerothOrder(LocalDescent[S, C], Generic[S, C]):
         estimator, key = self._differences(len(x)), local.key.fold("directions")
         # The box would be in each client's checkpoint.
         known = dataclasses.replace(memory, bounds=self._box(local))
+        if known.bounds is not None:
+            x = _away_from_walls(x, known.bounds, known.smoothing)
         asked = estimator.ask(known, x, key, step)
         if hidden == "bases":
             rows = asked.rows(0, len(asked))
@@ -421,6 +429,14 @@ def working(x: Array) -> Like:
     """Return the kind of array to compute with: single precision where `x` is of half."""
     like = Like.of(x)
     return Like(like.kind, like.working_dtype, like.device)
+
+
+def _away_from_walls(x: Array, bounds: Bounds, smoothing: float) -> Array:
+    """Return the nearest point from which displacements of `smoothing` a coordinate hardly leave the box."""
+    xp = array_module(x)
+    lower, upper = bounds.sides(x)
+    margin = (upper / 2 - lower / 2).clip(max=min(4.0, len(x) ** 0.5) * smoothing)
+    return xp.minimum(xp.maximum(x, lower + margin), upper - margin)
 
 
 def _inside(x: Array, bounds: Bounds | None) -> Array:
