@@ -279,7 +279,7 @@ def read_given(path: Path, again: Mapping[str, Any] | None = None) -> dict[str, 
     for name in ("task", "method"):
         if again.get(name) is not None:
             given[name] = again[name]
-            if not isinstance(again[name], str):
+            if isinstance(again[name], (FederatedAlgorithm, Task)):  # options are in it
                 given["options" if name == "method" else "task_options"] = {}
         elif isinstance(given[name], dict) or (name == "method" and config["method_object"]):
             raise RunDirectoryError(
