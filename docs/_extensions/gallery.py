@@ -22,6 +22,7 @@ ORDER = (
     "evolve_lunar_lander",
     "evolve_half_cheetah",
     "evolve_frostbite",
+    "federate_quadratic",
     "mixed_variables",
     "solver_in_the_loop",
     "black_box_defence",

@@ -22,6 +22,12 @@ def best_of(curves: dict[str, np.ndarray]) -> str:
     return min(curves, key=lambda method: float(np.median(curves[method][:, -1])))
 
 
+def excess(found: Any, queries: float = np.inf) -> float:
+    """Return how far a federation is above the least F of its task when it has asked so many queries."""
+    values = found.history["value"][found.history["queries"] <= queries]
+    return float(values[-1] - (-0.025 + 0.1 / len(found.x)))
+
+
 def gain(shown: dict[str, np.ndarray]) -> float:
     """Return by how much less beams of the front bend than plain ones of their mass, as a logarithm."""
     mass, deflection = np.log(shown["plain"]).T
@@ -89,6 +95,15 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
             shown["novelty-ga"][0]["distance"] < 10
             and shown["novelty-ga"][0]["episodes"] == len(shown["novelty-ga"][0]["ends"]) == 2750
             and 38 < shown["deep-ga"][0]["distance"] < 60
+        ),
+    ),
+    "federate_quadratic": (
+        {"rounds": 6, "dim": 100},
+        lambda shown: (
+            excess(shown["fzoos"]) < excess(shown["fedzo"], shown["fzoos"].queries) / 3
+            and excess(shown["fzoos"]) < excess(shown["scaffold-2"], shown["fzoos"].queries) / 3
+            and shown["fzoos, published"].hidden == 2 * 5 * 6
+            and shown["fzoos, published"].up > 20 * shown["fzoos"].up
         ),
     ),
     "fine_tune_in_the_memory_of_inference": (
