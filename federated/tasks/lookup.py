@@ -62,6 +62,18 @@ _ALL = (
         "federated.tasks.synthetic:Levy",
         "Levy's function with scales and places that differ: a sine on parabolas",
     ),
+    Entry(
+        "attack",
+        "federated.tasks.attack:attack",
+        "a perturbation of an image that misleads classifiers of clients with skewed data",
+        "gp",
+    ),
+    Entry(
+        "metric",
+        "federated.tasks.metric:MetricTask",
+        "weights of a classifier by its F1, precision, recall or Jaccard index, which have no gradients",
+        "gp",
+    ),
 )
 
 TASKS = {entry.name: entry for entry in _ALL}
