@@ -145,11 +145,12 @@ def _over_bytes(
     return Picture(name, heading, f"{words}; {scale.words}.", _summary(quantity, y), figure)
 
 
-def bytes_axis(axis: Any) -> None:
-    """Write numbers of bytes on an axis as 20 kB or 1 MB."""
+def bytes_axis(axis: Any, is_log: bool = False) -> None:
+    """Write numbers of bytes on an axis as 20 kB or 1 MB; one that is logarithmic keeps its places."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
+    if not is_log:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=True))
     axis.set_major_formatter(EngFormatter(unit="B"))
 
 

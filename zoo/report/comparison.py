@@ -44,13 +44,14 @@ def _arrays(entry: Entry, *names: str) -> tuple[bytes, ...]:
     return tuple(entry.start[name].tobytes() for name in names if name in entry.start)
 
 
+_BUDGETS = ("budget", "generations", "frames", "rounds", "traffic")
 _CIRCUMSTANCES: dict[str, Callable[[Entry], Any]] = {
     "bounds": lambda entry: (
         json.dumps(entry.config.get("space"), sort_keys=True),
         _arrays(entry, "lower", "upper"),
     ),
     "starts": lambda entry: _arrays(entry, "x0"),
-    "budgets": lambda entry: tuple(entry.config.get(name) for name in ("budget", "generations", "frames")),
+    "budgets": lambda entry: tuple(entry.config.get(name) for name in _BUDGETS),
 }
 
 
@@ -168,11 +169,11 @@ def _comparison(section: Section, chosen: np.ndarray[Any, Any] | None) -> Compar
         target = float(np.median(finals)) if len(finals) else np.inf
     summaries = sorted((summary(group, target) for group in section.groups), key=lambda one: one.median)
     pairs = pairs_of(section) if len(section.groups) > 1 else []
-    return Comparison(section, target, targets, summaries, pairs, _remark(section, pairs), _unequal(section))
+    return Comparison(section, target, targets, summaries, pairs, _remark(section, pairs), unequal(section))
 
 
-def _unequal(section: Section) -> str:
-    """Return in which circumstances runs differ, and whether all groups have the same ones."""
+def unequal(section: Section) -> str:
+    """Return in a sentence in which circumstances runs differ, and whether all groups have the same ones."""
     alike: list[str] = []
     uneven: list[str] = []
     for name, value in _CIRCUMSTANCES.items():
@@ -325,8 +326,8 @@ def about_target(one: Comparison) -> str:
         by = "the best one in the search" if wording.sign < 0 else "the median of the last step"
         return words + (f" {unended} without an end: by {by}." if unended else "")
     return (
-        f"To the target: evaluations to reach {one.target:.6g}, all that were made before it or in vain, "
-        "over the runs that reached it (the expected running time of COCO)."
+        f"To the target: {wording.evaluations} to reach {one.target:.6g}, all that were made before it or in "
+        "vain, over the runs that reached it (the expected running time of COCO)."
     )
 
 

@@ -16,7 +16,7 @@ from zoo.report.style import Picture, canvas, in_words, label, short
 Array = np.ndarray[Any, Any]
 
 _GRID = 300  # places at which runs are compared
-_MOST_BANDS = 6  # beyond which nobody can tell one from the other
+MOST_BANDS = 6  # beyond which nobody can tell one from the other
 _LEGEND_ROWS = 2  # of names, this many beside each other
 
 
@@ -61,11 +61,11 @@ def together(sections: Sequence[tuple[Section, Array]], drawn: Mapping[str, Styl
         entry.length / (entry.config.get("dim") or 1) for section, _ in sections for entry in section.entries
     )
     with style.styled():
-        figure, axes = _axes(len(lines))
+        figure, axes = canvas_for(len(lines))
         _draw_distributions(axes, lines, drawn, last)
         axes.set_xlabel("evaluations / variables")
         axes.set_title("Targets reached, all objectives")
-        _legend(axes)
+        legend_of(axes)
     caption = (
         "Share of pairs of a run and a target that were reached after so many evaluations a variable, "
         f"over {len(sections)} objectives with the targets below."
@@ -94,10 +94,10 @@ def _medians(
     best, counted = f"Best {section.wording.value}", section.wording.evaluations
     if by_time:
         size, unit = in_words(max(float(np.nanmax(entry.seconds, initial=0)) for entry in section.entries))
-    banded = len(section.groups) <= _MOST_BANDS
+    banded = len(section.groups) <= MOST_BANDS
     name = f"{'time' if by_time else 'evaluations'}{ending}"
     with style.styled():
-        figure, axes = _axes(len(section.groups))
+        figure, axes = canvas_for(len(section.groups))
         first = last = max(
             float(np.nanmax(_positions(entry, by_time), initial=0)) for entry in section.entries
         )
@@ -132,10 +132,10 @@ def _medians(
             axes.set(xlim=(0, last or 1), yticks=[])
             axes.text(0.5, 0.5, "no value", ha="center", transform=axes.transAxes, color=style.FAINT)
         elif last > 10 * first > 0:
-            _log_x(axes)
+            log_x(axes)
         axes.set_xlabel(f"{unit} of work" if by_time else unit)
         axes.set_title(f"{scale.name(best)} against {'time' if by_time else counted}")
-        _legend(axes)
+        legend_of(axes)
     heading = f"{best} against {'time' if by_time else counted}"
     caption = (
         f"Median of the runs of a group{', and the band between its quartiles' if banded else ''}; "
@@ -175,11 +175,11 @@ def _ecdf(section: Section, targets: Array, drawn: Mapping[str, Style], ending: 
     lines = {group.name: attained(group.entries, targets) for group in section.groups}
     last = max(entry.length for entry in section.entries)
     with style.styled():
-        figure, axes = _axes(len(lines))
+        figure, axes = canvas_for(len(lines))
         _draw_distributions(axes, lines, drawn, last)
-        axes.set_xlabel("evaluations")
-        axes.set_title("Targets reached against evaluations")
-        _legend(axes)
+        axes.set_xlabel(section.wording.evaluations)
+        axes.set_title(f"Targets reached against {section.wording.evaluations}")
+        legend_of(axes)
     span = (
         f"{len(targets)} targets, {short(targets[0])} to {short(targets[-1])}"
         if len(targets) > 1
@@ -208,22 +208,38 @@ def _draw_distributions(
         first = min(first, float(x[0]))
     axes.set_ylim(0, 1.02)
     if 0 < 10 * first < last:
-        _log_x(axes)
+        log_x(axes)
 
 
 def _finals(section: Section, scale: Scale, drawn: Mapping[str, Style], ending: str) -> Picture:
     """Return every final value as a point, with the median of its group."""
-    groups = section.groups
+    values = {group.name: group.finals for group in section.groups}
+    return finals(values, scale, drawn, section.wording.value, ending)
+
+
+def finals(
+    values: Mapping[str, Array], scale: Scale, drawn: Mapping[str, Style], quantity: str, ending: str = ""
+) -> Picture:
+    """Return every final value of each group as a point, with the median of the group.
+
+    Args:
+        values: By the name of the group.
+        scale: Of the y axis.
+        drawn: How groups are drawn.
+        quantity: What a value is called.
+        ending: Of the name of the file.
+    """
+    count, missing = len(values), 0
     with style.styled():
-        figure, axes = canvas(height=2.6 + (0.5 if len(groups) > 6 else 0))
-        if len(groups) > 6:
+        figure, axes = canvas(height=2.6 + (0.5 if count > 6 else 0))
+        if count > 6:
             axes.set_position((0.62 / 4.6, 1.0 / 3.1, 1 - 0.78 / 4.6, 1.78 / 3.1))
-        for at, group in enumerate(groups):
-            finals = group.finals
-            shown = scale.shifted(np.where(np.isfinite(finals), finals, np.nan))
-            spread = np.linspace(-0.18, 0.18, len(finals)) if len(finals) > 1 else np.zeros(1)
-            axes.plot(at + spread, shown, "o", color=drawn[group.name].colour, ms=3.5, alpha=0.7, mew=0)
-            middle = float(quantiles(finals)[1])
+        for at, (name, ends) in enumerate(values.items()):
+            missing += int((~np.isfinite(ends)).sum())
+            shown = scale.shifted(np.where(np.isfinite(ends), ends, np.nan))
+            spread = np.linspace(-0.18, 0.18, len(ends)) if len(ends) > 1 else np.zeros(1)
+            axes.plot(at + spread, shown, "o", color=drawn[name].colour, ms=3.5, alpha=0.7, mew=0)
+            middle = float(quantiles(ends)[1])
             if np.isfinite(middle):
                 axes.plot(
                     [at - 0.3, at + 0.3],
@@ -233,39 +249,36 @@ def _finals(section: Section, scale: Scale, drawn: Mapping[str, Style], ending: 
                     lw=1.4,
                 )
         scale.apply(axes)
-        axes.set_xlim(-0.6, len(groups) - 0.4)
-        crowded = len(groups) > 4
-        names = [label(group.name, 16 if crowded else max(10, 44 // len(groups))) for group in groups]
+        axes.set_xlim(-0.6, count - 0.4)
+        crowded = count > 4
+        names = [label(name, 16 if crowded else max(10, 44 // count)) for name in values]
         axes.set_xticks(
-            range(len(groups)), names, rotation=30 if crowded else 0, ha="right" if crowded else "center"
+            range(count), names, rotation=30 if crowded else 0, ha="right" if crowded else "center"
         )
         axes.grid(False, axis="x")
-        axes.set_title(f"{scale.name(f'Final {section.wording.value}')} of each run")
+        axes.set_title(f"{scale.name(f'Final {quantity}')} of each run")
     caption = f"Each point is where a run ended, the line the median of its group; {scale.words}."
-    missing = sum(not np.isfinite(entry.final) for entry in section.entries)
     if missing:
         caption += f" {missing} without a value are left out."
     if scale.offset:
         caption += " Those at the best value itself have no place on this scale."
-    return Picture(
-        f"finals{ending}",
-        f"Final {section.wording.value}s",
-        caption,
-        f"Final {section.wording.value}s of {len(groups)} groups.",
-        figure,
-    )
+    heading = f"Final {quantity}{'s' if len(quantity) > 1 else ''}"  # a symbol has no plural
+    return Picture(f"finals{ending}", heading, caption, f"{heading} of {count} groups.", figure)
 
 
-def _axes(names: int) -> tuple[Any, Any]:
+def canvas_for(names: int) -> tuple[Any, Any]:
+    """Return an empty figure and its axes, with room for so many names above them; use it within `styled`."""
     rows = -(-names // _LEGEND_ROWS)
     return canvas(height=2.6 + 0.19 * rows, top=style.TOP + 0.19 * rows + 0.05)
 
 
-def _legend(axes: Any) -> None:
+def legend_of(axes: Any) -> None:
+    """Put the names of groups above the axes."""
     style.legend(axes, _LEGEND_ROWS)
 
 
-def _log_x(axes: Any) -> None:
+def log_x(axes: Any) -> None:
+    """Use a logarithmic scale for the x axis, on which everything is drawn already."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from zoo.run.kinds import PLAIN, Kind, Wording, kind_of
 from zoo.run.reading import Recording, read_recording
 
 Array = np.ndarray[Any, Any]
+T = TypeVar("T")
 
 _STEPS = 2000  # of a run that are read
 # Methods that do the same whatever their key is, unless they are told to begin again somewhere else.
@@ -209,17 +210,26 @@ def read_entries(paths: Sequence[Path]) -> list[Entry]:
     Raises:
         RunDirectoryError: None can be read.
     """
-    entries, problems = [], []
+    return read_all(paths, entry_of)
+
+
+def read_all(paths: Sequence[Path], make: Callable[[Recording], T]) -> list[T]:
+    """Return what `make` makes of each run; one that cannot be read is warned of and left out.
+
+    Raises:
+        RunDirectoryError: None can be read.
+    """
+    made, problems = [], []
     for path in paths:
         try:
-            entries.append(entry_of(read_recording(path, _STEPS)))
+            made.append(make(read_recording(path, _STEPS)))
         except (RunDirectoryError, CheckpointError) as error:
             problems.append(str(error))
-    if not entries:
+    if not made:
         raise RunDirectoryError(problems[0] if problems else "there is no run to compare.")
     for problem in problems:
-        warnings.warn(f"left out: {problem}", ZooWarning, stacklevel=3)
-    return entries
+        warnings.warn(f"left out: {problem}", ZooWarning, stacklevel=4)
+    return made
 
 
 def entry_of(recording: Recording) -> Entry:

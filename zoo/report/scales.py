@@ -61,14 +61,23 @@ class Scale:
 
     def apply(self, axes: Axes) -> None:
         """Use it for the y axis, on which everything is drawn already."""
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, SymmetricalLogLocator
+        from matplotlib.ticker import (
+            FuncFormatter,
+            LogLocator,
+            MaxNLocator,
+            NullLocator,
+            SymmetricalLogLocator,
+        )
 
         if self.kind == "linear":
             _apply_linear(axes)
             return
         if self.kind == "log":
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(numticks=7))
+            low, high = axes.get_ylim()
+            narrow = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]) if high < 3 * low else None
+            subs = (1.0, 2.0, 5.0) if high < 50 * low else (1.0,)
+            axes.yaxis.set_major_locator(narrow or LogLocator(subs=subs, numticks=7))
         else:
             axes.set_yscale("symlog", linthresh=self.linear, linscale=0.5)
             locator = SymmetricalLogLocator(base=10, linthresh=self.linear)

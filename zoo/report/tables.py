@@ -18,9 +18,10 @@ class Table:
         heading: Above it.
         caption: Below it.
         columns: What columns are called; the first one holds what rows are called.
-        rows: What is shown, of which all but the first are numbers, set to the right.
+        rows: What is shown.
         rest: Rows of the file; those that are shown where there are no others.
         rules: Rows before which a line is drawn, by their place.
+        words: How many of the first columns are words; the others are numbers, set to the right.
 
     Example:
         >>> table = Table("clients", "Clients", "", ("Client", "F"), [("0", "1.5")], [(0, 1.5), (1, 0.25)])
@@ -35,6 +36,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     rest: Sequence[Sequence[Any]] = ()
     rules: frozenset[int] = field(default_factory=frozenset)
+    words: int = 1
 
     ending = "csv"
 
