@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import zoo.progress
 from federated.job import COLUMNS, FederatedState, history_of
 from federated.kind import task_name
+from zoo.core.validation import printable
 from zoo.execution.ledger import size
 from zoo.progress.tally import Tally, until
 from zoo.progress.wording import duration, number, rate
@@ -16,7 +17,7 @@ from zoo.run.loop import Run
 from zoo.run.watching import OWN_METRICS, Beginning
 
 if TYPE_CHECKING:
-    from zoo.progress.drawing import ConsoleOptions, Panel
+    from zoo.progress.drawing import ConsoleOptions, Panel, Text
     from zoo.progress.panel import Part, Row
 
 _FAULTS = ("absent", "late", "stale", "duplicates", "invalid", "void")
@@ -32,6 +33,8 @@ class Progress(zoo.progress.Progress):
 
     Attributes:
         has_summary: Whether a panel that stays says how the last run went.
+        of: What the next run is called, where it is one of several; it is said instead of its method, and
+            all that stays of its panel is a line.
 
     Raises:
         ValueError: There is no such mode.
@@ -43,12 +46,19 @@ class Progress(zoo.progress.Progress):
         2
     """
 
+    of: str | None = None
+
     def tally(self, run: Beginning, now: float) -> FederatedTally:
-        return FederatedTally(run, now)
+        return FederatedTally(run, now, self.of)
 
 
 class FederatedTally(Tally):
     """The numbers of one run.
+
+    Args:
+        run: What begins.
+        now: The time, as `time.monotonic` has it.
+        of: What it is called, where it is one of several.
 
     Attributes:
         task: Its name.
@@ -68,9 +78,12 @@ class FederatedTally(Tally):
 
     unit = "queries"
 
-    def __init__(self, run: Beginning, now: float) -> None:
+    def __init__(self, run: Beginning, now: float, of: str | None = None) -> None:
         super().__init__(run, now)
         config, state = run.config, run.state
+        self._of = of
+        if of is not None:
+            self.method = of
         assert isinstance(state, FederatedState)
         self.task, self.num_clients = task_name(config), int(config.get("num_clients", 0))
         self.most_rounds: int | None = config.get("rounds")
@@ -174,15 +187,28 @@ class FederatedTally(Tally):
         parts += [f"{times} {name}" for name, times in (*self.faults.items(), *self.troubles())]
         return ", ".join(parts)
 
-    def panel(self, now: float, options: ConsoleOptions, height: int | None = None) -> Panel:
+    def panel(self, now: float, options: ConsoleOptions, height: int | None = None) -> Panel | Text:
         """Return the panel; arguments are as in `zoo.progress.panel.drawn`."""
         from zoo.progress.panel import framed
 
+        if self._of is not None and self.outcome is not None:
+            return self._in_a_line()
         clients = f"{self.num_clients:,} client{'s' * (self.num_clients != 1)}"
         variables = f"{self.dim:,} variable{'s' * (self.dim != 1)}" if self.dim is not None else ""
         subject = [part for part in (self.method, self.task, clients, variables) if part]
         rows_of = self._running if self.outcome is None else self._ended
         return framed(self, subject, lambda room: rows_of(now, room), options, height)
+
+    def _in_a_line(self) -> Text:
+        """Return what stays of a run that is one of several."""
+        from zoo.progress.drawing import Text
+
+        assert self.outcome is not None
+        line = Text(no_wrap=True, overflow="ellipsis").append(printable(self.method), "bold")
+        value = number(self.value, 6) if math.isfinite(self.value) else "not known"
+        line.append(f"  F {value}", "green" if self.outcome.status in ("finished", "target") else "red")
+        spent = (f"{self.rounds:,} rounds", f"{self.count:,} queries", size(self.up + self.down))
+        return line.append(f"  {', '.join((*spent, duration(self.outcome.seconds)))}", "dim")
 
     def _running(self, now: float, room: int) -> list[Row]:
         from zoo.progress.panel import Row, count_of, past_of, workers_of

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +19,7 @@ from zoo.cli.common import (
     Ray,
     Timeout,
     Workers,
+    blaming,
     chosen_workers,
     count,
     explained,
@@ -234,17 +232,18 @@ def evolve(
         if env is None:
             raise ValueError("--env must be given, as in --env CartPole-v1 or --env maze.")
         from evolution.facade import evolve as evolved
+        from zoo.cli.minimize import options_of
 
         chosen = chosen_workers(*who)
         watching = watchers(progress, log or [], out, KIND)
-        with results_alone(), _blaming(env):
+        with results_alone(), blaming(env, _OURS):
             result = evolved(
                 env,
                 method or "deep-ga",
                 policy=policy,
-                options=_options("--option", option),
-                environment_options=_options("--env-option", env_option),
-                policy_options=_options("--policy-option", policy_option),
+                options=options_of(option or []),
+                environment_options=options_of(env_option or [], "--env-option"),
+                policy_options=options_of(policy_option or [], "--policy-option"),
                 episodes=episodes,
                 max_steps=max_steps,
                 behaviour=behaviour,
@@ -268,28 +267,6 @@ def evolve(
         print_result(result, as_json=as_json, out=out, shown=shows_panel(watching))
 
 
-@contextlib.contextmanager
-def _blaming(env: str) -> Iterator[None]:
-    """Say of an exception of the user's environment, as it is tried out before a run, what it is."""
-    from zoo.core.errors import EvaluationError, ZooError
-
-    try:
-        yield
-    except (ValueError, TypeError, ImportError, OSError, ZooError):
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        ours = [i for i, frame in enumerate(frames) if Path(frame.filename).is_relative_to(_OURS)]
-        theirs = frames[ours[-1] + 1 :] if ours else frames
-        if not theirs:
-            raise
-        said = ["Traceback (most recent call last):\n", *traceback.format_list(theirs)]
-        said += traceback.format_exception_only(error)
-        raise EvaluationError(
-            f"{env} raised as it was tried out, none before it", details="".join(said)
-        ) from error
-
-
 def _parameters(place: Path) -> Any:
     """Return the parameters of a champion."""
     from evolution.playing import champion_of
@@ -297,13 +274,3 @@ def _parameters(place: Path) -> Any:
     if not place.exists():
         raise FileNotFoundError(f"`--start` must be a directory or a file that is there, got {str(place)!r}.")
     return champion_of(place).parameters
-
-
-def _options(name: str, given: list[str] | None) -> dict[str, Any]:
-    """Return what several NAME=VALUE say."""
-    from zoo.cli.minimize import options_of
-
-    for entry in given or ():
-        if not entry.partition("=")[0] or "=" not in entry:
-            raise ValueError(f"`{name}` must have the form NAME=VALUE, got {entry!r}.")
-    return options_of(given or [])

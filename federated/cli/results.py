@@ -9,24 +9,31 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from zoo.cli.output import is_terminal, print_facts, remark, say
+from zoo.cli.output import is_terminal, print_facts, print_table, remark, say
 
 if TYPE_CHECKING:
+    from federated.contest import Comparison
     from federated.facade import Federation
 
 
-def print_result(result: Federation, *, as_json: bool, out: Path | str | None, shown: bool = False) -> None:
+def print_result(
+    result: Federation | Comparison, *, as_json: bool, out: Path | str | None, shown: bool = False
+) -> None:
     """Print a result, and on standard error what it cost, where there were workers.
 
     Args:
-        result: What `federated.federate` returned.
+        result: What `federated.federate` returned, or a contest of several methods.
         as_json: Whether to print JSON in any case.
         out: Where the run is kept, or None.
         shown: Whether a panel above says how it went.
     """
+    from federated.contest import Comparison
     from zoo.execution.ledger import summary
     from zoo.run.directory import dump
 
+    if isinstance(result, Comparison):
+        print_comparison(result, as_json=as_json, out=out)
+        return
     if as_json or not is_terminal():
         if result.account["busy"]:
             typer.echo(f"zoo: {_in_queries(summary(result.account))}", err=True)
@@ -42,6 +49,54 @@ def print_result(result: Federation, *, as_json: bool, out: Path | str | None, s
     else:
         place = shlex.quote(str(out))
         remark(f"`zoo report {place}` shows how it went; `federated.resume({str(out)!r}).x` is x in Python.")
+
+
+def print_comparison(result: Comparison, *, as_json: bool, out: Path | str | None) -> None:
+    """Print a line for each method, the one with the least median of F first.
+
+    Args:
+        result: What came of all runs.
+        as_json: Whether to print JSON in any case.
+        out: Where the runs are kept, or None.
+    """
+    from zoo.execution.ledger import size
+    from zoo.run.directory import dump
+
+    if as_json or not is_terminal():
+        typer.echo(dump(result.entries).decode().rstrip())
+        return
+    several = len(result.seeds) > 1
+    value = "median F" if several else "F"
+    columns = [
+        "method",
+        value,
+        *(["best"] if several else []),
+        "rounds",
+        "queries",
+        "up",
+        "down",
+        "s",
+        "CPU s",
+    ]
+    rows = []
+    for one in result.standings:
+        numbers = [one.median("value"), *([one.best] if several else [])]
+        rows.append(
+            [
+                one.entrant.label,
+                *(_number(number, 6) for number in numbers),
+                *(f"{one.median(name):,.0f}" for name in ("rounds", "queries")),
+                *(size(round(one.median(name))) for name in ("up", "down")),
+                *(_number(one.median(name), 3) for name in ("seconds", "cpu")),
+            ]
+        )
+    print_table(columns, rows, right=columns[1:], spare=("CPU s", "s", "rounds"))
+    if several:
+        remark(f"Medians of the runs with {len(result.seeds)} seeds; best is the least F at the end of any.")
+    if out is None:
+        remark("Nothing is kept: with --out runs/NAME, runs can be resumed, looked at and compared.")
+    else:
+        remark(f"{result.page} shows all of them; `zoo report` one, such as {_first(result)}.")
 
 
 def entries(result: Federation) -> dict[str, Any]:
@@ -104,3 +159,11 @@ def _at_clients(result: Federation) -> str:
 
 def _in_queries(summary: str) -> str:
     return summary.replace(" evaluations,", " queries,", 1)
+
+
+def _first(result: Comparison) -> str:
+    return shlex.quote(str(result.standings[0].runs[0].race.path))
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}g}" if math.isfinite(value) else "-"

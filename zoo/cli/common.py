@@ -7,6 +7,7 @@ import errno
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -151,6 +152,33 @@ def results_alone() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def blaming(name: str, ours: Path) -> Iterator[None]:
+    """Say of an exception of the user's own code, as it is tried out before a run, what it is.
+
+    Args:
+        name: What the user has named.
+        ours: Folder of the package that tries it out, whose frames nobody wants to see.
+    """
+    from zoo.core.errors import EvaluationError, ZooError
+
+    try:
+        yield
+    except (ValueError, TypeError, ImportError, OSError, ZooError):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        mine = [i for i, frame in enumerate(frames) if Path(frame.filename).is_relative_to(ours)]
+        theirs = frames[mine[-1] + 1 :] if mine else frames
+        if not theirs:
+            raise
+        said = ["Traceback (most recent call last):\n", *traceback.format_list(theirs)]
+        said += traceback.format_exception_only(error)
+        raise EvaluationError(
+            f"{name} raised as it was tried out, none before it", details="".join(said)
+        ) from error
 
 
 def chosen_workers(

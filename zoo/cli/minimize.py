@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -232,8 +233,15 @@ def _dim(text: str) -> int:
 _WORDS = {"None": None, "inf": math.inf, "True": True, "False": False}
 
 
-def options_of(given: list[str]) -> dict[str, Any]:
-    """Return the options that several `--option` say.
+def options_of(given: Iterable[str], argument: str = "--option") -> dict[str, Any]:
+    """Return the options that several NAME=VALUE say.
+
+    Args:
+        given: These.
+        argument: Where they were said, for errors.
+
+    Raises:
+        ValueError: One has another form.
 
     Example:
         >>> options_of(["alpha=inf", "sigma=2.5", "memory=none", "batch_size=None", "elitist=False"])
@@ -242,8 +250,8 @@ def options_of(given: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for entry in given:
         name, equals, text = entry.partition("=")
-        if not equals:
-            raise ValueError(f"`--option` must have the form NAME=VALUE, got {entry!r}.")
+        if not equals or not name:
+            raise ValueError(f"`{argument}` must have the form NAME=VALUE, got {entry!r}.")
         try:
             options[name] = _WORDS[text] if text in _WORDS else json.loads(text)
         except (ValueError, RecursionError):

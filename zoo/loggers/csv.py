@@ -11,7 +11,7 @@ from typing import Any, Literal, TextIO
 
 from zoo.loggers.base import Line, Logger, Outcome, Subject
 
-_FIRST = ("step,nfev", "step,episodes")  # of the kinds of runs there are
+_FIRST = ("step,nfev", "step,episodes", "step,queries")  # of the kinds of runs there are
 
 
 class CSV(Logger):

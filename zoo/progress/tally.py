@@ -14,7 +14,7 @@ from zoo.run.loop import Run
 from zoo.run.watching import OWN_METRICS, Beginning
 
 if TYPE_CHECKING:
-    from zoo.progress.drawing import ConsoleOptions, Panel
+    from zoo.progress.drawing import ConsoleOptions, Panel, Text
 
 _SAMPLES = 256  # of the past, at most
 _APART = 0.01  # of the time so far, at least, between two of them
@@ -225,7 +225,7 @@ class Tally:
         }
         return [(name, times) for name, times in found.items() if times]
 
-    def panel(self, now: float, options: ConsoleOptions, height: int | None = None) -> Panel:
+    def panel(self, now: float, options: ConsoleOptions, height: int | None = None) -> Panel | Text:
         """Return the panel; arguments are as in `zoo.progress.panel.drawn`."""
         from zoo.progress.panel import drawn
 
