@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from federated.algorithm import FederatedAlgorithm
-from federated.job import FederatedState, history_of
+from federated.job import FederatedState, history_of, history_value
 from federated.network import Network
 from federated.setting import Setting, check_given, read_given
 from federated.task import Task
@@ -232,6 +232,11 @@ def _carried_out(
     callbacks, watchers = as_callbacks(callback)
     setting = Setting.of(given, key)
     config = setting.config(executor.threads)
+    if limit is None and setting.may_never_end:
+        raise ValueError(
+            "`rounds`, `traffic` or `seconds` must be given: rounds of this run may be without a query, so "
+            "that `budget` is not sure to end it."
+        )
     job = setting.job(executor)
     directory = None
     if out is not None:
@@ -273,9 +278,11 @@ def _result(setting: Setting, job: Any, outcome: Run[FederatedState]) -> Federat
     columns = {name: getattr(state, name) for name in ("queries", "sent", "received", "answered")}
     looked = dict(zip(("value", *measures), state.looked.T, strict=True))
     ended = outcome.status not in ("interrupted", "failed")
+    answered = state.num_failed < state.nfev or not state.nfev
+    value = history_value(state) if state.x is None else state.fun
     return Federation(
         x=setting.algorithm.recommend(state.optimizer) if state.x is None else state.x,
-        value=state.fun,
+        value=value,
         best=state.fun_best if math.isfinite(state.fun_best) else math.nan,
         rounds=state.step,
         queries=state.nfev,
@@ -288,7 +295,7 @@ def _result(setting: Setting, job: Any, outcome: Run[FederatedState]) -> Federat
         history=history_of(state, measures),
         clients={**columns, **looked},
         message=outcome.reason,
-        success=ended and state.nfev >= state.num_failed and math.isfinite(state.fun),
+        success=ended and answered and math.isfinite(value),
         seconds=outcome.seconds,
         account=job.account.entries(state.nfev),
         state=state.optimizer,

@@ -433,13 +433,15 @@ class FederatedJob:
         """Settle for where the server is."""
         if state.x is not None:
             return state
-        x = self.algorithm.recommend(state.optimizer)
-        if not math.isfinite(history_value(state)):
+        x, fun = self.algorithm.recommend(state.optimizer), history_value(state)
+        if not math.isfinite(fun):
             looked = self._look(state)
             weights = np.array(self._weights)
             fun = float((weights * looked[:, 0]).sum() / weights.sum())
-            return replace(state, x=x, fun=fun, looked=looked)
-        return replace(state, x=x, fun=history_value(state))
+            state = replace(state, looked=looked)
+            if fun < state.fun_best:
+                state = replace(state, fun_best=fun, x_best=x)
+        return replace(state, x=x, fun=fun)
 
     def cut_short(self, state: FederatedState) -> FederatedState:
         """Return what to report of a run that can go on: where the server is."""

@@ -157,20 +157,21 @@ class Network:
         """Raise unless this fits so many clients.
 
         Raises:
-            ValueError: More clients are asked, or waited for, than there are.
+            ValueError: More clients are asked, waited for or needed than there are.
         """
         asked = _count(self.participation, num_clients)
         if asked > num_clients:
             raise ValueError(
                 f"`participation` must be at most the {num_clients} clients there are, got {asked}."
             )
-        for name, count in (
-            ("wait_for", _count(self.wait_for or 1, asked)),
-            ("min_replies", self.min_replies),
+        awaited = asked if self.wait_for is None else _count(self.wait_for, asked)
+        for name, count, most, which in (
+            ("wait_for", awaited, asked, "asked in a round"),
+            ("min_replies", self.min_replies, awaited, "waited for"),
         ):
-            if count > asked:
+            if count > most:
                 raise ValueError(
-                    f"`{name}` must be at most the {asked} clients that are asked in a round, got {count}."
+                    f"`{name}` must be at most the {most} clients that are {which}, got {count}."
                 )
         for client, _ in self.slow:
             if not 0 <= client < num_clients:

@@ -106,6 +106,13 @@ class Setting:
         """What `start.safetensors` is to hold."""
         return {"x0": to_numpy(self.x0)}
 
+    @property
+    def may_never_end(self) -> bool:
+        """Whether only a budget of queries is to end the run, and rounds need not take any."""
+        if self.given["rounds"] is not None or self.given["traffic"] is not None:
+            return False
+        return self.network.dropout == 1 or not self.algorithm.most_queries(self.task.dim, 0)
+
     def config(self, threads: int) -> dict[str, Any]:
         """Return what `config.json` is to hold."""
         like = Like.of(self.x0)
@@ -229,6 +236,8 @@ def check_given(seconds: Any, **given: Any) -> dict[str, Any]:
     seed, target = given["task_seed"], given["target"]
     if target is not None and math.isnan(check_number("target", target)):
         raise ValueError("`target` must be a number that can be reached, got nan.")
+    if target is not None and given["measure_every"] == 0:
+        raise ValueError("`measure_every` must be at least 1 where there is a `target`, got 0.")
     return {
         **given,
         "task_options": dict(given["task_options"] or {}),
