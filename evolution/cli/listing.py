@@ -37,7 +37,7 @@ def print_methods(name: str | None, *, as_json: bool) -> None:
 
 
 def _print_method(method: Method, as_json: bool) -> None:
-    from zoo.cli.described import meanings, summary_of
+    from zoo.cli.described import inherited_meanings, summary_of
 
     if as_json:
         print_json({**_entry(method), "options": {n: _written(v) for n, v in method.options().items()}})
@@ -47,10 +47,8 @@ def _print_method(method: Method, as_json: bool) -> None:
     said = {
         "validation_every": "Steps from one trial of what the method recommends to the next.",
         "validation_episodes": "Episodes of each.",
-        **meanings(method.factory),
+        **inherited_meanings(method.factory),
     }
-    for base in getattr(method.factory, "__mro__", ())[1:]:  # which may describe what is not said again
-        said = {**meanings(base), **said}
     rows = [(n, str(_written(value)), said.get(n, "")) for n, value in method.options().items()]
     print_table(("option", "default", "what it is"), rows)
 

@@ -111,8 +111,8 @@ def federate(
         typer.Option(
             "--option",
             "-o",
-            help="NAME=VALUE, an option of all methods that have it, or METHOD.NAME=VALUE, of one; may be given "
-            "again.",
+            help="NAME=VALUE, an option of all methods that have it, or METHOD.NAME=VALUE, of one; may be "
+            "given again.",
             rich_help_panel=_HOW,
         ),
     ] = None,

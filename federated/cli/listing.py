@@ -89,12 +89,12 @@ def _entry(task: str) -> Entry:
 
 
 def _print_options(one: Entry | Method) -> None:
-    from zoo.cli.described import meanings, summary_of
+    from zoo.cli.described import inherited_meanings, summary_of
 
     factory = one.factory
     say(f"{one.name}: {summary_of(factory)}", "bold")
-    print_facts({"paper": getattr(one, "paper", ""), "needs": _extra(getattr(one, "extra", ""))})
-    said = meanings(factory)
+    print_facts({"paper": getattr(one, "paper", ""), "needs": _needs(getattr(one, "extra", ""))})
+    said = inherited_meanings(factory)
     options = one.options()
     published = _published(factory)
     said.setdefault("published", "The defaults of the paper's own code; other options change single ones.")
@@ -128,11 +128,11 @@ def _method(method: Method) -> dict[str, Any]:
 
 
 def _summary(entry: Entry) -> str:
-    return entry.summary + (f" (extra {_extra(entry.extra)})" if entry.extra else "")
+    return entry.summary + (f" (needs {_needs(entry.extra)})" if entry.extra else "")
 
 
-def _extra(name: str) -> str:
-    return f'pip install "gradfree[{name}]"' if name else ""
+def _needs(extra: str) -> str:
+    return f'pip install "gradfree[{extra}]"' if extra else ""
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
