@@ -46,7 +46,8 @@ class FourierFeatures:
 
         W = sqrt(D) / l  H S_1 H S_2 H S_3
 
-    of which the first dim columns are used, and M log D operations multiply by them.
+    of which the first dim columns are used, and M log D operations multiply by them. Their rows are all as
+    long as drawn ones are on average, so they are for dimensions of a few dozens and more.
 
     Args:
         key: Of the features, the same for all who are to share them.

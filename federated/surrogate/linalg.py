@@ -29,9 +29,11 @@ def cholesky(matrix: Array) -> Array | None:
 
 
 def solve(factor: Array, right: Array) -> Array:
-    """Return (L L^T)^-1 `right` for a vector, shape (n,)."""
+    """Return (L L^T)^-1 `right` for a vector, shape (n,), or a matrix, shape (n, k)."""
     if is_torch(factor):
-        return array_module(factor).cholesky_solve(right[:, None], factor)[:, 0]
+        column = right if right.ndim == 2 else right[:, None]
+        found = array_module(factor).cholesky_solve(column, factor)
+        return found if right.ndim == 2 else found[:, 0]
     return _lapack().dpotrs(factor.T, right, lower=0)[0]
 
 
@@ -54,6 +56,11 @@ def inverse(factor: Array) -> Array:
 def diagonal(matrix: Array) -> Array:
     """Return the diagonal of a matrix, a view of it."""
     return matrix.diagonal() if is_torch(matrix) else np.einsum("ii->i", matrix)
+
+
+def not_negative(array: Array) -> Array:
+    """Put 0 in the place of numbers below, and return the array."""
+    return array.clamp_(min=0) if is_torch(array) else np.maximum(array, 0, out=array)
 
 
 def part(
