@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from federated.kind import task_name
 from federated.report import clients
 from federated.report.curves import amount
 from federated.report.material import FAULTS, Course, course_of
@@ -25,7 +26,7 @@ def about(recording: Recording) -> About:
     """Return what there is to say of a run."""
     said, course = reports.about(recording), course_of(recording)
     config, result = recording.config, recording.result or {}
-    name, method = task_name(config), text_of(config.get("method"))
+    name, method = text_of(task_name(config)), text_of(config.get("method"))
     dim, count = config.get("dim"), config.get("num_clients")
     size = f", {dim:,} variable{'s' if dim != 1 else ''}" if isinstance(dim, int) else ""
     told = f"{count:,} client{'s' if count != 1 else ''}" if isinstance(count, int) else "some clients"
@@ -42,15 +43,9 @@ def about(recording: Recording) -> About:
     )
 
 
-def task_name(config: Mapping[str, Any]) -> str:
-    """Return what a task is called."""
-    task = config.get("task")
-    return text_of(task.get("given", "a task") if isinstance(task, Mapping) else task)
-
-
 def _numbers(recording: Recording, course: Course, result: Mapping[str, Any]) -> list[Row]:
     config, columns = recording.config, course.columns
-    rows = [("F", f"{course.final:.6g}" if math.isfinite(course.final) else "none yet")]
+    rows = [("F", f"{course.final:.6g}" if math.isfinite(course.final) else "none")]
     if course.optimum is not None and math.isfinite(course.final):
         rows.append(("Gap to the optimum", f"{course.final - course.optimum:.4g}"))
     for name in course.measures:
@@ -98,7 +93,7 @@ def _counters(rows: list[Row], result: Mapping[str, Any]) -> list[Row]:
         "up": "Bytes sent by clients",
         "down": "Bytes sent by the server",
         "clock": "Virtual seconds",
-        **{name: said[:1].upper() + said[1:] for name, said in FAULTS.items()},
+        **{name: said for name, (said, _) in FAULTS.items()},
     }
     told = [(said, number(result[name])) for name, said in own.items() if result.get(name)]
     return [*((words.get(name, name), value) for name, value in rows), *told]
@@ -111,7 +106,7 @@ def _experiment(recording: Recording) -> list[Row]:
         "budget": "Queries",
         "traffic": "Bytes",
         "target": "Wanted F",
-        "measure_every": "Rounds from a look at F to the next",
+        "measure_every": "Rounds per look at F",
         "on_error": "On an exception",
         "task_seed": "Seed of the task",
         "key": "Key",
@@ -119,7 +114,7 @@ def _experiment(recording: Recording) -> list[Row]:
     }
     network = _changed(config.get("network"))
     return [
-        ("Task", task_name(config)),
+        ("Task", text_of(task_name(config))),
         *([("Its options", shown)] if (shown := _pairs(_inner(config.get("task_options")))) else []),
         ("Clients", number(config.get("num_clients"))),
         ("Variables", number(config.get("dim"))),

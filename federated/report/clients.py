@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,12 @@ def in_words(course: Course) -> list[tuple[str, str]]:
     if len(known):
         shown = value[known]
         rows += [
-            ("worst f_i(x)", f"{shown.max():.6g}"),
-            ("of client", str(known[shown.argmax()])),
-            ("median f_i(x)", f"{np.median(shown):.6g}"),
-            ("best f_i(x)", f"{shown.min():.6g}"),
-            ("of client", str(known[shown.argmin()])),
-            ("deviation", f"{shown.std():.4g}"),
+            ("worst client", str(known[shown.argmax()])),
+            ("its f_i(x)", f"{shown.max():.5g}"),
+            ("best client", str(known[shown.argmin()])),
+            ("its f_i(x)", f"{shown.min():.5g}"),
+            ("median f_i(x)", f"{np.median(shown):.5g}"),
+            ("deviation", f"{shown.std():.3g}"),
         ]
         if len(known) < len(value):
             rows.append(("without a value", f"{len(value) - len(known):,}"))
@@ -114,11 +115,7 @@ def table(course: Course) -> Table | None:
         [str(client), *(cell(name, clients[name][client]) for name in names)] for client in listed.tolist()
     ]
     rules = frozenset({len(rows)})
-    if count > 1:
-        rows += [
-            [word, *(cell(name, one(clients[name])) for name in names)]
-            for word, one in (("all, least", np.min), ("all, median", np.median), ("all, most", np.max))
-        ]
+    rows += summarised([(name, clients[name]) for name in names]) if count > 1 else []
     rest = [[client, *(_plain(name, clients[name][client]) for name in names)] for client in range(count)]
     caption = (
         f"The {WORST} clients that x is worst for, and the least, the median and the most of each column over"
@@ -135,6 +132,15 @@ def table(course: Course) -> Table | None:
         rest,
         rules if count > 1 else frozenset(),
     )
+
+
+def summarised(columns: Sequence[tuple[str, Array]]) -> list[list[str]]:
+    """Return the last rows of a table of clients: the least, the median and the most of each column."""
+    known = [(name, column[np.isfinite(column)]) for name, column in columns]
+    return [
+        [word, *(cell(name, float(what(column)) if len(column) else np.nan) for name, column in known)]
+        for word, what in (("all, least", np.min), ("all, median", np.median), ("all, most", np.max))
+    ]
 
 
 def cell(name: str, value: float) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from federated.report import comparison_figures as draw
 from federated.report import levels
-from federated.report.clients import MOST_ROWS, WORST, cell, whole
+from federated.report.clients import MOST_ROWS, WORST, cell, summarised, whole
 from federated.report.curves import amount
 from federated.report.material import Course, course_of
 from federated.setting import KIND
@@ -313,9 +313,7 @@ def _clients(one: Contest, ending: str) -> Table | None:
         [str(client), *(cell("value", value) for value in table[:, client])] for client in listed.tolist()
     ]
     rules = frozenset({len(rows)}) if count > 1 else frozenset[int]()
-    if count > 1:
-        for word, what in (("all, least", np.min), ("all, median", np.median), ("all, most", np.max)):
-            rows.append([word, *(cell("value", float(what(value))) for value in table)])
+    rows += summarised([("value", value) for value in table]) if count > 1 else []
     said = "f_i(x) of each client, for the x of each method: the median over runs. "
     if many:
         said += f"The {WORST} clients that the worst x for them is worst for; clients.csv has all {count:,}."

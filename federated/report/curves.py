@@ -88,12 +88,13 @@ def faults(recording: Recording) -> Iterator[Picture]:
     if not found:
         return
     rounds = columns["step"]
-    words = ", ".join(f"{name}: {FAULTS[name]}" for name in found)
-    yield _picture("faults", "Lost on the way", rounds, "rounds", found, f"Counts so far. {words}", zero=True)
+    told = {FAULTS[name][0].lower(): column for name, column in found.items()}
+    words = "; ".join(f"{FAULTS[name][0].lower()}: {FAULTS[name][1]}" for name in found)
+    yield _counts("faults", "Lost on the way, so far", rounds, told, f"{words[:1].upper()}{words[1:]}.")
     answers = columns.get("answers", np.empty(0))
     if np.isfinite(answers).any():
-        words = "Clients whose replies to the last trip of a round counted"
-        yield _picture("answers", "Answers", rounds, "rounds", {"answers": answers}, words, zero=True)
+        words = "Clients whose replies to the last trip of a round counted."
+        yield _counts("answers", "Clients that answered a round", rounds, {"answers": answers}, words)
 
 
 def _picture(
@@ -104,24 +105,34 @@ def _picture(
     lines: Mapping[str, Array],
     words: str,
     scale: Scale | None = None,
-    zero: bool = False,
 ) -> Picture:
     """Return lines over x, the last one the most telling."""
-    scale = scale or (Scale() if zero else scale_of(*lines.values()))
+    scale = scale or scale_of(*lines.values())
     heading = f"{quantity} against {across}"
     with style.styled():
         figure, axes = _canvas(len(lines))
         colours = _colours(lines)
         for index, (what, y) in enumerate(lines.items()):
-            is_main = zero or index == len(lines) - 1
-            dash = style.DASHES[index % len(style.DASHES)] if zero else "-"
-            _line(axes, x, scale.shifted(y), what, colours[what], 1.7 if is_main else 1.0, dash)
+            is_main = index == len(lines) - 1
+            _line(axes, x, scale.shifted(y), what, colours[what], 1.7 if is_main else 1.0, "-")
         _finish(axes, scale, heading, across, float(np.nanmax(x)), len(lines))
-        if zero:
-            axes.set_ylim(0, None)
-            count_axis(axes.yaxis)
-    caption = f"{words}; {scale.words}." if not zero else f"{words}."
-    return Picture(name, heading, caption, _summary(quantity, list(lines.values())[-1]), figure)
+    return Picture(
+        name, heading, f"{words}; {scale.words}.", _summary(quantity, [*lines.values()][-1]), figure
+    )
+
+
+def _counts(name: str, heading: str, rounds: Array, lines: Mapping[str, Array], words: str) -> Picture:
+    """Return counts over rounds, from 0 on."""
+    most = max(float(np.nanmax(y)) for y in lines.values())
+    with style.styled():
+        figure, axes = _canvas(len(lines))
+        for index, (what, y) in enumerate(lines.items()):
+            _line(axes, rounds, y, what, style.PALETTE[index], 1.4, style.DASHES[index % len(style.DASHES)])
+        _finish(axes, Scale(), heading, "rounds", float(np.nanmax(rounds)), len(lines))
+        axes.set_ylim(0, 1.06 * most or 1)
+        count_axis(axes.yaxis)
+    alt = ", ".join(f"{what} {y[-1]:,.0f}" for what, y in lines.items())
+    return Picture(name, heading, words, f"{heading}: {alt} in the end.", figure)
 
 
 def _over_bytes(

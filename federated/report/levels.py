@@ -107,9 +107,8 @@ def table(groups: Sequence[Trials], gaps: bool, ending: str) -> Table | None:
         "runs, never where half of them never were; the fewest queries first."
     )
     heads = ["Gap" if gaps else "F", "Method", "Runs there", "Rounds", "Queries", "Bytes"]
-    return Table(
-        f"levels{ending}", "To come down to a level", words, heads, rows, rules=frozenset(rules - {0})
-    )
+    name, ruled = f"levels{ending}", frozenset(rules - {0})
+    return Table(name, "To come down to a level", words, heads, rows, rules=ruled, words=2)
 
 
 def _said(value: float, how: Any) -> str:

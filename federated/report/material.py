@@ -21,14 +21,14 @@ from zoo.run.reading import Recording
 Array = np.ndarray[Any, Any]
 
 FAULTS = {
-    "absent": "trips to a client that nothing came back from",
-    "late": "replies that were not waited for",
-    "stale": "replies to an earlier trip, put away",
-    "duplicates": "replies that came twice, put away once",
-    "invalid": "replies with a number that is not finite, put away",
-    "void": "rounds that changed nothing, as too few have answered",
+    "absent": ("Trips without a reply", "trips to a client that nothing came back from"),
+    "late": ("Late replies", "replies that were not waited for"),
+    "stale": ("Stale replies", "replies to an earlier trip, put away"),
+    "duplicates": ("Second replies", "replies that had come before, put away"),
+    "invalid": ("Invalid replies", "replies with a number that is not finite, put away"),
+    "void": ("Void rounds", "rounds that changed nothing, as too few have answered"),
 }
-"""Counters of a run by name, and what they count."""
+"""Counters of a run by name: what they are called, and what they count."""
 
 CLIENTS = ("queries", "sent", "received", "answered", "value")
 """What `result.json` says of each client, before what the task measures."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -36,11 +35,10 @@ def sections(recording: Recording) -> list[tuple[str, list[Any], str]]:
 
 
 def _unlooked(value: np.ndarray[Any, Any]) -> str:
+    """Return what is to be said where F is not known everywhere."""
     known = int(np.isfinite(value).sum())
     if known == len(value):
         return ""
-    return (
-        f"F is known for {known:,} of {len(value):,} places: the start, and where somebody looked."
-        if (math.isfinite(value[0]))
-        else f"F is known after {known:,} of {len(value):,} rounds."
-    )
+    if not known:
+        return "F is not known: it takes a value of each client."
+    return f"F is known at {known:,} of {len(value):,} places: where it was looked at, and no client failed."
