@@ -30,7 +30,7 @@ class FederatedKind(Kind):
         return [*map(config.get, names), None if named else config.get("objective")]
 
     def options(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"network": config.get("network")}
+        return dict(config.get("network") or {})  # one by one, so that names say in which of them runs differ
 
     def target(self, config: Mapping[str, Any]) -> float | None:
         target = config.get("target")
