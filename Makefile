@@ -19,6 +19,7 @@ INSTALLED = .venv/.installed
 demo: $(INSTALLED)
 	$(RUN) examples/tune_svm.py
 	$(RUN) examples/evolve_maze.py
+	$(RUN) examples/federate_quadratic.py --workers 2
 
 # In the order in which they are found: what needs Ray, and with it both cores, comes last.
 test: lint

@@ -34,7 +34,7 @@ INTERNAL = (
 )
 nitpick_ignore_regex = [
     (r"py:.*", rf"({FOREIGN})\..*|OptimizeResult|Array|Axes|Figure|Matrix|Path|Vector"),
-    (r"py:.*", rf"((zoo|evolution)\..*\.)?({INTERNAL}|\w+State)|tuple\[str"),
+    (r"py:.*", rf"((zoo|evolution|federated)\..*\.)?({INTERNAL}|\w+State)|tuple\[str"),
 ]
 
 autodoc_member_order = "bysource"

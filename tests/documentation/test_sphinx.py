@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import pytest
 
 import evolution
+import federated
 import zoo
 from zoo.registry import list_methods
 
@@ -100,7 +101,8 @@ def test_every_page_is_reachable(site: Path) -> None:
 def test_the_reference_has_every_public_name(site: Path) -> None:
     names = {name for page in (site / "reference").glob("*.html") for name in Page(page).names}
     assert [name for name in zoo.__all__ if f"zoo.{name}" not in names] == []
-    assert [name for name, home in evolution._HOME.items() if f"{home}.{name}" not in names] == []
+    for package in (evolution, federated):
+        assert [name for name, home in package._HOME.items() if f"{home}.{name}" not in names] == []
     assert [name for name in list_methods() if f"method-{name}" not in names] == []
 
 
