@@ -46,6 +46,9 @@ class FedAvg(Averaging):
         return 0
 
     @classmethod
-    def published(cls) -> Self:
-        """Return it as the code of Shu et al. has it, where iterates may leave the box."""
-        return cls(num_steps=10, learning_rate=0.01, bounded=False)
+    def published(cls, **options: Any) -> Self:
+        """Return it as the code of Shu et al. has it, where iterates may leave the box, but for some options.
+
+        That code also has the server undo a round that has not lowered F; this does not.
+        """
+        return cls(**{"num_steps": 10, "learning_rate": 0.01, "bounded": False, **options})

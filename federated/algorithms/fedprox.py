@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from federated.algorithms.fedzo import FedZO
 from zoo.core.device import Array, Like
@@ -48,8 +47,8 @@ class FedProx(FedZO):
             raise ValueError(f"`proximal` must be finite and at least 0, got {self.proximal!r}.")
 
     @classmethod
-    def published(cls) -> Self:
-        return dataclasses.replace(super().published(), proximal=1.0)
+    def published(cls, **options: Any) -> Self:
+        return super().published(**{"proximal": 1.0, **options})
 
     def correction(self, start: Array) -> Callable[[Array], Array]:
         return lambda x: self.proximal * (x - Like.of(x).asarray(start))

@@ -394,25 +394,27 @@ class ZerothOrder(LocalDescent[S, C], Generic[S, C]):
         return found.gradient / len(found.gradient) if self.scale == "published" else found.gradient
 
     @classmethod
-    def published(cls) -> Self:
-        """Return it as the code of Shu et al. has it, with all constants and queries.
+    def published(cls, **options: Any) -> Self:
+        """Return it as the code of Shu et al. has it, with all constants and queries but for some options.
 
         Estimates lack their factor dim, iterates may leave the box, and every iterate is evaluated twice.
+        That code also has the server evaluate F and undo a round that has not lowered it; this does not.
         """
-        return cls(
-            num_steps=10,
-            learning_rate=0.01,
-            update="adam",
-            restart=True,
-            server_rate=1.0,
-            bounded=False,
-            num_directions=20,
-            smoothing=0.01,
-            directions="orthonormal",
-            stencil="forward",
-            scale="published",
-            recorded=True,
-        )
+        constants: dict[str, Any] = {
+            "num_steps": 10,
+            "learning_rate": 0.01,
+            "update": "adam",
+            "restart": True,
+            "server_rate": 1.0,
+            "bounded": False,
+            "num_directions": 20,
+            "smoothing": 0.01,
+            "directions": "orthonormal",
+            "stencil": "forward",
+            "scale": "published",
+            "recorded": True,
+        }
+        return cls(**{**constants, **options})
 
 
 def weighted_mean(answers: Sequence[Answer], name: str) -> Array:

@@ -212,6 +212,15 @@ def test_most_queries_is_exact(method: Any, options: dict[str, Any]) -> None:
     assert state.queries.tolist() == [2 * made.most_queries(10, 0)] * 2
 
 
+@pytest.mark.parametrize("method", [*METHODS, FedAvg], ids=lambda method: method.__name__)
+def test_published_constants(method: Any) -> None:
+    made = method.published(num_steps=3)
+    assert (made.num_steps, made.learning_rate, made.bounded, made.restart) == (3, 0.01, False, True)
+    assert getattr(made, "scale", "published") == "published"
+    assert getattr(made, "proximal", 1.0) == 1.0
+    assert (method().learning_rate, method().bounded) == (0.03, True)
+
+
 def test_absent_clients_weigh_nothing() -> None:
     network = Network(participation=1)
     state = federated(sgd(FedZO, num_steps=1), Slopes(SLOPES), network=network)
