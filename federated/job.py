@@ -422,7 +422,13 @@ class FederatedJob:
         """Return what x is worth at each client, shape (num_clients, 1 + measures)."""
         x = self.algorithm.recommend(work.optimizer)
         candidates = Look(x, self.task.num_clients)
-        ledger = Ledger(self.objective.units(candidates), on_error="nan", event=self.event, account=Account())
+
+        def told(fields: dict[str, Any]) -> None:
+            if fields["event"] == "evaluation raised":
+                fields = {"event": "measure raised", "client": fields["id"], "message": fields["message"]}
+            self._say(work, **fields)
+
+        ledger = Ledger(self.objective.units(candidates), on_error="nan", event=told, account=Account())
         found = self.executor.evaluate(candidates, self._key.fold("look"), work.step, ledger)
         columns = [found.values[:, None]]
         missing = np.full((len(found), 1), np.nan)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -153,9 +154,12 @@ class ClientObjective(Objective):
 
     def _looked(self, candidates: Look, start: int, stop: int) -> Evaluations:
         found = [self.task.measure(client, candidates.x) for client in range(start, stop)]
+        for one in found:
+            if not isinstance(one, Mapping) or "value" not in one:
+                raise TypeError(f'`measure` must return a dictionary with at least "value", got {one!r}.')
         names = self.task.measures
-        extras = {name: np.array([[one.get(name, np.nan)] for one in found]) for name in names}
-        return Evaluations(np.array([one["value"] for one in found]), (), extras)
+        extras = {name: np.array([[float(one.get(name, math.nan))] for one in found]) for name in names}
+        return Evaluations(np.array([float(one["value"]) for one in found]), (), extras)
 
     def identity(self) -> dict[str, Any]:
         return dict(self.task.identity())
