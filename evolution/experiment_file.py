@@ -12,51 +12,33 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from zoo.core.rng import Key
-from zoo.core.validation import hint
 from zoo.experiment_file import lines, values
-from zoo.experiment_file.checks import of_execution
+from zoo.experiment_file.checks import of_execution, of_folders, of_limits, of_method_name, of_options
 from zoo.experiment_file.experiment import folders_of, refusal, toml_of, without
 from zoo.experiment_file.imports import make_importable
-from zoo.experiment_file.problems import quoted, shown
 from zoo.experiment_file.reading import Document
 from zoo.experiment_file.sentences import Finding, Scheme, findings
 from zoo.experiment_file.tables import (
+    AnyJob,
     Count,
     Finite,
     Flag,
-    Must,
     Seconds,
     Table,
     Text,
     Texts,
+    Whole,
     Workers,
     choice,
 )
-from zoo.loggers import NAMES
 from zoo.run.kinds import Kind, Written
 from zoo.run.watching import Watcher
 
-Whole = Annotated[int, Field(ge=0), Must("a whole number of at least 0")]
 
-
-class Job(Table):
+class Job(AnyJob):
     """What kind of run it is, and where it is kept."""
 
     kind: Annotated[str, choice("evolution")] = Field(description="What is done.")
-    seed: Whole | None = Field(
-        default=None,
-        description="Where all randomness comes from: the same seed gives the same bytes.",
-        json_schema_extra={"absent": "a fresh one"},
-    )
-    out: Text | None = Field(
-        default=None,
-        description="Directory of the run, relative to the current one. One that holds this very run is "
-        "resumed, any other is refused.",
-        json_schema_extra={"absent": "`runs/` and the file's name"},
-    )
-    log: list[Annotated[str, choice(*NAMES)]] = Field(
-        default=[], description="Where values go besides the directory of the run."
-    )
 
 
 class Environment(Table):
@@ -285,18 +267,14 @@ def read(document: Document, path: Path) -> EvolutionFile:
         except ValidationError:  # what has no default is missing, or is what was wrong
             raise refusal(document, wrong) from None
     folders = folders_of(document, ("environment", "path"), tables.environment.path)
-    for number, name in enumerate(tables.environment.path or ()):
-        if not os.path.isdir(folders[number]):
-            message = f"`path[{number}]` must be a folder, got {shown(name)}: there is no {folders[number]}."
-            wrong.append(Finding(("environment", "path", number), message))
+    wrong += of_folders("environment", tables.environment.path, folders)
     make_importable(folders)
     lost = {finding.path[:2] for finding in wrong}
     wrong += _of_method(tables.method) if not lost & {("method", "name"), ("method", "options")} else ()
     wrong += of_execution(tables.execution) if ("execution", "backend") not in lost else ()
-    if not any(path[:1] == ("stop",) for path in lost) and _is_endless(tables.stop):
-        place = ("stop",) if "stop" in document.data else ()
-        message = f"[stop] must have {quoted(_LIMITS)}, or some of these: nothing else is sure to end a run."
-        wrong.append(Finding(place, message))
+    wrong += (
+        of_limits(tables.stop, _LIMITS, document) if not any(path[:1] == ("stop",) for path in lost) else ()
+    )
     if not wrong:
         wrong += _of_setting(tables)
     if wrong:
@@ -335,40 +313,13 @@ def given(said: Tables) -> dict[str, Any]:
     }
 
 
-def _is_endless(stop: Stop) -> bool:
-    return all(getattr(stop, name) is None for name in _LIMITS)
-
-
 def _of_method(said: Method) -> list[Finding]:
     """Return what is wrong with the method and its options."""
     from evolution.methods import find, list_methods
 
     if said.name not in list_methods():
-        nearest = hint(said.name, list_methods(), '"') or f" Valid: {', '.join(list_methods())}."
-        message = f"`name` must be a method, got {shown(said.name)}.{nearest}"
-        return [Finding(("method", "name"), message)]
-    method, found = find(said.name), []
-    valid = method.options()
-    for name in said.options:
-        if name not in valid:
-            nearest = hint(name, valid, "`") or f" Valid: {quoted(valid) or 'none'}."
-            message = f"unknown option `{name}` of method {said.name!r}.{nearest}"
-            found.append(Finding(("method", "options", name), message))
-    options = {name: value for name, value in said.options.items() if name in valid}
-    while True:  # with one option less each time, until what is left is right
-        try:
-            method.build(options)
-            return found
-        except (TypeError, ValueError, ImportError) as error:
-            every = re.findall(r"`(\w+)", str(error))
-            named = [name for name in every if name in options]
-            if found and every[:1] != named[:1]:  # a default does not fit, which was not to be one
-                return found
-            if not named:
-                found.append(Finding(("method", "options" if options else "name"), str(error)))
-                return found
-            found.append(Finding(("method", "options", named[0]), str(error)))
-            del options[named[0]]
+        return [of_method_name(said.name, list_methods())]
+    return of_options(find(said.name), said.options)
 
 
 def _of_setting(said: Tables) -> list[Finding]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from zoo.arguments import as_region
 from zoo.consensus import sharded
@@ -19,8 +20,9 @@ from zoo.core.validation import hint
 from zoo.experiment_file import lines, values
 from zoo.experiment_file.imports import found
 from zoo.experiment_file.problems import quoted, shown
+from zoo.experiment_file.reading import Document
 from zoo.experiment_file.sentences import Finding
-from zoo.experiment_file.tables import Execution, Method, Objective, Tables, Workers
+from zoo.experiment_file.tables import Execution, Method, Objective, Table, Tables, Workers
 from zoo.registry import find, list_methods
 
 _KEYS = {
@@ -64,13 +66,7 @@ class Checks:
         return not any((table, key)[: len(path)] == path[:2] for path in paths for key in keys)
 
     def _objective(self, said: Objective, space: Space | None) -> None:
-        for number, name in enumerate(said.path or ()):
-            if not os.path.isdir(self._folders[number]):  # without an error for a name that is too long
-                self._say(
-                    ("objective", "path", number),
-                    f"`path[{number}]` must be a folder, got {shown(name)}: there is no "
-                    f"{self._folders[number]}.",
-                )
+        self.findings += of_folders("objective", said.path, self._folders)
         if self._is_known("objective", "path"):
             if said.function is not None:
                 self._import(("objective", "function"), said.function, said.vectorized)
@@ -145,27 +141,9 @@ class Checks:
             method = find(said.name, mixed=space is not None and space.grid is not None)
         except ValueError:
             names = [*list_methods(), "auto"]
-            nearest = hint(said.name, names, '"') or f" Valid: {', '.join(names)}."
-            self._say(("method", "name"), f"`name` must be a method, got {shown(said.name)}.{nearest}")
+            self.findings.append(of_method_name(said.name, names))
             return
-        valid = method.options()
-        for name in said.options:
-            if name not in valid:
-                nearest = hint(name, valid, "`") or f" Valid: {quoted(valid) or 'none'}."
-                message = f"unknown option `{name}` of method {method.name!r}.{nearest}"
-                self._say(("method", "options", name), message)
-        options = {name: value for name, value in said.options.items() if name in valid}
-        while True:  # with one option less each time, until what is left is right
-            try:
-                method.build(options)
-                return
-            except (TypeError, ValueError, ImportError) as error:
-                named = [name for name in re.findall(r"`(\w+)", str(error)) if name in options]
-                if not named:
-                    self._say(("method", "options" if options else "name"), str(error))
-                    return
-                self._say(("method", "options", named[0]), str(error))
-                del options[named[0]]
+        self.findings += of_options(method, said.options)
 
     def _execution(self, said: Execution) -> None:
         if self._is_known("execution", "backend"):
@@ -189,6 +167,70 @@ class Checks:
             named = [name for name in re.findall(r"`(\w+)", str(error)) if name in options]
             path = ("method", "options", named[0]) if named else ("execution", "sharded")
             self._say(path, in_our_words(error))
+
+
+def of_folders(table: str, names: Sequence[str] | None, folders: Sequence[Path]) -> list[Finding]:
+    """Return what is wrong with folders that modules are looked for in.
+
+    Args:
+        table: The table whose key `path` they are.
+        names: What it says.
+        folders: Where these are.
+    """
+    return [
+        Finding(
+            (table, "path", number),
+            f"`path[{number}]` must be a folder, got {shown(name)}: there is no {folders[number]}.",
+        )
+        for number, name in enumerate(names or ())
+        if not os.path.isdir(folders[number])  # without an error for a name that is too long
+    ]
+
+
+def of_method_name(name: str, valid: Iterable[str], path: lines.Path = ("method",)) -> Finding:
+    """Return what is wrong with the name of a method that is not there."""
+    valid = list(valid)
+    nearest = hint(name, valid, '"') or f" Valid: {', '.join(valid)}."
+    return Finding((*path, "name"), f"`name` must be a method, got {shown(name)}.{nearest}")
+
+
+def of_options(method: Any, said: Mapping[str, Any], path: lines.Path = ("method",)) -> list[Finding]:
+    """Return what is wrong with the options of a method.
+
+    Args:
+        method: The method, which has a `name`, `options()` and `build(options)`.
+        said: Its options.
+        path: The table that says so.
+    """
+    valid, found = method.options(), []
+    for name in said:
+        if name not in valid:
+            nearest = hint(name, valid, "`") or f" Valid: {quoted(valid) or 'none'}."
+            message = f"unknown option `{name}` of method {method.name!r}.{nearest}"
+            found.append(Finding((*path, "options", name), message))
+    options = {name: value for name, value in said.items() if name in valid}
+    while True:  # with one option less each time, until what is left is right
+        try:
+            method.build(options)
+            return found
+        except (TypeError, ValueError, ImportError) as error:
+            every = re.findall(r"`(\w+)", str(error))
+            named = [name for name in every if name in options]
+            if found and every[:1] != named[:1]:  # a default does not fit, which was not to be one
+                return found
+            if not named:
+                found.append(Finding((*path, "options" if options else "name"), str(error)))
+                return found
+            found.append(Finding((*path, "options", named[0]), str(error)))
+            del options[named[0]]
+
+
+def of_limits(said: Table, limits: Sequence[str], document: Document) -> list[Finding]:
+    """Return that [stop] has none of its keys that are sure to end a run, if so."""
+    if any(getattr(said, name) is not None for name in limits):
+        return []
+    message = f"[stop] must have {quoted(limits)}, or some of these: nothing else is sure to end a run."
+    return [Finding(("stop",) if "stop" in document.data else (), message)]
 
 
 def of_execution(said: Workers) -> list[Finding]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomlkit
 import tomlkit.items
@@ -107,17 +107,17 @@ class ExperimentFile(Written):
 
 
 def toml_of(
-    said: Mapping[str, Mapping[str, Any]],
+    said: Mapping[str, Any],
     model: type[Table],
-    options: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, Any],
     moot: Sequence[str] = (),
 ) -> str:
     """Return tables as the text of an experiment file, with comments where there is no value.
 
     Args:
-        said: The tables by name.
+        said: The tables by name, a list where there are several of one name.
         model: What they are tables of.
-        options: By the name of a table with `options`, all there are with their defaults.
+        options: By the name of a table with `options`, all there are with their defaults; likewise.
         moot: Keys of which nothing is said where they have no value.
 
     Raises:
@@ -125,15 +125,14 @@ def toml_of(
     """
     document = tomlkit.document()
     for name, content in said.items():
-        table = tomlkit.table()
-        for key, field in model.model_fields[name].annotation.model_fields.items():  # type: ignore[union-attr]
-            if key == "options":
-                table.add(key, _options(options.get(name, {}), content[key]))
-            elif key in content:
-                table.add(key, _quick(content[key]))
-            elif key not in moot:
-                table.add(tomlkit.comment(f"{key}: {field.json_schema_extra['absent']}"))
-        document.add(name, table)
+        fields = _inner(model.model_fields[name].annotation).model_fields
+        if isinstance(content, list):
+            several = tomlkit.aot()
+            for one, valid in zip(content, options[name], strict=True):
+                several.append(_table(one, fields, valid, moot))
+            document.add(name, several)
+        else:
+            document.add(name, _table(content, fields, options.get(name, {}), moot))
     text = tomlkit.dumps(document)
     try:
         text.encode()
@@ -221,6 +220,27 @@ def _experiment(arguments: dict[str, Any]) -> Experiment:
     )
 
 
+def _table(
+    content: Mapping[str, Any], fields: Mapping[str, Any], options: Mapping[str, Any], moot: Sequence[str]
+) -> tomlkit.items.Table:
+    table = tomlkit.table()
+    for key, field in fields.items():
+        if key == "options":
+            table.add(key, _options(options, content[key]))
+        elif key in content:
+            table.add(key, _quick(content[key]))
+        elif key not in moot:
+            table.add(tomlkit.comment(f"{key}: {field.json_schema_extra['absent']}"))
+    return table
+
+
+def _inner(annotation: Any) -> type[Table]:
+    """Return what a key is a table of, or a list of tables, or None."""
+    while not (isinstance(annotation, type) and issubclass(annotation, Table)):
+        annotation = get_args(annotation)[0]
+    return annotation
+
+
 def _options(valid: Mapping[str, Any], said: Mapping[str, Any]) -> tomlkit.items.Table:
     """Return the options of a method, those that nobody has said as comments."""
     table = tomlkit.table()
@@ -258,9 +278,14 @@ def _dropped(data: dict[str, Any], path: lines.Path) -> dict[str, Any]:
     key, *rest = path
     if key not in data:
         return data
-    if not rest or not isinstance(data[str(key)], dict):
+    inner = data[str(key)]
+    if len(rest) > 1 and isinstance(inner, list) and isinstance(inner[int(rest[0])], dict):
+        number, *place = rest
+        inner = [_dropped(one, tuple(place)) if i == number else one for i, one in enumerate(inner)]
+        return {**data, str(key): inner}
+    if not rest or not isinstance(inner, dict):
         return {name: value for name, value in data.items() if name != key}
-    return {**data, str(key): _dropped(data[str(key)], tuple(rest))}
+    return {**data, str(key): _dropped(inner, tuple(rest))}
 
 
 def folders_of(document: Document, path: lines.Path, names: Sequence[str] | None) -> list[Path]:

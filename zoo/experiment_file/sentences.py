@@ -105,8 +105,9 @@ def key_name(path: Path) -> str:
 
 
 def table_name(path: Path) -> str:
-    """Return a table as errors name it."""
-    return f"[{'.'.join(map(str, path))}]"
+    """Return a table as errors name it; one of several with the same name is told by its line."""
+    name = ".".join(part for part in path if isinstance(part, str))
+    return f"[[{name}]]" if path and isinstance(path[-1], int) else f"[{name}]"
 
 
 def _path(loc: Path) -> Path:
@@ -118,4 +119,5 @@ def _path(loc: Path) -> Path:
 def _model(loc: Path, scheme: Scheme) -> type[tables.Table]:
     if loc[:2] == ("objective", "space"):
         return _VARIABLES[loc[3]]
-    return next((model for name, model in scheme.items() if name == loc), scheme[()])
+    place = tuple(part for part in loc if isinstance(part, str))  # tables in an array are all alike
+    return scheme.get(place, scheme[()])

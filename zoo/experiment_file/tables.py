@@ -152,6 +152,7 @@ class Table(BaseModel):
 
 Flag = Annotated[bool, Must("true or false")]
 Count = Annotated[int, Field(ge=1), Must("a whole number of at least 1")]
+Whole = Annotated[int, Field(ge=0), Must("a whole number of at least 0")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Must("a number of seconds above 0")]
 Text = Annotated[str, Must("text in quotes", _text)]
 Finite = Annotated[float, Field(allow_inf_nan=False), Must("a finite number")]
@@ -167,17 +168,11 @@ def choice(*names: str) -> Any:
     return Must(f"one of {listed}" if len(names) > 1 else listed, choices=names)
 
 
-class Job(Table):
-    """What kind of run it is, and where it is kept."""
+class AnyJob(Table):
+    """What tables [job] of all kinds of runs have in common."""
 
-    kind: Annotated[
-        str,
-        Must('"minimize", or a kind of another package such as "evolution"', choices=("minimize", *names())),
-    ] = Field(
-        default="minimize",
-        description="What is done. Those of other packages have tables of their own.",
-    )
-    seed: Annotated[int, Field(ge=0), Must("a whole number of at least 0")] | None = Field(
+    kind: str = Field(description="What is done.")
+    seed: Whole | None = Field(
         default=None,
         description="Where all randomness comes from: the same seed gives the same bytes.",
         json_schema_extra={"absent": "a fresh one"},
@@ -188,10 +183,22 @@ class Job(Table):
         "resumed, any other is refused.",
         json_schema_extra={"absent": "`runs/` and the file's name"},
     )
-    noise: Flag = Field(default=False, description="Whether the function is random.")
     log: list[Annotated[str, choice(*NAMES)]] = Field(
         default=[], description="Where values go besides the directory of the run."
     )
+
+
+class Job(AnyJob):
+    """What kind of run it is, and where it is kept."""
+
+    kind: Annotated[
+        str,
+        Must('"minimize", or a kind of another package such as "evolution"', choices=("minimize", *names())),
+    ] = Field(
+        default="minimize",
+        description="What is done. Those of other packages have tables of their own.",
+    )
+    noise: Flag = Field(default=False, description="Whether the function is random.")
 
 
 class Float(Table):
