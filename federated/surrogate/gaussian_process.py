@@ -19,11 +19,15 @@ from zoo.core.validation import check_choice, check_count, check_number, check_p
 MEANS = ("zero", "fitted")
 """Names that `mean` knows."""
 
+VARIANCES = ("unit", "fitted")
+"""Names that `variance` knows."""
+
 _JITTERS = (1e-6, 1e-5, 1e-4, 1e-3)
 _BLOCK = 2**17  # numbers of the points worked on at once: a megabyte, which the cache of a processor holds
 _KEPT = 2**21  # numbers of the points, at most, that a fit keeps a copy of, centred
 _WIDE = (-4, 0, 4, 8, 12, 16, 20)  # half powers of two around the distance of points: 1/4 to 1024 times it
 _NOISES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
+_LEAST = 1e-24  # variance of scaled values, where rounding leaves nothing of it
 _SMALL = 100  # points, up to which the length scale is adjusted at every fit
 
 
@@ -82,6 +86,9 @@ class GaussianProcess:
         mean: "zero", so that m = 0, the lowest value, or "fitted", its likeliest value
             m = 1^T K^-1 t / 1^T K^-1 1, with which gradients were nearer to the true ones in our runs. The
             covariance is that for a known m.
+        variance: "unit", so that the variance of scaled values is 1, or "fitted", its likeliest value
+            v = (t - m)^T K^-1 (t - m) / n, by which covariances and the noise are multiplied: longer l are
+            found, and gradients were nearer to the true ones.
         length_scale: Fixed length l; None to fit it.
         search_every: Fits between comparisons of all sizes of l.
         adjust_every: Fits between comparisons of neighbouring sizes; every fit compares up to 100 points.
@@ -108,6 +115,7 @@ class GaussianProcess:
     noise: float | None = 1e-6
     nearest: int = 150
     mean: str = "zero"
+    variance: str = "unit"
     length_scale: float | None = None
     search_every: int = 20
     adjust_every: int = 5
@@ -115,6 +123,7 @@ class GaussianProcess:
     def __post_init__(self) -> None:
         check_choice("kernel", self.kernel, KERNELS)
         check_choice("mean", self.mean, MEANS)
+        check_choice("variance", self.variance, VARIANCES)
         if self.noise is not None and not 0 <= check_number("noise", self.noise) < math.inf:
             raise ValueError(f"`noise` must be a finite number of at least 0, got {self.noise!r}.")
         for name in ("nearest", "search_every", "adjust_every"):
@@ -131,8 +140,9 @@ class GaussianProcess:
             window: Points and values; none are needed.
             x: Where the search is, shape (dim,).
             memory: That of the fit before, None at first. It belongs to a client's state.
-            previous: The fit before, or None, which costs time alone but for the last digits. It belongs to
-                no state: drop it where a run may be resumed, as at the start of a round.
+            previous: The fit before, of a window that this one was made from, or None, which costs time
+                alone but for the last digits. It belongs to no state: drop it where a run may be resumed, as
+                at the start of a round.
         """
         memory = memory or Memory()
         data = _Data(window, window.nearest(x, self.nearest), x, previous)
@@ -143,7 +153,13 @@ class GaussianProcess:
             scale = float(chosen.max()) - low
         target = (window.values[data.rows] - low) / scale if scale > 0 else np.zeros(len(data))
         scale = scale if math.isfinite(scale) else 0.0
-        search = _Search(kernel(self.kernel), data, data.on_device(target), self.mean == "fitted")
+        search = _Search(
+            kernel(self.kernel),
+            data,
+            data.on_device(target),
+            self.mean == "fitted",
+            self.variance == "fitted" and scale > 0,
+        )
         memory = self._searched(search, memory, scale)
         length = 2 ** ((memory.step or 0) / 2) if self.length_scale is None else self.length_scale
         noise = memory.noise if self.noise is None else self.noise
@@ -191,18 +207,18 @@ class Fit:
     Attributes:
         length_scale: The kernel's length l.
         prior: Trace of the prior covariance of all derivatives, for scaled values.
-        scale: s, by which scaled values are to be multiplied; 0 where all values are equal.
+        scale: s, or s sqrt(v), by which scaled values are to be multiplied; 0 where all values are equal.
         noise: Variance of the noise that K has, for scaled values.
         likelihood: Logarithm of the marginal likelihood of the scaled values.
     """
 
     def __init__(self, search: _Search, solved: _Solved, low: float, scale: float) -> None:
         self._kernel, self._data, self._factor = search.kernel, search.data, solved.factor
-        self._alpha, self._low = solved.alpha, low + scale * solved.mean
+        self._alpha, self._low = solved.alpha / solved.spread, low + scale * solved.mean
         self._inverse: Array | None = None
         self._paired: Array | None = None
         self.length_scale, self.noise, self.likelihood = solved.length, solved.noise, solved.likelihood
-        self.scale = scale
+        self.scale = scale * float(solved.spread)
         self.prior = self._data.window.dim * self._kernel.prior(self.length_scale)
 
     def __len__(self) -> int:
@@ -387,16 +403,18 @@ class _Solved:
     factor: Array
     alpha: Array
     mean: Array | float
+    spread: Array | float
     likelihood: float
 
 
 class _Search:
     """The data of a fit, and what lengths and noise make of it."""
 
-    def __init__(self, kernel: Kernel, data: _Data, target: Array, fitted: bool) -> None:
+    def __init__(self, kernel: Kernel, data: _Data, target: Array, mean: bool, variance: bool) -> None:
         self.kernel, self.data, self.target = kernel, data, target
         self._right = target[:, None]
-        if fitted:
+        self._variance = variance
+        if mean:
             self._right = array_module(target).stack([target, target * 0 + 1], 1)
         self._squares: Array | None = None
         self._solved: dict[tuple[float, float], _Solved] = {}
@@ -418,7 +436,7 @@ class _Search:
     def _new(self, length: float, noise: float) -> _Solved:
         if not len(self.data):
             nothing = self.data.zeros(0)
-            return _Solved(length, noise, self.data.zeros(0, 0), nothing, 0.0, 0.0)
+            return _Solved(length, noise, self.data.zeros(0, 0), nothing, 0.0, 1.0, 0.0)
         matrix = self._matrix(length)
         for jitter in (noise, *(jitter for jitter in _JITTERS if jitter > noise)):
             noisy = matrix.clone() if is_torch(matrix) else matrix.copy()
@@ -438,13 +456,14 @@ class _Search:
         factors, failed = xp.linalg.cholesky_ex(matrices)
         solutions = xp.cholesky_solve(self._right.expand(len(pairs), *self._right.shape), factors)
         solved = [self._fitted(factor, solution) for factor, solution in zip(factors, solutions, strict=True)]
-        likelihoods = xp.stack([likelihood for _, _, likelihood in solved])
+        likelihoods = xp.stack([likelihood for _, _, _, likelihood in solved])
         found = xp.stack([failed.double(), likelihoods]).cpu().numpy()
         for place, (length, noise) in enumerate(pairs):
             if not found[0, place]:
-                alpha, mean, _ = solved[place]
+                alpha, mean, spread, _ = solved[place]
                 level = self._level(found[1, place])
-                self._solved[length, noise] = _Solved(length, noise, factors[place], alpha, mean, level)
+                made = _Solved(length, noise, factors[place], alpha, mean, spread, level)
+                self._solved[length, noise] = made
 
     def _updated(self, length: float, noise: float, previous: Fit | None) -> _Solved | None:
         """Return K from that of the fit before, or None where a new one is cheaper or safer."""
@@ -476,17 +495,22 @@ class _Search:
         return self.kernel.value(self._squares, length)
 
     def _solve(self, length: float, noise: float, factor: Array) -> _Solved:
-        alpha, mean, likelihood = self._fitted(factor, linalg.solve(factor, self._right))
-        return _Solved(length, noise, factor, alpha, mean, self._level(likelihood))
+        alpha, mean, spread, likelihood = self._fitted(factor, linalg.solve(factor, self._right))
+        return _Solved(length, noise, factor, alpha, mean, spread, self._level(likelihood))
 
-    def _fitted(self, factor: Array, solutions: Array) -> tuple[Array, Array | float, Array]:
-        """Return alpha, the mean and the logarithm of the likelihood but for a constant."""
+    def _fitted(self, factor: Array, solutions: Array) -> tuple[Array, Array | float, Array | float, Array]:
+        """Return alpha, mean, root of the variance, and the likelihood's logarithm but for a constant."""
         target, alpha, mean = self.target, solutions[:, 0], 0.0
         if solutions.shape[1] > 1:
             mean = alpha.sum() / solutions[:, 1].sum()
             target, alpha = target - mean, alpha - mean * solutions[:, 1]
         logarithms = array_module(factor).log(linalg.diagonal(factor))
-        return alpha, mean, -0.5 * (target * alpha).sum() - logarithms.sum()
+        square, count = (target * alpha).sum(), len(self.data)
+        if not self._variance:
+            return alpha, mean, 1.0, -0.5 * square - logarithms.sum()
+        variance = (square / count).clip(_LEAST, None)
+        likelihood = -0.5 * count * (1 + array_module(factor).log(variance)) - logarithms.sum()
+        return alpha, mean, variance**0.5, likelihood
 
     def _level(self, likelihood: Array | float) -> float:
         """Return the logarithm of a likelihood with the constant that belongs to it."""
