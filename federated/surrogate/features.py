@@ -292,7 +292,11 @@ def _as(found: Array, like: Array) -> Array:
 
 
 def _zeros(shape: tuple[int, ...], like: Like) -> Array:
-    return like.asarray(np.zeros(shape))
+    if like.kind == "numpy":
+        return np.zeros(shape)
+    import torch
+
+    return torch.zeros(shape, dtype=like.torch_dtype, device=like.device)
 
 
 @functools.lru_cache(maxsize=2)

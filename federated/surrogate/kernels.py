@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import abc
 
 from zoo.core.device import Array, array_module
 from zoo.core.validation import check_choice
 
 
-class Kernel(Protocol):
+class Kernel(abc.ABC):
     """A kernel k(x, x') of amplitude 1 that depends on the distance r of its arguments and a length l.
 
     With delta = x - x' its derivatives are
@@ -21,20 +21,24 @@ class Kernel(Protocol):
     name: str
     """As users write it."""
 
+    @abc.abstractmethod
     def value(self, square: Array, length: float) -> Array:
         """Return k for squared distances, an array of one dimension or more."""
 
+    @abc.abstractmethod
     def slope(self, square: Array, length: float) -> Array:
         """Return c for squared distances."""
 
+    @abc.abstractmethod
     def curvature(self, square: Array, length: float) -> Array:
         """Return h for squared distances."""
 
+    @abc.abstractmethod
     def prior(self, length: float) -> float:
         """Return the prior variance of a derivative along one axis, c at distance 0."""
 
 
-class Matern:
+class Matern(Kernel):
     """The Matern kernel of smoothness 5/2.
 
         k = (1 + u + u^2 / 3) exp(-u),  u = sqrt(5) r / l
@@ -78,7 +82,7 @@ class Matern:
         return 5 / (3 * length**2)
 
 
-class RBF:
+class RBF(Kernel):
     """The squared exponential kernel: k = exp(-r^2 / (2 l^2)), c = k / l^2, h = k / l^4.
 
     Example:
