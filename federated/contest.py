@@ -236,6 +236,7 @@ class Contest:
             ZooError: A run has failed; it is kept, as are those before it.
             Interrupted: SIGINT or SIGTERM, likewise.
         """
+        self.check_directories()
         self.check()
         races, ended = self.races, []
         for number, race in enumerate(races, 1):
@@ -253,20 +254,12 @@ class Contest:
         """Find out whether all of it can be run, before anything is.
 
         Raises:
-            RunDirectoryError: A directory holds something else.
             TypeError: An argument is of a type that it cannot be.
             ValueError: It has a value that it cannot have.
         """
-        if self.out is not None and holds_run(self.out):
-            raise RunDirectoryError(
-                f"{self.out} holds a single run, and several are kept in METHOD/seed-N: choose another "
-                "directory."
-            )
         for one in self.entrants:
             with _named(one.label):
                 find(one.method).build(one.options)
-        for race in self.races:
-            self._kept(race)
         key = Key(self.seeds[0])
         given = self._given(self.entrants[0])
         task = task_of(given, key)
@@ -274,6 +267,20 @@ class Contest:
         for one in self.entrants:
             with _named(one.label):  # with this very task: to make one may take a while
                 Setting.of({**self._given(one), "task": task, "task_options": {}}, key).job(Serial())
+
+    def check_directories(self) -> None:
+        """Find out whether what is there already are some of these runs.
+
+        Raises:
+            RunDirectoryError: A directory holds something else.
+        """
+        if self.out is not None and holds_run(self.out):
+            raise RunDirectoryError(
+                f"{self.out} holds a single run, and several are kept in METHOD/seed-N: choose another "
+                "directory."
+            )
+        for race in self.races:
+            self._kept(race)
 
     @property
     def _task(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ class FederatedKind(Kind):
         return [*map(config.get, names), None if named else config.get("objective")]
 
     def options(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        return dict(config.get("network") or {})  # one by one, so that names say in which of them runs differ
+        return changed(config.get("network"))
 
     def target(self, config: Mapping[str, Any]) -> float | None:
         target = config.get("target")
@@ -72,6 +73,16 @@ def task_name(config: Mapping[str, Any]) -> str:
     """Return what a task is called."""
     task = config.get("task")
     return str(task.get("given", "a task")) if isinstance(task, Mapping) else str(task)
+
+
+def changed(network: Any) -> dict[str, Any]:
+    """Return the arguments of a network, as `config.json` has them, that are not the default ones."""
+    from federated.network import Network
+
+    default = dataclasses.asdict(Network())
+    default["slow"] = []
+    given = network if isinstance(network, Mapping) else {}
+    return {str(name): value for name, value in given.items() if value != default.get(name)}
 
 
 @contextlib.contextmanager
