@@ -22,9 +22,15 @@ def window_of(count, dim, capacity=1000, function=bowl, key=0):
     return Window.empty(dim, capacity).add(points, function(points))
 
 
-def on_torch(window, dtype=torch.float64):
-    points = torch.from_numpy(window.points.copy()).to(dtype)
+def on_torch(window, dtype=torch.float64, device="cpu"):
+    points = torch.from_numpy(window.points.copy()).to(device, dtype)
     return Window.empty(window.dim, window.capacity, like=points).add(points, window.values)
+
+
+def log_density(values, covariance):
+    """Return the logarithm of the density of a normal distribution of mean 0."""
+    _, logarithm = np.linalg.slogdet(2 * np.pi * covariance)
+    return -(values @ np.linalg.solve(covariance, values) + logarithm) / 2
 
 
 def dense(process, fit, points, x):
@@ -140,16 +146,12 @@ def test_the_length_is_the_likeliest_of_all_half_powers_of_two(name):
 
 
 def test_the_likelihood_is_that_of_a_normal_distribution():
-    from scipy.stats import multivariate_normal
-
     window = window_of(15, 3)
     fit, _ = GaussianProcess(length_scale=0.8, noise=0.01).fit(window, window.points[0])
     square = ((window.points[:, None] - window.points) ** 2).sum(2)
     matrix = kernel("matern").value(square, 0.8) + 0.01 * np.eye(15)
     target = (window.values - window.values.min()) / np.ptp(window.values)
-    assert fit.likelihood == pytest.approx(
-        multivariate_normal(np.zeros(15), matrix).logpdf(target), rel=1e-10
-    )
+    assert fit.likelihood == pytest.approx(log_density(target, matrix), rel=1e-10)
 
 
 def test_a_mean_that_is_fitted_is_the_likeliest():
@@ -169,6 +171,30 @@ def test_a_mean_that_is_fitted_is_the_likeliest():
     wanted = (slopes * np.linalg.solve(matrix, window.values - mean)) @ delta
     np.testing.assert_allclose(fit.gradient(x), wanted, rtol=1e-9)
     assert fit.likelihood > plain.likelihood
+    np.testing.assert_array_equal(fit.uncertainty(x[None]), plain.uncertainty(x[None]))
+
+
+@pytest.mark.parametrize("mean", MEANS)
+def test_a_variance_that_is_fitted_is_the_likeliest(mean):
+    window, x = window_of(15, 3), np.full(3, 0.4)
+    process = GaussianProcess(length_scale=0.8, noise=0.01, mean=mean, variance="fitted")
+    fit, plain = process.fit(window, x)[0], dataclasses.replace(process, variance="unit").fit(window, x)[0]
+    square = ((window.points[:, None] - window.points) ** 2).sum(2)
+    matrix = kernel("matern").value(square, 0.8) + 0.01 * np.eye(15)
+    target = (window.values - window.values.min()) / np.ptp(window.values)
+    if mean == "fitted":
+        design = np.linalg.solve(matrix, np.ones(15))
+        target = target - design @ target / design.sum()
+    variance = target @ np.linalg.solve(matrix, target) / 15
+
+    def likelihood(of):
+        return log_density(target, of * matrix)
+
+    assert fit.likelihood == pytest.approx(likelihood(variance), rel=1e-10)
+    assert fit.likelihood > max(likelihood(1.01 * variance), likelihood(0.99 * variance), plain.likelihood)
+    assert fit.scale == pytest.approx(np.ptp(window.values) * np.sqrt(variance), rel=1e-12)
+    np.testing.assert_allclose(fit.gradient(x), plain.gradient(x), rtol=1e-12)
+    np.testing.assert_allclose(fit.value(window.points), plain.value(window.points), rtol=1e-12)
     np.testing.assert_array_equal(fit.uncertainty(x[None]), plain.uncertainty(x[None]))
 
 
@@ -244,22 +270,27 @@ def test_the_fit_before_is_of_no_use_with_another_length_or_other_points():
         np.testing.assert_array_equal(found.gradient(x), process.fit(points, x)[0].gradient(x))
 
 
-@pytest.mark.parametrize("mean", MEANS)
-@pytest.mark.parametrize("noise", [1e-6, None], ids=["given", "fitted"])
+GPU = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+@pytest.mark.parametrize("how", ["plain", "fitted"])
 @pytest.mark.parametrize("name", KERNELS)
-def test_torch_finds_what_numpy_does(name, noise, mean):
+def test_torch_finds_what_numpy_does(name, how, device):
     window, x = window_of(60, 20), np.full(20, 0.5)
-    process = GaussianProcess(kernel=name, noise=noise, mean=mean)
+    process = GaussianProcess(kernel=name)
+    if how == "fitted":
+        process = GaussianProcess(kernel=name, noise=None, mean="fitted", variance="fitted")
     one, memory = process.fit(window, x)
-    other, same = process.fit(on_torch(window), torch.from_numpy(x))
+    other, same = process.fit(on_torch(window, device=device), torch.from_numpy(x).to(device))
     assert digest(memory) == digest(same)
-    found = other.gradient(torch.from_numpy(x))
-    assert (found.dtype, found.shape) == (torch.float64, (20,))
-    np.testing.assert_allclose(found.numpy(), one.gradient(x), rtol=1e-6, atol=1e-8)
+    found = other.gradient(torch.from_numpy(x).to(device))
+    assert (found.dtype, found.shape, found.device.type) == (torch.float64, (20,), device)
+    np.testing.assert_allclose(found.cpu().numpy(), one.gradient(x), rtol=1e-6, atol=1e-8)
     points = Key(1).uniform(0, 5, 20)
-    given = torch.from_numpy(points)
-    np.testing.assert_allclose(other.value(given).numpy(), one.value(points), rtol=1e-8)
-    np.testing.assert_allclose(other.uncertainty(given).numpy(), one.uncertainty(points), rtol=1e-8)
+    given = torch.from_numpy(points).to(device)
+    np.testing.assert_allclose(other.value(given).cpu().numpy(), one.value(points), rtol=1e-8)
+    np.testing.assert_allclose(other.uncertainty(given).cpu().numpy(), one.uncertainty(points), rtol=1e-7)
 
 
 def test_single_precision_is_solved_in_double():
@@ -368,13 +399,14 @@ def test_lengths_of_all_sizes_are_compared_when_it_is_time():
     [
         ({"kernel": "materm"}, ValueError, "Did you mean 'matern'"),
         ({"mean": "fit"}, ValueError, "`mean` must be one of .* Did you mean 'fitted'"),
+        ({"variance": "one"}, ValueError, "`variance` must be one of"),
         ({"noise": -1.0}, ValueError, "`noise` must be a finite number of at least 0, got -1.0"),
         ({"noise": "no"}, TypeError, "`noise` must be a number"),
         ({"nearest": 0}, ValueError, "`nearest` must be at least 1, got 0"),
         ({"length_scale": 0.0}, ValueError, "`length_scale` must be a finite number above 0"),
         ({"search_every": 2.5}, TypeError, "`search_every` must be an integer"),
     ],
-    ids=["kernel", "mean", "noise", "text", "nearest", "length", "every"],
+    ids=["kernel", "mean", "variance", "noise", "text", "nearest", "length", "every"],
 )
 def test_bad_arguments_are_refused(arguments, error, sentence):
     with pytest.raises(error, match=sentence):
