@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from federated.kind import task_name
+from federated.kind import changed, task_name
 from federated.report import clients
 from federated.report.curves import amount
 from federated.report.material import FAULTS, Course, course_of
@@ -112,7 +112,7 @@ def _experiment(recording: Recording) -> list[Row]:
         "key": "Key",
         "threads": "Threads",
     }
-    network = _changed(config.get("network"))
+    network = changed(config.get("network"))
     return [
         ("Task", text_of(task_name(config))),
         *([("Its options", shown)] if (shown := _pairs(_inner(config.get("task_options")))) else []),
@@ -124,20 +124,6 @@ def _experiment(recording: Recording) -> list[Row]:
         ("Network", _pairs(network) or "all clients answer, at once"),
         *((words, number(config[name])) for name, words in named.items() if config.get(name) is not None),
     ]
-
-
-def _changed(network: Any) -> dict[str, Any]:
-    """Return the arguments of a network that are not the default ones."""
-    from federated.network import Network
-
-    if not isinstance(network, Mapping):
-        return {}
-    default = Network()
-    return {
-        str(name): value
-        for name, value in network.items()
-        if value != getattr(default, str(name), None) and value not in ([], ())
-    }
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:

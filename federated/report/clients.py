@@ -153,8 +153,8 @@ def cell(name: str, value: float) -> str:
 
 
 def whole(value: float) -> str:
-    """Return a count, which may be halfway between two."""
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+    """Return a count, or the median of some, which may be halfway between two."""
+    return f"{value:,.0f}" if float(value).is_integer() or value > 100 else f"{value:,.1f}"
 
 
 def _plain(name: str, value: float) -> Any:

@@ -20,7 +20,7 @@ from zoo.core.errors import RunDirectoryError
 from zoo.report.comparison import unequal
 from zoo.report.comparison_figures import styles
 from zoo.report.entries import Entry, Section, entry_of, find_runs, read_all, sections_of
-from zoo.report.style import Picture, duration
+from zoo.report.style import Picture, duration, label
 from zoo.report.tables import Table
 from zoo.report.writing import write_page
 from zoo.run.reading import Recording
@@ -58,7 +58,7 @@ class Contest:
     Attributes:
         section: The runs, in groups.
         groups: The same, as federations; the least median of F in the end first.
-        equal: The least number of queries that a run had in the end.
+        equal: The least number of queries above 0 that a run had in the end; 0 where none had any.
     """
 
     section: Section
@@ -134,10 +134,10 @@ def table(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
 
     Returns:
         Rows with "task", "method", "runs", "ended" (how many of them), "value" (F in the end), "lowest" and
-        "highest" of it, "gap" (to the optimum), "equal_queries" (the least number of queries that any run on
-        this task had in the end) and "value_then" (F by then), "worst" (the highest f_i(x)), "spread" (their
-        deviation), "rounds", "queries", "hidden", "up", "down", "clock", "seconds", and what the task
-        measures under its own name. The least "value" comes first.
+        "highest" of it, "gap" (to the optimum), "equal_queries" (the least number of queries above 0 that a
+        run on this task had in the end) and "value_then" (F by then), "worst" (the highest f_i(x)), "spread"
+        (their deviation), "rounds", "queries", "hidden", "up", "down", "clock", "seconds", and what the
+        task measures under its own name. The least "value" comes first.
 
     Raises:
         RunDirectoryError: There is no run of a federation.
@@ -154,12 +154,15 @@ def contests_of(folders: Sequence[str | Path]) -> list[Contest]:
     read = read_all(find_runs(folders), _read)
     courses = {entry.path: course for entry, course in read}
     found = []
-    for section in sections_of([entry for entry, _ in read]):
+    for task in sections_of([entry for entry, _ in read]):
+        # By themselves, so that names say only what runs on one task differ in.
+        (part,) = sections_of(task.entries)
+        section = Section(task.title, part.groups)
         groups = [
             Trials(group.name, [courses[entry.path] for entry in group.entries]) for group in section.groups
         ]
         ends = [course.last("queries") for group in groups for course in group.courses]
-        equal = min((end for end in ends if math.isfinite(end)), default=0)
+        equal = min((end for end in ends if end > 0), default=0)  # some methods go by gradients alone
         ranked = sorted(groups, key=lambda group: float(np.median(group.finals())))
         found.append(Contest(section, ranked, int(equal)))
     return found
@@ -230,9 +233,12 @@ def _sections(
 ) -> Iterable[tuple[str, list[Picture | Table], str]]:
     ordered = _by_name(one.groups)
     words = unequal(one.section)
+    shown: list[Picture | Table] = list(draw.curves(ordered, one.has_optimum, drawn, ending))
+    if not shown:
+        words = f"F is not known of any run. {words}".rstrip()
     if len(one.groups) < 2:
         words = f"There is one method only, so there is nothing to hold it against. {words}".rstrip()
-    yield one.section.title, list(draw.curves(ordered, one.has_optimum, drawn, ending)), words
+    yield one.section.title, shown, words
     rows = [_row(one, group) for group in one.groups]
     yield "Method by method", [_found(one, rows, ending), _taken(rows, ending)], ""
     reached = levels.table(ordered, one.has_optimum, ending)
@@ -243,8 +249,8 @@ def _sections(
         yield "What the task measures", measured, ""
     at_clients = _clients(one, ending)
     if at_clients is not None:
-        shown = draw.clients(ordered, drawn, ending)
-        yield "Clients", [*([] if shown is None else [shown]), at_clients], ""
+        picture = draw.clients(ordered, drawn, ending)
+        yield "Clients", [*([] if picture is None else [picture]), at_clients], ""
 
 
 def _found(one: Contest, rows: Sequence[Mapping[str, Any]], ending: str) -> Table:
@@ -260,7 +266,11 @@ def _found(one: Contest, rows: Sequence[Mapping[str, Any]], ending: str) -> Tabl
                 row["method"],
                 f"{row['runs']}{ended}",
                 _number(row["value"]),
-                "none" if row["lowest"] is None else f"{_number(row['lowest'])} to {_number(row['highest'])}",
+                ""
+                if row["runs"] == 1
+                else "none"
+                if row["lowest"] is None
+                else f"{_number(row['lowest'])} to {_number(row['highest'])}",
                 *([_number(row["gap"], 3)] if one.has_optimum else []),
                 _number(row["value_then"]),
                 _number(row["worst"]),
@@ -270,7 +280,7 @@ def _found(one: Contest, rows: Sequence[Mapping[str, Any]], ending: str) -> Tabl
         )
     words = (
         "Medians over runs in the end, the least F first. "
-        f"{one.equal:,} queries are the fewest that any run made: there, F is that of the last look by then. "
+        f"{one.equal:,} queries are the fewest that a run made: there, F is that of the last look by then. "
         "Worst client: the highest f_i(x); spread: the standard deviation of f_i(x) over clients."
     )
     return Table(f"found{ending}", "What they found", words, heads, shown)
@@ -321,7 +331,9 @@ def _clients(one: Contest, ending: str) -> Table | None:
     words = (
         f"{said.strip()} Where each seed has a task of its own, a number stands for another client in each."
     )
-    return Table(f"clients{ending}", "Client by client", words, ["Client", *values], rows, rest, rules)
+    return Table(
+        f"clients{ending}", "Client by client", words, ["Client", *map(label, values)], rows, rest, rules
+    )
 
 
 def _by_name(groups: Sequence[Trials]) -> list[Trials]:

@@ -44,6 +44,8 @@ def curves(
 
     quantity = "Gap to the optimum" if gaps else "F"
     every = np.concatenate([np.empty(0), *(value(course) for group in groups for course in group.courses)])
+    if not np.isfinite(every).any():
+        return
     scale = Scale("log") if gaps and (every[np.isfinite(every)] > 0).any() else scale_of(every)
     clock = any(course.last("clock") > 0 for group in groups for course in group.courses)
     for across in ("round", "queries", "bytes", *(("clock",) if clock else ())):
@@ -55,8 +57,7 @@ def curves(
         for group in groups
     }
     ends = {name: np.where(np.isfinite(values), values, np.inf) for name, values in ends.items()}
-    if any(np.isfinite(values).any() for values in ends.values()):
-        yield finals(ends, scale, drawn, "gap" if gaps else "F", ending)
+    yield finals(ends, scale, drawn, "gap" if gaps else "F", ending)
 
 
 def measured(
@@ -137,24 +138,22 @@ def _medians(
     is_log = bool(lasts) and max(lasts) > _RATIO * min(lasts) and across != "round"
     banded = len(groups) <= MOST_BANDS and any(len(group.courses) > 1 for group in groups)
     quartiles = any(len(group.courses) >= MANY for group in groups)
-    heading = f"{quantity} against {words}"
+    heading, without = f"{quantity} against {words}", list[str]()
     with style.styled():
         figure, axes = canvas_for(len(groups))
         for group in groups:
-            grid, rows = _rows(group.courses, value, across, is_log)
-            if not len(grid):
+            grid, rows = _rows(group.courses, value, across, scale, is_log)
+            if not len(grid) or not grid[-1] > 0:
+                without.append(group.name)
                 continue
             lower, middle, upper = quantiles(rows)
             if not quartiles:
                 lower, upper = rows.min(0), rows.max(0)
             lower, middle, upper = (
-                scale.shifted(np.where(np.isfinite(line), line, np.nan)) for line in (lower, middle, upper)
+                np.where(np.isfinite(line), line, np.nan) for line in (lower, middle, upper)
             )
             look = drawn[group.name]
             if len(group.courses) > 1 and banded:
-                # What has no place on a logarithmic scale is below all of it.
-                floor = np.nanmin(middle) if np.isfinite(middle).any() else np.nan
-                lower = np.where(np.isnan(lower) & np.isfinite(middle), floor, lower)
                 axes.fill_between(grid / size, lower, upper, color=look.colour, alpha=0.16, lw=0)
             axes.plot(grid / size, middle, look.dash, color=look.colour, lw=1.6, label=label(group.name))
             ends = np.median([course.last(across) for course in group.courses])
@@ -181,13 +180,18 @@ def _medians(
     caption += (
         ". A run that is over keeps its last value; the cross is where half of a method's runs were over."
     )
+    if without:
+        caption += f" Not drawn, as there is nothing to draw: {', '.join(without)}."
     return Picture(name, heading, caption, f"{heading}, of {', '.join(g.name for g in groups[:8])}.", figure)
 
 
 def _rows(
-    courses: Sequence[Course], value: Callable[[Course], Array], across: str, is_log: bool
+    courses: Sequence[Course], value: Callable[[Course], Array], across: str, scale: Scale, is_log: bool
 ) -> tuple[Array, Array]:
-    """Return places, and the last value of each run by there; infinite before there is one."""
+    """Return places, and the value of each run there: between looks that of the line from one to the next.
+
+    Infinite before there is one; the least of the run's that has a place where the scale has none for it.
+    """
     known = []
     for course in courses:
         x, y = course.columns[across], value(course)
@@ -201,8 +205,13 @@ def _rows(
     grid = grid[np.unique(np.linspace(0, len(grid) - 1, min(len(grid), _MOST)).round().astype(int))]
     rows = np.full((len(courses), len(grid)), np.inf)
     for row, (x, y) in zip(rows, known, strict=False):
-        at = np.searchsorted(x, grid, side="right") - 1
-        row[:] = np.where(at >= 0, y[np.maximum(at, 0)], np.inf)
+        if scale.kind == "log":
+            shown = scale.shifted(y)
+            least = np.nanmin(shown) if np.isfinite(shown).any() else 1.0
+            row[:] = np.exp(np.interp(grid, x, np.log(np.where(np.isnan(shown), least, shown))))
+        else:
+            row[:] = np.interp(grid, x, y)
+        row[grid < x[0]] = np.inf
     return grid, rows
 
 

@@ -144,13 +144,10 @@ def _over_bytes(
     heading = f"{quantity} against bytes"
     with style.styled():
         figure, axes = _canvas(3)
-        for (which, x), colour, dash in zip(
-            several.items(),
-            (style.PALETTE[2], style.PALETTE[1], style.PALETTE[0]),
-            ("--", "-.", "-"),
-            strict=True,
-        ):
-            _line(axes, x, scale.shifted(y), named[which], colour, 1.7 if which == "bytes" else 1.2, dash)
+        # Dashes above a line show both where clients send as much as the server does.
+        looks = {"down": (style.PALETTE[1], 1.2, "-"), "up": (style.PALETTE[2], 1.2, "--")}
+        for which, (colour, width, dash) in {**looks, "bytes": (style.PALETTE[0], 1.7, "-")}.items():
+            _line(axes, several[which], scale.shifted(y), named[which], colour, width, dash)
         _finish(axes, scale, heading, "bytes", float(several["bytes"].max()), 3)
         bytes_axis(axes.xaxis)
     return Picture(name, heading, f"{words}; {scale.words}.", _summary(quantity, y), figure)
