@@ -262,7 +262,6 @@ class FederatedJob:
             [m for m, here in zip(each, present, strict=True) if here],
         )
         told, work, evaluations = self._called(work, errand)
-        self._ahead = True
         received = work.received.copy()
         received[work.active[0]] += down
         work = replace(work, received=received, down=work.down + int(down.sum()))
@@ -288,6 +287,7 @@ class FederatedJob:
 
         known = {} if journal is None else dict(map(unpacked, journal.known(PARTS, number)))
         replies = self._shards.call(messages, errand.key, known=known, record=record)
+        self._ahead = True
         told: list[Told] = []
         values: list[Any] = [np.empty(0)]
         failures: list[Failure] = []

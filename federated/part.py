@@ -6,7 +6,7 @@ these are evaluated, in one call where the task can; so what a block holds is as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -129,10 +129,10 @@ class Block(Part):
             local = Local(client, errand.round, errand.key.fold("client", client), task)
             work = reply(self._state(client), errand.messages[which], local)
             at = _At(local, work)
-            if isinstance(work, tuple):
-                at.done = work
-            else:
+            if isinstance(work, Generator):
                 _go_on(at, None)
+            else:
+                at.done = _ended(work)
             everyone.append(at)
         while waiting := [at for at in everyone if at.done is None]:
             requests = [
@@ -168,8 +168,19 @@ def _go_on(at: _At, values: Any) -> None:
     try:
         wanted = at.work.send(values)
     except StopIteration as end:
-        at.done, at.points = end.value, None
+        at.done, at.points = _ended(end.value), None
         return
     at.is_hidden = isinstance(wanted, Hidden)
     points = wanted.points if isinstance(wanted, Hidden) else wanted
     at.points = points if isinstance(points, Candidates) else Rows(points)
+
+
+def _ended(result: Any) -> tuple[Any, Message]:
+    """Return what a client has come to.
+
+    Raises:
+        TypeError: It is not that.
+    """
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Message)):
+        raise TypeError(f"`reply` must return a client's new state and a Message, got {result!r}.")
+    return result

@@ -238,6 +238,8 @@ def check_given(seconds: Any, **given: Any) -> dict[str, Any]:
         raise ValueError("`target` must be a number that can be reached, got nan.")
     if target is not None and given["measure_every"] == 0:
         raise ValueError("`measure_every` must be at least 1 where there is a `target`, got 0.")
+    for name in ("options", "task_options"):
+        _check_keys(name, given[name])
     return {
         **given,
         "task_options": dict(given["task_options"] or {}),
@@ -249,6 +251,17 @@ def check_given(seconds: Any, **given: Any) -> dict[str, Any]:
         "measure_every": check_count("measure_every", given["measure_every"], minimum=0),
         "on_error": check_choice("on_error", given["on_error"], ("raise", "nan")),
     }
+
+
+def _check_keys(name: str, value: Any) -> None:
+    """Raise `TypeError` where `config.json` would give other keys back than it is given."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"`{name}` must have strings as keys, also within, got {key!r}.")
+    inner = value.values() if isinstance(value, Mapping) else value
+    for one in inner if isinstance(value, (Mapping, list, tuple)) else ():
+        _check_keys(name, one)
 
 
 def check_network(given: Mapping[str, Any] | Network | None) -> dict[str, Any]:

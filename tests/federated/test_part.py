@@ -200,3 +200,18 @@ def test_states_come_with_the_first_errand_and_survive_a_snapshot() -> None:
         assert told[0] == told[1]
     assert bytes_of(one) == bytes_of(other)
     assert one.snapshot()[1].trips == 2
+
+
+@pytest.mark.parametrize(
+    "result", [None, 1, (1, 2, 3), (None, None)], ids=["none", "number", "three", "no message"]
+)
+@pytest.mark.parametrize("late", [True, False])
+def test_what_a_client_comes_to_must_be_a_state_and_a_message(result: Any, late: bool) -> None:
+    def asks(client: Client, message: At, local: Local) -> Any:
+        yield np.ones((1, 3))
+        return result
+
+    task = Bowls(6)
+    script = asks if late else lambda client, message, local: result
+    with pytest.raises(TypeError, match="`reply` must return a client's new state and a Message, got"):
+        handled(block(Scripted(script=script), task), errand([1]), task)
