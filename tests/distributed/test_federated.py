@@ -383,12 +383,11 @@ def test_a_client_that_hangs_in_truth_is_absent(tmp_path: Path) -> None:
     found = federated.federate(
         f"{toys.HERE}:Bowls",
         Descent(),
-        task_options={"num_clients": 3, "wrong": {1: "hangs"}},
+        task_options={"num_clients": 3, "wrong": ((1, "hangs"),)},
         rounds=1,
         workers=zoo.Processes(2, timeout=1.0, max_attempts=1),
         on_error="nan",
         rng=0,
-        measure_every=1,
     )
     assert (found.account["quarantined"], found.faults["absent"]) == (1, 1)
     assert found.clients["answered"].tolist() == [1, 0, 1]

@@ -173,8 +173,8 @@ class Bowls(Task):
         dim: Length of x.
         noise: Deviation of values.
         like: Kind, dtype and device of x.
-        wrong: By client, what goes wrong: "raises", "nan", "inf", "short", "hangs"; or what `measure` does:
-            "blind" (raises), "mute" (says nothing), "sees nan".
+        wrong: By client, as a dictionary or pairs, what goes wrong: "raises", "nan", "inf", "short", "hangs";
+            or what `measure` does: "blind" (raises), "mute" (says nothing), "sees nan".
     """
 
     measures = ("distance",)
@@ -186,10 +186,10 @@ class Bowls(Task):
         *,
         noise: float = 0.0,
         like: tuple[str, str, str] = ("numpy", "float64", "cpu"),
-        wrong: dict[int, str] | None = None,
+        wrong: Any = (),
     ) -> None:
         self.num_clients, self.dim = num_clients, dim
-        self.noise, self.like, self.wrong = noise, tuple(like), dict(wrong or {})
+        self.noise, self.like, self.wrong = noise, tuple(like), dict(wrong)
         self.bounds = Bounds(np.full(dim, -2.0), np.full(dim, 2.0))
 
     def start(self, key: Key) -> Array:
