@@ -30,9 +30,9 @@ def in_words(course: Course) -> list[tuple[str, str]]:
         shown = value[known]
         rows += [
             ("worst client", str(known[shown.argmax()])),
-            ("its f_i(x)", f"{shown.max():.5g}"),
+            ("highest f_i(x)", f"{shown.max():.5g}"),
             ("best client", str(known[shown.argmin()])),
-            ("its f_i(x)", f"{shown.min():.5g}"),
+            ("lowest f_i(x)", f"{shown.min():.5g}"),
             ("median f_i(x)", f"{np.median(shown):.5g}"),
             ("deviation", f"{shown.std():.3g}"),
         ]

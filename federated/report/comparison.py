@@ -240,7 +240,9 @@ def _sections(
         words = f"There is one method only, so there is nothing to hold it against. {words}".rstrip()
     yield one.section.title, shown, words
     rows = [_row(one, group) for group in one.groups]
-    yield "Method by method", [_found(one, rows, ending), _taken(rows, ending)], ""
+    luck = "Whether a difference is more than luck, zoo compare says of the same directories."
+    tables: list[Picture | Table] = [_found(one, rows, ending), _taken(rows, ending)]
+    yield "Method by method", tables, luck if len(one.groups) > 1 else ""
     reached = levels.table(ordered, one.has_optimum, ending)
     if reached is not None:
         yield "How soon", [reached], ""

@@ -70,7 +70,7 @@ def compare(
         if html:
             page, *pictures = write_comparison(found, out)
             if shown:
-                remark(f"{page} and {len(pictures)} pictures beside it")
+                remark(f"{page} and {len(pictures)} files beside it")
 
 
 def _targets(text: str) -> list[float]:

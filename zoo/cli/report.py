@@ -60,7 +60,7 @@ def report(
             from zoo.report.single import draw_report
 
             page, *pictures = draw_report(recording, directory if out is None else out)
-            remark(f"{page} and {len(pictures)} pictures beside it") if shown else None
+            remark(f"{page} and {len(pictures)} files beside it") if shown else None
 
 
 def _print_digest(directory: Path) -> None:
