@@ -142,7 +142,7 @@ def test_the_length_is_the_likeliest_of_all_half_powers_of_two(name):
     assert memory.step == max(of, key=of.__getitem__)
     assert fit.length_scale == 2 ** (memory.step / 2)
     assert fit.likelihood == of[memory.step]
-    assert memory == dataclasses.replace(Memory(), step=memory.step, fits=1, points=40) or memory.fits == 1
+    assert (memory.fits, memory.points) == (1, 40)
 
 
 def test_the_likelihood_is_that_of_a_normal_distribution():
@@ -315,7 +315,6 @@ def test_in_many_dimensions_the_points_are_worked_on_in_parts():
     process, x = GaussianProcess(length_scale=300.0), points[0]
     fit, memory = process.fit(window, x)
     centred = points - x
-    square = ((centred[:, None, :1] - centred[:, :1]) ** 2).sum(2) * 0
     gram = centred @ centred.T
     square = np.diag(gram)[:, None] + np.diag(gram) - 2 * gram
     matrix = kernel("matern").value(square.clip(0), 300.0) + 1e-6 * np.eye(count)
