@@ -26,7 +26,6 @@ from federated.progress import Progress
 from federated.setting import Setting, check_given, read_given, task_of
 from zoo.core.errors import RunDirectoryError, ZooError
 from zoo.core.rng import Key
-from zoo.core.validation import check_count
 from zoo.execution.executor import Executor, Serial
 from zoo.facade import Interrupted
 from zoo.kept import STATUS, plain
@@ -195,6 +194,7 @@ class Contest:
         out: Directory for all runs, or None.
 
     Raises:
+        TypeError: An argument is of a type that it cannot be.
         ValueError: There is no method or seed, or one twice, or nothing would ever end a run.
     """
 
@@ -211,8 +211,6 @@ class Contest:
                 raise ValueError(f"`{name}` must be given.")
             if twice := [one for number, one in enumerate(given) if one in given[:number]]:
                 raise ValueError(f"`{name}` must not be given twice, got {twice[0]!r} again.")
-        for seed in self.seeds:
-            check_count("seed", seed, minimum=0)
         self._given(self.entrants[0])
 
     @property

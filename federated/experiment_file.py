@@ -298,10 +298,7 @@ class FederatedFile(Written):
         folders = {"path": [str(folder) for folder in self.folders]}
         seeds = {} if self.is_single else {"seed": None, "seeds": list(self._seeds)}
         updates: dict[str, dict[str, Any]] = {
-            "job": {
-                "out": self.out,
-                **({} if self.is_single else {"seed": None, "seeds": list(self._seeds)}),
-            },
+            "job": {"out": self.out, **seeds},
             "task": folders,
             "execution": {"backend": values.backend(said.execution)},
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,15 +49,21 @@ _WHAT, _HOW, _REACHED, _END, _KEPT = (
 _FIRST_SEED = 1  # where several methods are compared and nobody says which
 
 
-def _share(text: str) -> float:
-    """Return a share of the clients, or a number of them as an int."""
-    if text.strip() == "1":
-        raise typer.BadParameter("must be 1.0 for all clients, or --network NAME=1 for a single one, got 1.")
-    with contextlib.suppress(ValueError):
-        return int(text)
-    with contextlib.suppress(ValueError):
-        return float(text)
-    raise typer.BadParameter(f"must be a share, as in 0.5, or a number of clients, as in 10, got {text!r}.")
+def _share(name: str) -> Callable[[str], float]:
+    """Return what reads a share of the clients, or a number of them as an int."""
+
+    def read(text: str) -> float:
+        if text.strip() == "1":
+            raise typer.BadParameter(f"must be 1.0 for all of them, or --network {name}=1 for a single one.")
+        with contextlib.suppress(ValueError):
+            return int(text)
+        with contextlib.suppress(ValueError):
+            return float(text)
+        raise typer.BadParameter(
+            f"must be a share, as in 0.5, or a number of clients, as in 10, got {text!r}."
+        )
+
+    return read
 
 
 def federate(
@@ -135,7 +141,7 @@ def federate(
     participation: Annotated[
         float | None,
         typer.Option(
-            parser=_share,
+            parser=_share("participation"),
             metavar="<share>",
             help="Share of the clients that are asked in a round, as in 0.5, or their number, as in 10.",
             rich_help_panel=_REACHED,
@@ -148,7 +154,7 @@ def federate(
     wait_for: Annotated[
         float | None,
         typer.Option(
-            parser=_share,
+            parser=_share("wait_for"),
             metavar="<share>",
             help="Share of the asked clients, or their number, whose answers are waited for.",
             rich_help_panel=_REACHED,
@@ -294,7 +300,7 @@ def federate(
             "measure_every": measure_every,
             "on_error": on_error,
         }
-        entrants = _entrants(labels, option or [])
+        entrants, chosen_seeds = _entrants(labels, option or []), _seeds(seed, seeds)
         chosen = chosen_workers(*who)
         watching = watchers(progress, log or [], out, KIND)
         with results_alone(), blaming(task, _OURS):
@@ -315,7 +321,7 @@ def federate(
             else:
                 from federated.contest import Contest
 
-                contest = Contest(entrants, _seeds(seed, seeds), arguments, chosen, seconds, out)
+                contest = Contest(entrants, chosen_seeds, arguments, chosen, seconds, out)
                 result = contest.run(watching)
         if is_single:
             point_to_export(watching, log or [], out)
@@ -371,6 +377,10 @@ def _entrants(labels: Sequence[tuple[str, str]], options: Sequence[str]) -> tupl
 
 def _seeds(given: Sequence[int] | None, number: int | None) -> tuple[int, ...]:
     """Return the seeds of the runs of each method."""
+    from zoo.core.validation import check_count
+
+    for one in given or ():
+        check_count("--seed", one, minimum=0)
     if number is None:
         return tuple(given or (_FIRST_SEED,))
     if given and len(given) > 1:
