@@ -251,7 +251,8 @@ class FederatedJob:
             raise ValueError(
                 f"`request` must return a message for each of {len(asked)} clients, got {len(each)}."
             )
-        sizes: dict[int, int] = {id(message): message.nbytes for message in each}
+        distinct = {id(message): message for message in each}
+        sizes = {number: message.nbytes for number, message in distinct.items()}
         down = np.array([sizes[id(message)] for message in each], np.int64)
         present = work.active[1] > number
         errand = _errand(
@@ -301,11 +302,9 @@ class FederatedJob:
             told += reply.reply or ()
         evaluations = Evaluations(np.concatenate(values), tuple(failures))
         queries, sent = work.queries.copy(), work.sent.copy()
-        weights = {}
         for one in told:
             queries[one.client] += one.queries
-            weights[one.client] = one.message.nbytes
-            sent[one.client] += weights[one.client]
+            sent[one.client] += one.nbytes
         return (
             told,
             replace(
@@ -315,7 +314,7 @@ class FederatedJob:
                 failures=lately_failed(work, evaluations) if failures or work.failures else (),
                 hidden=work.hidden + sum(one.hidden for one in told),
                 gradients=work.gradients + sum(one.gradients for one in told),
-                up=work.up + sum(weights.values()),
+                up=work.up + sum(one.nbytes for one in told),
                 queries=queries,
                 sent=sent,
             ),
@@ -343,10 +342,10 @@ class FederatedJob:
             len(asked),
             clients,
             [by_client[client].queries for client in clients],
-            [by_client[client].message.nbytes + down[client] for client in clients],
+            [by_client[client].nbytes + down[client] for client in clients],
             [Envelope(*one) for one in work.pending],
         )
-        sound = [client for client in delivery.on_time if by_client[client].message.is_finite]
+        sound = [client for client in delivery.on_time if by_client[client].is_finite]
         for client in set(delivery.on_time) - set(sound):
             self._say(
                 work, event="reply put away", client=client, message="it has numbers that are not finite"

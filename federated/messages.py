@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,17 @@ class Message:
         Raises:
             TypeError: A field holds something that cannot be sent.
         """
-        return sum(_weight(getattr(self, field.name), field.name) for field in dataclasses.fields(self))
+        return sum([_weight(getattr(self, name), name) for name in _names(type(self))])
 
     @property
     def is_finite(self) -> bool:
         """Whether every number in it is finite."""
-        return all(_is_finite(getattr(self, field.name)) for field in dataclasses.fields(self))
+        return all(_is_finite(getattr(self, name)) for name in _names(type(self)))
+
+
+@functools.lru_cache(64)
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 def _weight(value: Any, name: str) -> int:

@@ -57,6 +57,8 @@ class Told(NamedTuple):
     Attributes:
         client: Its number.
         message: What it answers.
+        nbytes: Bytes of it.
+        is_finite: Whether every number in it is finite.
         queries: Values it asked for.
         hidden: Those of them that the paper leaves out of its count.
         gradients: Exact gradients it asked for.
@@ -64,6 +66,8 @@ class Told(NamedTuple):
 
     client: int
     message: Message
+    nbytes: int
+    is_finite: bool
     queries: int
     hidden: int
     gradients: int
@@ -114,7 +118,8 @@ class Block(Part):
             assert at.done is not None
             client = at.local.client
             states[client], answer = at.done
-            told.append(Told(client, answer, at.queries, at.hidden, at.local.num_gradients))
+            about = answer.nbytes, answer.is_finite
+            told.append(Told(client, answer, *about, at.queries, at.hidden, at.local.num_gradients))
         self._states = states
         return told
 
