@@ -35,16 +35,21 @@ class Message:
         Raises:
             TypeError: A field holds something that cannot be sent.
         """
-        return sum([_weight(getattr(self, name), name) for name in _names(type(self))])
+        return sum([_weight(getattr(self, name), name) for name in self._names])
 
     @property
     def is_finite(self) -> bool:
         """Whether every number in it is finite."""
-        return all(_is_finite(getattr(self, name)) for name in _names(type(self)))
+        return all(_is_finite(getattr(self, name)) for name in self._names)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        kind: Any = type(self)
+        return _names_of(kind)
 
 
 @functools.lru_cache(64)
-def _names(kind: type[Any]) -> tuple[str, ...]:
+def _names_of(kind: type[Message]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
