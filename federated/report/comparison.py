@@ -342,7 +342,7 @@ def _by_name(groups: Sequence[Trials]) -> list[Trials]:
     return sorted(groups, key=lambda group: group.name)
 
 
-def _number(value: float | None, digits: int = 4) -> str:
+def _number(value: float | None, digits: int = 5) -> str:
     return "none" if value is None else f"{value:.{digits}g}"
 
 
