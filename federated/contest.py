@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from federated.facade import Federation, federate
+from federated.kind import telling_how_far
 from federated.methods import find
 from federated.network import Network
 from federated.progress import Progress
@@ -239,7 +240,7 @@ class Contest:
         races, ended = self.races, []
         for number, race in enumerate(races, 1):
             of = f"{race.name} ({number} of {len(races)})"
-            with _named(of):
+            with _named(of), telling_how_far():
                 kept = self._kept(race)
                 ended.append(self._made(race, of, callback) if kept is None else self._read(race, kept))
         found = [
@@ -417,7 +418,7 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        error.so_far = f"in {name}, {error.so_far or ''}".rstrip(", ")
+        error.so_far = f"in {name}, {error.so_far}"
         raise
     except RunDirectoryError:
         raise  # which says its place

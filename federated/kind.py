@@ -93,6 +93,8 @@ def telling_how_far() -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
+        if error.so_far is not None:
+            raise  # by who was nearer
         result: Any = error.result
         plural = "" if result.rounds == 1 else "s"
         error.so_far = f"after {result.rounds:,} round{plural} and {result.queries:,} queries"

@@ -274,12 +274,14 @@ def federate(
             print_choices(task, _names(method or []), as_json=as_json)
         return
     who = (workers, ray, address, gpus_per_worker, timeout)
-    labels = _labels(method or ["fzoos"])
+    labels = _labels(method if method is not None else ["fzoos"])
     is_single = len(labels) == 1 and seeds is None and len(seed or ()) <= 1
     again = shlex.join(["zoo", *sys.argv[1:]]) if out is not None else None
     with explained(resuming(out, *who) if is_single else again), telling_how_far():
         if task is None:
             raise ValueError("--task must be given, as in --task quadratic; --list says which there are.")
+        if not labels:
+            raise ValueError("--method must be given, as in --method fzoos; --list says which there are.")
         said = {
             "participation": participation,
             "dropout": dropout,
