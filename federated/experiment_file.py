@@ -416,6 +416,8 @@ def _of_methods(said: Tables, data: dict[str, Any], lost: set[lines.Path]) -> li
             found.append(of_method_name(one.name, list_methods(), path))
             continue
         found += of_options(find(one.name), one.options, path)
+        if path in lost:  # the label may be what is wrong
+            continue
         label = getattr(one, "label", None)
         key = "name" if label is None else "label"
         label = one.name if label is None else label
