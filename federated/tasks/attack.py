@@ -113,29 +113,30 @@ class Modules:
     joint = False
 
     def __init__(self, models: Any, num_clients: int | None = None, device: str | None = None) -> None:
+        from torch import nn
+
+        models = list(models) if isinstance(models, (tuple, nn.ModuleList)) else models
         self.models, self.device = models, device
         self._function: Callable[[int], Any] | None = None
         self._built: dict[int, Any] = {}
-        if isinstance(models, str) or callable(models):
-            if num_clients is None:
-                raise TypeError("`num_clients` must be given where `models` is a function.")
-            self._maker()
-        else:
-            from torch import nn
-
-            wrong = (
-                [one for one in models if not isinstance(one, nn.Module)]
-                if isinstance(models, (list, tuple, nn.ModuleList))
-                else [models]
-            )
+        if isinstance(models, list):
+            wrong = [one for one in models if not isinstance(one, nn.Module)]
             if wrong:
-                raise TypeError(
-                    f"`models` must be modules of torch, or a function that returns them, got {wrong[0]!r}."
-                )
-            if not len(models) or num_clients not in (None, len(models)):
+                raise TypeError(f"`models` must be modules of torch, got {wrong[0]!r}.")
+            if not models or num_clients not in (None, len(models)):
                 raise ValueError(
                     f"`models` must be one for each of {num_clients or 1} clients, got {len(models)}."
                 )
+        elif isinstance(models, nn.Module) or not (isinstance(models, str) or callable(models)):
+            raise TypeError(
+                "`models` must be modules of torch in a list, or a function that returns one, got "
+                f"{models!r}."
+            )
+        else:
+            if num_clients is None:
+                raise TypeError("`num_clients` must be given where `models` is a function.")
+            check_count("num_clients", num_clients)
+            self._maker()
         self.num_clients = len(models) if num_clients is None else num_clients
 
     def __getstate__(self) -> dict[str, Any]:
@@ -203,7 +204,7 @@ class Attack(Task):
     `measure` has "success": 1 at a client whose own f_i is below 0.
 
     Args:
-        models: `Perceptrons`; or modules of torch, as `Modules` takes them.
+        models: `Perceptrons`, or `Modules`; or modules of torch, as `Modules` takes them.
         image: As the classifiers take it, without the dimension of examples.
         label: y.
         num_clients: How many clients there are, where `models` is a function.
@@ -252,7 +253,8 @@ class Attack(Task):
             raise ValueError(f"`image` must have channels to be shared, got shape {self.image.shape}.")
         self.dim = math.prod(self.image.shape[1:] if shared else self.image.shape)
         self.bounds = Bounds(np.zeros(self.dim), np.ones(self.dim))
-        self.models = models if isinstance(models, Perceptrons) else Modules(models, num_clients, device)
+        holds = isinstance(models, (Perceptrons, Modules))
+        self.models: Perceptrons | Modules = models if holds else Modules(models, num_clients, device)
         if num_clients not in (None, self.models.num_clients):
             raise ValueError(
                 f"`num_clients` must be that of `models`, {self.models.num_clients}, got {num_clients!r}."
@@ -393,16 +395,11 @@ def attack(
             check_count("training_steps", training_steps),
             key,
         )
-        holder: Perceptrons | Modules = models
-    else:
-        given = isinstance(models, (list, tuple, Perceptrons))
-        holder = (
-            models
-            if isinstance(models, Perceptrons)
-            else Modules(models, None if given else num_clients, device)
-        )
+    elif not isinstance(models, (Perceptrons, Modules)):
+        is_function = isinstance(models, str) or not hasattr(models, "__len__")
+        models = Modules(models, num_clients if is_function else None, device)
     chosen = attack_images(
-        holder,
+        models,
         examples.test_inputs,
         examples.test_labels,
         image + 1,
@@ -421,12 +418,10 @@ def attack(
         models,
         examples.test_inputs[index],
         int(examples.test_labels[index]),
-        num_clients=holder.num_clients,
         epsilon=epsilon,
         target=target,
         start=start,
         shared=shared,
-        device=device,
     )
 
 

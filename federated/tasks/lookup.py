@@ -79,6 +79,8 @@ _ALL = (
 TASKS = {entry.name: entry for entry in _ALL}
 """The tasks by name."""
 
+_FUNCTIONS = " Functions that clients evaluate make one by `federated.tasks.functions.FunctionTask`."
+
 
 def as_task(given: Any, options: Mapping[str, Any] | None = None, *, key: Key | None = None) -> Task:
     """Return the task that a name, a factory or a task stands for.
@@ -111,7 +113,9 @@ def as_task(given: Any, options: Mapping[str, Any] | None = None, *, key: Key | 
             )
         return factory
     if not callable(factory):
-        raise TypeError(f"`task` must be a name, a Task or a function that returns one, got {factory!r}.")
+        raise TypeError(
+            f"`task` must be a name, a Task or a function that returns one, got {factory!r}.{_FUNCTIONS}"
+        )
     parameters = inspect.signature(factory).parameters
     if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         check_known(f"option of task {name!r}:", options, _options(factory))
@@ -121,12 +125,13 @@ def as_task(given: Any, options: Mapping[str, Any] | None = None, *, key: Key | 
         if default is inspect.Parameter.empty and one not in options
     ]
     if missing:
-        raise TypeError(f"task {name!r} needs the option {missing[0]!r}.")
+        own = "" if name in TASKS or isinstance(factory, type) else _FUNCTIONS
+        raise TypeError(f"task {name!r} needs the option {missing[0]!r}.{own}")
     if "key" in parameters:
         options["key"] = Key(0) if key is None else key
     made = factory(**options)
     if not isinstance(made, Task):
-        raise TypeError(f"`task` must be a Task or return one, and {name!r} returned {made!r}.")
+        raise TypeError(f"`task` must be a Task or return one, and {name!r} returned {made!r}.{_FUNCTIONS}")
     return made
 
 

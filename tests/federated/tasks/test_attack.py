@@ -99,6 +99,7 @@ def test_modules_answer_as_perceptrons_do_and_stay_as_they_are() -> None:
         np.testing.assert_allclose(found, task.values(client, points(4), key=Key(0)), rtol=1e-9)
         assert not found.requires_grad
         assert made[client].training
+    assert Attack(nn.ModuleList(made), IMAGE, 2).identity() == same.identity()
     sent = pickle.loads(pickle.dumps(same))
     assert torch.equal(sent.values(0, points(2), key=Key(0)), same.values(0, points(2), key=Key(0)))
 
@@ -229,6 +230,8 @@ def test_networks_trained_together_are_those_trained_alone() -> None:
         ({"num_clients": 4}, "`num_clients` must be that of `models`, 3"),
         ({"models": [3]}, "`models` must be modules of torch"),
         ({"models": 3}, "`models` must be modules of torch"),
+        ({"models": nn.Flatten()}, "`models` must be modules of torch in a list"),
+        ({"models": lambda client: 3, "num_clients": 0}, "`num_clients` must be at least 1"),
         ({"models": []}, "`models` must be one for each"),
         ({"models": modules(perceptrons()), "num_clients": 2}, "`models` must be one for each of 2"),
         ({"models": lambda client: mlp(SIZES, key=Key(0))}, "`num_clients` must be given"),

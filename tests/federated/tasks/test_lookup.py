@@ -62,6 +62,7 @@ def test_every_entry_says_its_options_with_num_clients_among_them() -> None:
         ("math:pi", {}, TypeError, "`task` must be a name, a Task or a function"),
         ("zoo.core.rng:Key", {"seed": 1}, TypeError, "returned Key.parse"),
         (Bowl, {}, TypeError, "task 'Bowl' needs the option 'depth'"),
+        (lambda client, x: 0.0, {}, TypeError, "needs the option 'client'. Functions that clients evaluate"),
         (Bowl(1.0), {"depth": 1.0}, TypeError, "`options` must be left out"),
         (3, {}, TypeError, "`task` must be a name"),
     ],
