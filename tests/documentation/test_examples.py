@@ -97,6 +97,23 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
             and 38 < shown["deep-ga"][0]["distance"] < 60
         ),
     ),
+    "federate_a_network": (
+        {"rounds": 12},
+        lambda shown: (
+            shown["decomfl", 16].up == shown["decomfl", 64].up == 12 * 5 * 400
+            and all(
+                found.history["accuracy"][-1] > found.history["accuracy"][0] + 0.1 for found in shown.values()
+            )
+        ),
+    ),
+    "federate_attack": (
+        {"images": 4},
+        lambda shown: (
+            all(run.value < 0 and run.best < 0 for runs in shown.values() for run in runs)
+            and sum(run.queries for run in shown["fzoos"])
+            < sum(run.queries for run in shown["fedzo, 20 directions"]) / 2
+        ),
+    ),
     "federate_quadratic": (
         {"rounds": 6, "dim": 100},
         lambda shown: (
@@ -104,6 +121,15 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
             and excess(shown["fzoos"]) < excess(shown["scaffold-2"], shown["fzoos"].queries) / 3
             and shown["fzoos, published"].hidden == 2 * 5 * 6
             and shown["fzoos, published"].up > 20 * shown["fzoos"].up
+        ),
+    ),
+    "federate_your_own": (
+        {"rounds": 6},
+        lambda shown: (
+            all(found.history["value"][0] > found.value + 0.5 for found in shown.values())
+            and shown["for six of eight"].clock < shown["for everybody"].clock / 2
+            and shown["for six of eight"].faults["late"] > 5
+            and shown["for six of eight"].clients["answered"][5] < 3
         ),
     ),
     "fine_tune_in_the_memory_of_inference": (
