@@ -210,10 +210,9 @@ class FourierFeatures:
         height = min(self.dim, _TALLEST) if self.orthogonal else max(1, _BLOCK // self.dim)
         for start in range(0, self.count, height):
             stop = min(start + height, self.count)
-            # A block has all its rows orthogonal, also those beyond the last: fewer features are a prefix.
-            rows = key.normal(start, start + height if self.orthogonal else stop, self.dim, like=like)
+            rows = key.normal(start, stop, self.dim, like=like)
             if self.orthogonal:
-                rows = _orthogonal(rows)[: stop - start]
+                rows = _orthogonal(rows)
             rows *= std
             yield slice(start, stop), rows
 
@@ -274,11 +273,13 @@ class FeatureFit:
 
 
 def _orthogonal(rows: Array) -> Array:
-    """Return rows of the same lengths and, on average, directions, orthogonal to each other."""
-    xp = array_module(rows)
+    """Return rows of the same lengths, orthogonal to each other.
+
+    Their signs are not those of draws, which nobody sees: the kernel is even in each of them.
+    """
     lengths = (rows * rows).sum(1) ** 0.5
-    basis, triangle = xp.linalg.qr(rows.T)
-    return (basis * (xp.sign(linalg.diagonal(triangle)) * lengths)).T
+    basis, _ = array_module(rows).linalg.qr(rows.T)
+    return (basis * lengths).T
 
 
 def _double(array: Array) -> Like:

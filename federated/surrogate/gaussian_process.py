@@ -151,8 +151,8 @@ class GaussianProcess:
             chosen = window.values[data.rows]
             low = float(chosen.min())
             scale = float(chosen.max()) - low
+            scale = scale if math.isfinite(scale) else 0.0
         target = (window.values[data.rows] - low) / scale if scale > 0 else np.zeros(len(data))
-        scale = scale if math.isfinite(scale) else 0.0
         search = _Search(
             kernel(self.kernel),
             data,
@@ -328,7 +328,6 @@ class _Data:
         made = self.gram * -2
         made += self.norms
         made += self.norms[:, None]
-        linalg.diagonal(made)[...] = 0
         return linalg.not_negative(made)
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
@@ -481,7 +480,6 @@ class _Search:
         if old < len(self.data):
             gram, norms = self.data.gram[:, old:], self.data.norms
             square = linalg.not_negative(norms[:, None] + norms[old:] - 2 * gram)
-            linalg.diagonal(square[old:])[...] = 0
             column = self.kernel.value(square, length)
             linalg.diagonal(column[old:])[...] += noise
             factor = linalg.append(factor, column[:old], column[old:])

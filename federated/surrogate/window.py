@@ -125,7 +125,7 @@ class Window:
         if not fresh:
             return self._with(self.blocks, new_values, new_counts, self.serials, self.prints)
         rows = np.array(fresh)
-        block = points[rows] + 0.0 if not is_torch(points) else points[_on(rows, points)]
+        block = points[_on(rows, points)]
         made = self._with(
             (*self.blocks, Like.of(self.blocks[0]).asarray(block)),
             np.concatenate([new_values, added]),

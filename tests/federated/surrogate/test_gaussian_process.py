@@ -1,6 +1,7 @@
 """Gradients of a function from its values."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -313,7 +314,13 @@ def test_in_many_dimensions_the_points_are_worked_on_in_parts():
     points = Key(0).uniform(0, count, dim)
     window = Window.empty(dim, 20).add(points, points.mean(1))
     process, x = GaussianProcess(length_scale=300.0), points[0]
-    fit, memory = process.fit(window, x)
+    tracemalloc.start()
+    try:
+        fit, memory = process.fit(window, x)
+        fit.gradient(x)
+        assert tracemalloc.get_traced_memory()[1] < points.nbytes / 2
+    finally:
+        tracemalloc.stop()
     centred = points - x
     gram = centred @ centred.T
     square = np.diag(gram)[:, None] + np.diag(gram) - 2 * gram
@@ -358,14 +365,23 @@ def test_in_one_dimension():
     assert fit.gradient(np.array([0.5])) == pytest.approx([0.75], rel=1e-2)
 
 
-def test_points_that_all_but_coincide_get_more_noise():
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_points_that_all_but_coincide_get_more_noise(kind):
     line = np.repeat(np.linspace(0, 1, 10), 4)[:, None] + np.tile([0, 1e-13, 2e-13, 3e-13], 10)[:, None]
-    fit, _ = GaussianProcess(noise=0.0, length_scale=1.0).fit(
-        Window.empty(1, 40).add(line, line[:, 0]), line[0]
-    )
-    assert len(fit) == 40
-    assert fit.noise == 1e-6
-    assert fit.gradient(np.array([0.5])) == pytest.approx([1.0], rel=1e-3)
+    window, x = Window.empty(1, 40).add(line, line[:, 0]), np.array([0.5])
+    if kind == "torch":
+        window, x = on_torch(window), torch.from_numpy(x)
+    for length in (1.0, None):
+        fit, _ = GaussianProcess(noise=0.0, length_scale=length).fit(window, x)
+        assert len(fit) == 40
+        assert fit.noise >= 1e-6
+        assert float(fit.gradient(x)[0]) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_values_whose_range_no_number_holds_have_no_gradient():
+    window = window_of(10, 2, function=lambda points: 1.7e308 * np.sign(points[:, 0] - 0.5))
+    fit, _ = GaussianProcess().fit(window, np.zeros(2))
+    assert fit.gradient(np.zeros(2)).tolist() == [0.0, 0.0]
 
 
 def test_values_of_any_size_are_scaled():
