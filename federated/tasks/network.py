@@ -246,9 +246,13 @@ class NetworkTask(Task):
             if not isinstance(data, str):
                 data = describe(data) if callable(data) else digest(list(data))
             dealt: Any = self._partition
+            name = self._model if isinstance(self._model, str) else None
+            # What is trained tells nothing: it is what the loss is a function of.
+            frozen = [tensor for tensor in model.parameters() if not tensor.requires_grad]
+            constants = [*frozen, *model.buffers(), [module.training for module in model.modules()]]
             return {
                 **describe(self),
-                "model": self._model if isinstance(self._model, str) else digest(repr(model)),
+                "model": digest([repr(model) if name is None else name, constants]),
                 "loss": digest(sorted(describe(self._loss).items())),
                 "data": data,
                 "partition": repr(dealt) if isinstance(dealt, Partitioner) else describe(dealt),

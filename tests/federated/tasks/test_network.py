@@ -205,7 +205,17 @@ def test_identities_tell_tasks_apart() -> None:
         task(model=mlp((3, 6, 4), key=Key(2))),
         task(key=Key(1)),
     ]
+    others.append(task(model=network().eval()))
+    half = network()
+    half[1].weight.requires_grad_(False)
+    others.append(task(model=half))
     assert all(other.identity() != usual for other in others)
+    trained, frozen = network(), network()
+    with torch.no_grad():
+        trained[1].weight.add_(1)
+        frozen[1].weight.requires_grad_(False).add_(1)
+    assert task(model=trained).identity() == usual
+    assert task(model=frozen).identity() != others[-1].identity()
 
 
 def test_a_network_is_returned_with_its_parameters() -> None:
