@@ -208,7 +208,10 @@ def federate(
     target: Annotated[
         float | None, typer.Option(help="End as soon as F is this or less.", rich_help_panel=_END)
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="End after this time.", rich_help_panel=_END)] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="End after this time; of several runs, each.", rich_help_panel=_END),
+    ] = None,
     measure_every: Annotated[
         int,
         typer.Option(

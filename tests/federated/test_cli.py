@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import federated
+from federated.cli import completion
 from tests.commands import commands
 from zoo.run.digest import digest_of_run
 from zoo.run.directory import read_config
@@ -116,7 +117,10 @@ def test_a_signal_stops_it_and_it_ends_as_if_nothing_had_happened(zoo, whole, ho
     assert digest_of_run(Path("a part")) == whole
 
 
-COMPARED = ("--task", "bowls:Bowl", "-m", "fedzo,fedprox", "--rounds", 2, "--seeds", 2, "-o", "num_steps=3")
+COMPARED = (
+    *("--task", "bowls:Bowl", "-m", "fedzo,fedprox", "--rounds", 2, "--seeds", 2, "-o", "num_steps=3"),
+    *("-n", "slow=[[0,5]]"),
+)
 
 
 def test_methods_are_compared(zoo, request):
@@ -331,6 +335,22 @@ def test_tasks_and_methods_are_listed(zoo):
     mine = zoo("federate", "--list", "--task", "bowls:Bowl", "-m", "x=fedzo", "--json").json
     assert mine[0]["options"] == {"num_clients": 3}
     assert mine[1]["options"]["num_steps"] == 10
+
+
+def test_a_shell_completes_names():
+    assert completion.methods("fedz") == ["fedzo"]
+    assert completion.methods("mine=fedz") == ["mine=fedzo"]
+    assert "quadratic" in completion.tasks("q")
+
+
+def test_a_run_that_has_not_ended_says_how_far_it_is(zoo):
+    Path("stop").write_text("12")
+    Path("how").write_text("SIGINT")
+    zoo("federate", "--task", "bowls:Bowl", "-m", "fedzo", *FEW, "--out", "run")
+    Path("run/result.json").unlink(missing_ok=True)
+    told = zoo("report", "run", "--no-html").json
+    assert (told["nit"], told["nfev"], told["message"]) == (1, 210, "not finished")
+    assert told["best"] > 0
 
 
 def test_help_needs_no_numpy():

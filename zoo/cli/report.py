@@ -88,12 +88,12 @@ def _print(recording: Recording) -> None:
 def _best(recording: Recording) -> dict[str, Any]:
     """Return the best of what is logged, as `result.json` has it."""
     from zoo.run.directory import plain
-    from zoo.run.kinds import wording_of
+    from zoo.run.kinds import PLAIN, wording_of
 
     if not recording.points:
         wording = wording_of(recording.config)
         found = plain({"best": recording.last("best")})
-        return wording.shown(found) if wording.sign < 0 else {}
+        return {} if wording == PLAIN else wording.shown(found)
     last, space = recording.points[-1], recording.space
     found = plain({"x_best": last.x if space is None else space.decode(last.x), "fun_best": last.fun})
     return found
