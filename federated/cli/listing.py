@@ -77,7 +77,7 @@ def _entry(task: str) -> Entry:
         ValueError: There is none of that name.
     """
     from federated.tasks.lookup import TASKS, Entry
-    from federated.tasks.named import named
+    from zoo.core.named import named
     from zoo.core.validation import hint, listed
 
     if ":" in task:
