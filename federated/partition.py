@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from federated.tasks.named import named
 from zoo.core.device import Array, to_numpy
+from zoo.core.named import named
 from zoo.core.rng import Key
 from zoo.core.validation import check_count, check_flag, check_known, check_positive, hint, listed
 

@@ -11,6 +11,7 @@ import numpy as np
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array
 from zoo.core.fingerprint import describe
+from zoo.core.named import code_of, is_of_others
 from zoo.core.rng import Key
 
 
@@ -129,5 +130,10 @@ class Task(abc.ABC):
         return float((weights * found).sum() / weights.sum())
 
     def identity(self) -> Mapping[str, Any]:
-        """Return what tells this task from another one, as it is written to `config.json`."""
-        return describe(self)
+        """Return what tells this task from another one, as it is written to `config.json`.
+
+        Attributes that are plain values, but for those with an underscore in front, and the code of classes
+        that are the user's own.
+        """
+        own = type(self)
+        return {**describe(self), **({} if is_of_others(own) else {"code": code_of(own)})}

@@ -12,8 +12,8 @@ from evolution.behaviour import Behaviour
 from evolution.environments.checks import try_out
 from evolution.environments.environment import Environment
 from evolution.environments.spaces import Spaces
-from evolution.named import described, imported, named
 from zoo.core.fingerprint import digest
+from zoo.core.named import described, imported, named
 from zoo.core.validation import check_choice, check_count, check_flag, check_known, listed
 
 OWN = {

@@ -18,11 +18,11 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from evolution.environments.spaces import Continuous, Image, Spaces
-from evolution.named import described, is_of_others, named
 from evolution.policies.actions import Rule, outputs_of, rule_of
 from evolution.policies.columns import SIDE_BY_SIDE
 from evolution.policies.policy import Actor, Piece, Policy
 from zoo.core.fingerprint import digest
+from zoo.core.named import described, is_of_others, named
 from zoo.core.rng import Key, keyed_generators
 from zoo.core.validation import check_known, check_number
 

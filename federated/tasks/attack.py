@@ -15,10 +15,10 @@ from federated.partition import Partition, Partitioner, as_partitioner, partitio
 from federated.task import Task
 from federated.tasks.classifiers import as_hidden, logits, num_weights, train
 from federated.tasks.data import load
-from federated.tasks.named import named
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, array_module, is_torch, to_numpy
 from zoo.core.fingerprint import describe, digest
+from zoo.core.named import named
 from zoo.core.rng import Key
 from zoo.core.validation import check_choice, check_count, check_flag, check_positive
 

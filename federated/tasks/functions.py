@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from federated.task import Task
-from federated.tasks.named import named
 from zoo.arguments import as_region
 from zoo.core.device import Array, is_torch
 from zoo.core.fingerprint import describe, digest
+from zoo.core.named import named
 from zoo.core.objective import as_number
 from zoo.core.rng import Key, keyed_generators
 from zoo.core.validation import check_count, check_flag, check_positive

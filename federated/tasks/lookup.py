@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from federated.task import Task
-from federated.tasks.named import named
+from zoo.core.named import named
 from zoo.core.rng import Key
 from zoo.core.validation import check_known, hint, listed
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from federated.partition import Partitioner, as_partitioner, partitioned
 from federated.task import Task
-from federated.tasks.named import named
 from zoo.core.device import Array, Like, to_numpy
 from zoo.core.fingerprint import describe, digest
+from zoo.core.named import named
 from zoo.core.rng import Key, keyed_generators
 from zoo.core.validation import check_count, check_flag
 

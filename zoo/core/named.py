@@ -78,14 +78,20 @@ def described(thing: Any) -> dict[str, Any]:
     """
     if not isinstance(thing, type):
         return describe(thing)
-    methods = [
-        [name, value]
-        for one in thing.__mro__
-        if one is thing or not is_of_others(one)
-        for name, value in sorted(vars(one).items())
-        if isinstance(value, FunctionType)
-    ]
-    return {"name": f"{thing.__module__}:{thing.__qualname__}", "code": digest(methods)}
+    return {"name": f"{thing.__module__}:{thing.__qualname__}", "code": code_of(thing)}
+
+
+def code_of(kind: type) -> str:
+    """Return a digest of the methods of a class, and of those it inherits from the user's own classes."""
+    return digest(
+        [
+            [name, value]
+            for one in kind.__mro__
+            if one is kind or not is_of_others(one)
+            for name, value in sorted(vars(one).items())
+            if isinstance(value, FunctionType)
+        ]
+    )
 
 
 def is_of_others(one: type) -> bool:
