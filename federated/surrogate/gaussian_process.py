@@ -472,6 +472,7 @@ class _Search:
             or previous._kernel is not self.kernel
             or previous.length_scale != length
             or previous.noise != noise
+            or not old
             or 2 * old < len(self.data)
             or 4 * (len(previous) - old) > len(previous)
         ):
