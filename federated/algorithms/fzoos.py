@@ -20,7 +20,16 @@ from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, array_module
 from zoo.core.rng import Key
 from zoo.core.state import state
-from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
+from zoo.core.validation import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_fraction,
+    check_number,
+    check_positive,
+)
+from zoo.updates.adam import Adam
+from zoo.updates.chain import Update
 from zoo.updates.schedules import as_schedule
 
 GAMMAS = ("published", "adaptive")
@@ -189,8 +198,16 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
     `round_queries`, and `start_queries` more in the first round; with `accept` for 2 more. It sends dim
     numbers, then dim or M, and is sent as many, and dim.
 
-    "adaptive" weighs the correction c by what is known of its error: gamma = D^2 / (D^2 + V), with
-    D^2 = max(|c|^2 - V, 0) and V the variance of mu's gradient.
+    With "adaptive", gamma is what makes the expected square of the error least. The gradient of a client's
+    function is off by D, whose square is that of the heterogeneity, and that of its surrogate by another
+    V_i; the correction takes the share gamma of both away, as mu_i' has the error of mu_i, and brings as much
+    of the error of mu, V = sum_j w_j^2 V_j:
+
+        gamma = (D^2 + V_i) / (D^2 + V_i + V),  about  (|c|^2 + V) / (|c|^2 + 2 V)
+
+    with c the correction, since |c|^2 is on average D^2 + V_i, but for a term of the size of V. It is from
+    1/2 for clients that are alike up to 1. D^2 / (D^2 + V), where the error of mu_i' is taken for another
+    than that of mu_i, was slower where clients differ.
 
     `FZooS.published()` is the form of the paper's code. By default, unlike there:
 
@@ -199,7 +216,8 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
     * clients ask in directions that are perpendicular to each other, and share them out, see
       `federated.algorithms.queries.sweep`; there, for the points of a box where the gradient is least known;
     * clients send the gradient where it is shorter than the weights;
-    * gamma is constant;
+    * mean and variance of the process are fitted, where there they are the lowest value and the range;
+    * gamma is adaptive, and Adam has a shorter memory;
     * the rate is multiplied by `decay` whenever the server turns back, that is, when its move has a negative
       inner product with the one before;
     * no move is tried out: there a move after which F is not lower is taken back, by 2 values a client that
@@ -215,6 +233,9 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         restart: Likewise.
         server_rate: Likewise.
         bounded: Likewise.
+        beta1: Of Adam, where `update` says so: the share of the past in the mean of gradients. It starts anew
+            every round, so that 0.9 leaves the last of ten steps much of the first one.
+        beta2: Likewise, in the mean of squares.
         gamma: Weight of the correction: a number of at least 0, "published", 1 / t in the t-th step of a
             round, or "adaptive".
         message: "gradient", "features", or "auto" for the shorter one.
@@ -232,6 +253,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         window_bytes: Memory that the points of a client may take, which bounds their number.
         kernel: Of the process, "matern" or "rbf".
         noise: Variance of the noise of scaled values.
+        fitted: Whether mean and variance of the process are fitted to the values.
         num_features: M.
         feature_length: Length scale of their kernel.
         feature_points: Points that weights are fitted to.
@@ -256,20 +278,24 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         estimation" (ZoRD), 2023. https://openreview.net/forum?id=n1bLgxHW6jW
     """
 
-    gamma: float | str = 0.8
+    learning_rate: Any = 0.018
+    beta1: float = 0.5
+    beta2: float = 0.9
+    gamma: float | str = "adaptive"
     message: str = "auto"
     decay: float = 0.6
     queries: str = "orthogonal"
     radius: float = 0.01
     start_queries: int = 10
-    step_queries: int = 8
-    round_queries: int = 23
+    step_queries: int = 9
+    round_queries: int = 14
     step_candidates: int = 100
     round_candidates: int = 200
     window: int | None = None
     window_bytes: int = 2**26
     kernel: str = "matern"
     noise: float = 1e-6
+    fitted: bool = True
     num_features: int = 10_000
     feature_length: float = 1.0
     feature_points: int = 500
@@ -308,6 +334,9 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
             raise ValueError(f"`noise` must be a finite number of at least 0, got {self.noise!r}.")
         check_flag("orthogonal_features", self.orthogonal_features)
         check_flag("accept", self.accept)
+        check_flag("fitted", self.fitted)
+        check_fraction("beta1", self.beta1)
+        check_fraction("beta2", self.beta2)
 
     @classmethod
     def published(cls, **options: Any) -> Self:
@@ -316,6 +345,8 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
             "num_steps": 10,
             "learning_rate": 0.01,
             "update": "adam",
+            "beta1": 0.9,
+            "beta2": 0.999,
             "restart": True,
             "server_rate": 1.0,
             "bounded": False,
@@ -332,6 +363,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
             "window": 150,
             "kernel": "matern",
             "noise": 1e-6,
+            "fitted": False,
             "num_features": 10_000,
             "feature_length": 1.0,
             "feature_points": 500,
@@ -364,6 +396,10 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
             # Between them, the clients begin all over a basis.
             round(client * dim / problem.num_clients),
         )
+
+    @property
+    def rule(self) -> Update:
+        return Adam(self.beta1, self.beta2) if self.update == "adam" else super().rule
 
     @property
     def trips(self) -> tuple[Trip, ...]:
@@ -458,7 +494,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
             if self.gamma != "adaptive":
                 return found * self.gamma
             square = float((found * found).sum())
-            return found * (max(square - variance, 0.0) / square if square > 0 else 0.0)
+            return found * ((square + variance) / (square + 2 * variance) if square > 0 else 0.0)
 
         return correct
 
@@ -553,7 +589,13 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         return known._replace(window=window, memory=memory, direction=known.direction + count, fit=fit)
 
     def _process(self, dim: int) -> GaussianProcess:
-        return GaussianProcess(self.kernel, self.noise, self._nearest(dim))
+        return GaussianProcess(
+            self.kernel,
+            self.noise,
+            self._nearest(dim),
+            mean="fitted" if self.fitted else "zero",
+            variance="fitted" if self.fitted else "unit",
+        )
 
     def _nearest(self, dim: int) -> int:
         if self.window is not None:
