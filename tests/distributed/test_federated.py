@@ -420,3 +420,43 @@ def test_a_run_on_a_gpu_stays_there() -> None:
     assert found.state.direction.device.type == "cuda"
     assert found.value < found.history["value"][0]
     assert found.queries == 3 * 6 * 4
+
+
+METHODS = ("fzoos", "fedzo", "fedprox", "scaffold-1", "scaffold-2", "fedavg", "decomfl")
+
+
+def test_all_methods_are_here() -> None:
+    from federated.methods import list_methods
+
+    assert set(METHODS) <= set(list_methods())
+
+
+def by_name(method: str, out: Path, workers: Any, **more: Any) -> None:
+    network = {"participation": 0.8, "dropout": 0.3, "latency": 1.0, "jitter": 0.5, "duplicates": 0.2}
+    federated.federate(
+        "quadratic",
+        method,
+        task_options={"dim": 6, "num_clients": 5, "sigma": 1e-3},
+        network=network,
+        rounds=6,
+        workers=workers,
+        rng=0,
+        out=out,
+        **more,
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_comes_to_the_same_bytes(tmp_path: Path, method: str) -> None:
+    """On workers that die, stopped after three rounds and gone on with elsewhere."""
+
+    def stop(one: federated.Round) -> None:
+        if one.round == 3:
+            raise StopIteration
+
+    by_name(method, tmp_path / "alone", 1)
+    faults = Faults(kill_before=(2, 9), kill_after=(5,), delay=0.2, duplicate=0.2)
+    by_name(method, tmp_path / "run", Fake(3, seed=1, faults=faults), callback=stop)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["nit"] == 3
+    federated.resume(tmp_path / "run", workers=Fake(2, seed=2, faults=Faults(kill_before=(3,))))
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "alone")
