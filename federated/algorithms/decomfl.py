@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import weakref
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,22 +11,19 @@ import numpy as np
 
 from federated.algorithm import Answer, FederatedAlgorithm, Local, Problem, Trip, Work
 from federated.algorithms.local_descent import working
+from federated.algorithms.seeded import KNOWN, LARGEST, Fenced, combined, followed, root_of, shared
 from federated.messages import Message
 from zoo.core.bounds import Bounds
-from zoo.core.device import Array, Like, array_module, to_numpy
+from zoo.core.device import Array, Like
 from zoo.core.rng import Key
 from zoo.core.state import state
-from zoo.core.types import Candidates, Evaluations
+from zoo.core.types import Evaluations
 from zoo.core.validation import check_choice, check_count, check_flag, check_positive
 from zoo.estimators.directions import Draw
-from zoo.estimators.finite_difference import STENCILS, FiniteDifference, FiniteDifferenceState, chunks
+from zoo.estimators.finite_difference import STENCILS, FiniteDifference, FiniteDifferenceState
 from zoo.updates.schedules import as_schedule
 
 LAWS = ("gaussian", "rademacher", "sphere")
-LARGEST = 1e30  # of slopes that travel: single precision holds it, and its mean
-
-_KNOWN: MutableMapping[tuple[str, Like], Array] = weakref.WeakValueDictionary()
-"""Points that clients of this process hold, by what has led there: those who are at the same one share it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,34 +96,6 @@ class DeComFLClient:
     number: int
     history: str
     estimator: FiniteDifferenceState
-
-
-class Fenced(Candidates):
-    """Candidates, each at the nearest point inside a box.
-
-    Args:
-        inner: The candidates.
-        bounds: The box.
-    """
-
-    __slots__ = ("bounds", "inner")
-
-    def __init__(self, inner: Candidates, bounds: Bounds) -> None:
-        self.inner, self.bounds = inner, bounds
-
-    @property
-    def decisive(self) -> bool:
-        return self.inner.decisive
-
-    @property
-    def dim(self) -> int:
-        return self.inner.dim
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    def rows(self, start: int, stop: int) -> Array:
-        return self.bounds.map(self.inner.rows(start, stop), "clip")
 
 
 @dataclass(frozen=True)
@@ -212,10 +179,8 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         )
 
     def client_init(self, x0: Array, problem: Problem, client: int) -> DeComFLClient:
-        root = hashlib.blake2b(repr(self).encode(), digest_size=16)
-        root.update(np.ascontiguousarray(to_numpy(x0)).tobytes())
-        history, work = root.hexdigest(), working(x0)
-        x = _shared(history, work, lambda: work.asarray(x0))
+        history, work = root_of(self, x0), working(x0)
+        x = shared(history, work, lambda: work.asarray(x0))
         return DeComFLClient(x, 0, history, self._differences(len(x0)).init(x0))
 
     @property
@@ -296,12 +261,10 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         rounds = list(zip(message.seeds[skip:].tolist(), message.slopes[skip:], strict=True))
         histories = [client.history]
         for seed, slopes in rounds:
-            digest = hashlib.blake2b(bytes.fromhex(histories[-1]), digest_size=16)
-            digest.update(seed.to_bytes(8, "little") + slopes.tobytes())
-            histories.append(digest.hexdigest())
+            histories.append(followed(histories[-1], seed.to_bytes(8, "little"), slopes.tobytes()))
         done, x = 0, client.x
         for count in range(len(rounds), 0, -1):
-            known = _KNOWN.get((histories[count], like))
+            known = KNOWN.get((histories[count], like))
             if known is not None:
                 done, x = count, known
                 break
@@ -310,7 +273,7 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         end = x
         return dataclasses.replace(
             client,
-            x=_shared(histories[-1], like, lambda: end),
+            x=shared(histories[-1], like, lambda: end),
             number=client.number + len(rounds),
             history=histories[-1],
         )
@@ -336,13 +299,7 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         """Return x after one step, whose directions are those of the finite differences under the seed."""
         law = self._differences(len(x)).law
         draw = Draw(Key(seed).fold(step), step, self.num_directions, len(x), Like.of(x))
-        total = array_module(x).zeros_like(x)
-        # One by one: a product of matrices may be rounded otherwise elsewhere.
-        for start, stop in chunks(self.num_directions, len(x)):
-            for slope, z in zip(
-                slopes[start:stop].tolist(), law.draw(draw, start, stop, None, None), strict=True
-            ):
-                total += slope * z
+        total = combined(law, draw, slopes.tolist(), x)
         x = x - rate / self.num_directions * total
         return x if bounds is None else bounds.map(x, "clip")
 
@@ -351,11 +308,3 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
 
     def _rate(self, number: int) -> float:
         return as_schedule("learning_rate", self.learning_rate).value(number)
-
-
-def _shared(history: str, like: Like, make: Callable[[], Array]) -> Array:
-    """Return the point that a history has led to, the one that others hold if there is any."""
-    known = _KNOWN.get((history, like))
-    if known is None:
-        known = _KNOWN[history, like] = make()
-    return known

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from federated.algorithm import Answer, Local, Problem
-from federated.algorithms import decomfl
+from federated.algorithms import decomfl, seeded
 from federated.algorithms.decomfl import DeComFL
 from federated.network import Network
 from federated.task import Task
@@ -59,7 +59,8 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
         def __setitem__(self, key: Any, value: Any) -> None:
             del key, value
 
-    monkeypatch.setattr(decomfl, "_KNOWN", Forgetful())
+    for module in (decomfl, seeded):
+        monkeypatch.setattr(module, "KNOWN", Forgetful())
 
 
 @pytest.mark.parametrize("like", LIKES, ids=str)
@@ -180,7 +181,7 @@ def test_same_bytes_whoever_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Network(participation=0.5, dropout=0.3)
     shared = federated(METHOD, TASK, rounds=6, network=network)
     calls = []
-    monkeypatch.setattr(decomfl, "_shared", lambda history, like, make: calls.append(history) or make())
+    monkeypatch.setattr(decomfl, "shared", lambda history, like, make: calls.append(history) or make())
     alone = federated(METHOD, TASK, rounds=6, network=network)
     assert calls
     assert digest(shared.optimizer) == digest(alone.optimizer)
