@@ -110,6 +110,12 @@ _OWN = (
         "seeds and single numbers are all that travels, whatever the dimension",
         "Li et al. 2025",
     ),
+    Method(
+        "fedkseed",
+        "federated.algorithms.fedkseed:FedKSeed",
+        "a number for each of a fixed set of directions says where x is",
+        "Qin et al. 2024",
+    ),
 )
 
 
