@@ -334,16 +334,16 @@ class Contest:
             workers = after.children_user + after.children_system
             workers -= before.children_user + before.children_system
             cpu = None if watch.is_elsewhere else watch.cpu + workers
-            if race.path is not None and watch.seconds:
-                self._note(race, cpu)
+            if race.path is not None and watch.rounds is not None:
+                self._note(race, watch.rounds, cpu)
         if race.path is None:
             return _of_federation(race, found, cpu)
         return self._read(race, json.loads((race.path / "result.json").read_text()))
 
-    def _note(self, race: Race, cpu: float | None) -> None:
-        """Write down what a run has cost."""
+    def _note(self, race: Race, rounds: int, cpu: float | None) -> None:
+        """Write down what rounds of a run have cost."""
         assert self.out is not None
-        note = {"run": f"{race.entrant.label}/seed-{race.seed}", "cpu": cpu}
+        note = {"run": _key(race), "rounds": rounds, "cpu": cpu}
         with open(self.out / _COSTS, "a") as file:
             file.write(json.dumps(note) + "\n")
 
@@ -354,10 +354,11 @@ class Contest:
         clock = Clock()
         for lines in whole_lines(race.path / "timings.jsonl"):
             clock.read(lines)
-        costs = [
-            note["cpu"] for note in _notes(self.out / _COSTS) if note["run"] == "/".join(race.path.parts[-2:])
-        ]
-        cpu = None if not costs or None in costs else math.fsum(costs)
+        notes = [note for note in _notes(self.out / _COSTS) if note["run"] == _key(race)]
+        costs = [note["cpu"] for note in notes]
+        # What a process has done that was killed is in no note.
+        is_known = sum(note["rounds"] for note in notes) == result["nit"] and None not in costs
+        cpu = math.fsum(costs) if is_known else None
         numbers = {name: math.nan if result[name] is None else result[name] for name in ("fun", "fun_best")}
         return Ended(
             race,
@@ -382,18 +383,25 @@ class Contest:
 
 
 class _Watch(Watcher):
-    """Takes the time of a run, by the clock and by this process's processor."""
+    """Takes the processor's time of a run in this process, and counts its rounds."""
 
     def __init__(self) -> None:
-        self.seconds = self.cpu = 0.0
-        self.is_elsewhere = False
+        self.rounds: int | None = None  # until it has ended, in whatever way
+        self.cpu, self.is_elsewhere = 0.0, False
 
     def begin(self, run: Beginning) -> None:
         self.is_elsewhere = run.execution.get("executor") == "Ray"
-        self._began, self._cpu_began = time.monotonic(), time.process_time()
+        self._first, self._began = run.state.step, time.process_time()
 
     def end(self, outcome: Any) -> None:
-        self.seconds, self.cpu = time.monotonic() - self._began, time.process_time() - self._cpu_began
+        self.cpu = time.process_time() - self._began
+        if outcome is not None:
+            self.rounds = outcome.state.step - self._first
+
+
+def _key(race: Race) -> str:
+    """Return what notes call a run."""
+    return f"{race.entrant.label}/seed-{race.seed}"
 
 
 def _of_federation(race: Race, found: Federation, cpu: float | None) -> Ended:

@@ -197,8 +197,18 @@ def test_a_comparison_that_was_stopped_goes_on_by_the_same_command(zoo):
     done = zoo("federate", *COMPARED, "--out", "part").json
     for one, other in zip(done["methods"], undisturbed["methods"], strict=True):
         assert one["median"] == other["median"]
+        assert all(run["cpu"] > 0 for run in one["runs"])
     for path in _paths("fedzo", "fedprox"):
         assert digest_of_run(Path("part", path)) == digest_of_run(Path("whole", path))
+    # Of what was done by a process that left no note, nobody knows what it has cost.
+    notes = Path("part/costs.jsonl").read_text().splitlines(keepends=True)
+    assert '"fedzo/seed-1"' in notes[0]
+    Path("part/costs.jsonl").write_text("".join(notes[1:]))
+    fedzo = next(
+        one for one in zoo("federate", *COMPARED, "--out", "part").json["methods"] if one["label"] == "fedzo"
+    )
+    assert [run["cpu"] is None for run in fedzo["runs"]] == [True, False]
+    assert fedzo["cpu"] is None
 
 
 @pytest.mark.usefixtures("_unpaged")
