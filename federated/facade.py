@@ -125,7 +125,8 @@ def federate(
 
     The same arguments and the same `rng` give the same bytes, whatever the number of workers, also when
     workers die and when the run is killed and resumed (on one model of processor and one build of the
-    numerical libraries). Clients live in blocks of fixed membership on the workers, whose states stay there.
+    numerical libraries). Clients live in blocks of fixed membership on the workers, whose states stay there;
+    one that hangs or ends its workers again and again is absent from the trip, along with its block.
 
     Args:
         task: A name of `federated.list_tasks()`, "module:name" of your own, or a `Task`.

@@ -53,7 +53,8 @@ class FederatedState(SearchState):
         duplicates: Replies that came in a second time and were put away.
         invalid: Replies with a number that is not finite, put away as well.
         void: Rounds that changed nothing, as too few have answered.
-        queries: Of each client, shape (num_clients,).
+        queries: Of each client, shape (num_clients,); what was asked for in a trip in which a block of
+            clients was given up is among `nfev` alone.
         sent: Bytes sent by each client.
         received: Bytes sent to each client.
         answered: Rounds that each client has answered to the end.
@@ -346,7 +347,7 @@ class FederatedJob:
             [Envelope(*one) for one in work.pending],
         )
         sound = [client for client in delivery.on_time if by_client[client].is_finite]
-        for client in set(delivery.on_time) - set(sound):
+        for client in sorted(set(delivery.on_time) - set(sound)):
             self._say(
                 work, event="reply put away", client=client, message="it has numbers that are not finite"
             )
