@@ -181,6 +181,22 @@ def test_a_target() -> None:
     assert toy(rounds=2, target=-1.0).message == "all 2 rounds are done"
 
 
+def test_a_target_that_is_reached_stays_so(tmp_path: Path) -> None:
+    target = toy(rounds=6).history["value"][3]
+    found = toy(tmp_path / "run", rounds=6, target=target)
+    before = digest_of_run(tmp_path / "run")
+    assert image(federated.resume(tmp_path / "run", method=Descent())) == image(found)
+    assert digest_of_run(tmp_path / "run") == before
+
+
+def test_lines_of_the_log_between_looks_say_nothing_of_clients(tmp_path: Path) -> None:
+    toy(tmp_path / "run", measure_every=2, rounds=4)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("value", "median", "worst", "spread", "distance"):
+        seen = [line[name] is not None and math.isfinite(line[name]) for line in lines]
+        assert seen == [False, True, False, True], name
+
+
 def test_looks_at_the_end_count_among_the_best() -> None:
     found = toy(measure_every=0)
     assert found.best == found.value == toy().value
