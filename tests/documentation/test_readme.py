@@ -57,7 +57,7 @@ def test_examples_print_what_is_shown(
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "readme"}
     found = SHOWN.findall(README.read_text())
-    assert len(found) == len(blocks("python")) == 5
+    assert len(found) == len(blocks("python")) == 6
     for number, (block, shown) in enumerate(found):
         with keyed_generators(Key(0)):  # layers of torch take their first weights from there
             exec(compile(block, f"README.md, block {number}", "exec"), names)
