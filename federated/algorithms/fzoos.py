@@ -38,6 +38,7 @@ QUERIES = ("orthogonal", "box")
 
 _FEWEST = 150  # points of a window, however few coordinates there are
 _MOST = 1300
+_DRAWN = 2**26  # bytes of a matrix of frequencies, at most, for it to be drawn
 _SLACK = 1.5  # points kept for each that a fit goes by, as the search may come back to where it was
 
 
@@ -255,9 +256,10 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         noise: Variance of the noise of scaled values.
         fitted: Whether mean and variance of the process are fitted to the values.
         num_features: M.
-        feature_length: Length scale of their kernel.
+        feature_length: Length scale of their kernel; None for 0.3 sqrt(dim), about what processes find.
         feature_points: Points that weights are fitted to.
-        orthogonal_features: Whether features are made orthogonal, which makes them more exact.
+        orthogonal_features: Whether features are made orthogonal, which makes them more exact, and structured
+            where a matrix of them would take more than 64 MB: see `FourierFeatures`.
         accept: Whether the server takes a move back after which F is not lower.
         virtual_steps: Steps that may follow each step without any query, on the same fit, as in ZoRD.
         confidence: They are made while the variance of the gradient is at most this share of what it is far
@@ -297,7 +299,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
     noise: float = 1e-6
     fitted: bool = True
     num_features: int = 10_000
-    feature_length: float = 1.0
+    feature_length: float | None = None
     feature_points: int = 500
     orthogonal_features: bool = True
     accept: bool = False
@@ -329,7 +331,8 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
             check_count("window", self.window, minimum=2)
         check_count("window_bytes", self.window_bytes)
         for name in ("radius", "feature_length", "confidence"):
-            check_positive(name, getattr(self, name))
+            if name != "feature_length" or self.feature_length is not None:
+                check_positive(name, getattr(self, name))
         if not 0 <= check_number("noise", self.noise) < math.inf:
             raise ValueError(f"`noise` must be a finite number of at least 0, got {self.noise!r}.")
         check_flag("orthogonal_features", self.orthogonal_features)
@@ -606,5 +609,13 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         return self.num_features <= dim if self.message == "auto" else self.message == "features"
 
     def _features(self, client: FZooSClient, dim: int) -> FourierFeatures:
-        key = client.shared.fold("features")
-        return FourierFeatures(key, dim, self.num_features, self.feature_length, self.orthogonal_features)
+        # A matrix that would be drawn anew at each use is not to be had in many dimensions.
+        structured = self.orthogonal_features and 8 * self.num_features * dim > _DRAWN
+        return FourierFeatures(
+            client.shared.fold("features"),
+            dim,
+            self.num_features,
+            self.feature_length or 0.3 * math.sqrt(dim),
+            orthogonal=self.orthogonal_features and not structured,
+            structured=structured,
+        )
