@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from federated.methods import list_methods as list_methods
     from federated.network import Network as Network
     from federated.task import Task as Task
+    from federated.tasks.lookup import list_tasks as list_tasks
 
 _HOMES = {
     "federated.algorithm": ("Answer", "FederatedAlgorithm", "Hidden", "Local", "Problem", "Trip"),
@@ -34,6 +35,7 @@ _HOMES = {
     "federated.methods": ("list_methods",),
     "federated.network": ("Network",),
     "federated.task": ("Task",),
+    "federated.tasks.lookup": ("list_tasks",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

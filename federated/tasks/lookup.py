@@ -82,6 +82,16 @@ TASKS = {entry.name: entry for entry in _ALL}
 _FUNCTIONS = " Functions that clients evaluate make one by `federated.tasks.functions.FunctionTask`."
 
 
+def list_tasks() -> dict[str, Entry]:
+    """Return the tasks that have a name, by it.
+
+    Example:
+        >>> list(list_tasks())[:2]
+        ['quadratic', 'ackley']
+    """
+    return dict(TASKS)
+
+
 def as_task(given: Any, options: Mapping[str, Any] | None = None, *, key: Key | None = None) -> Task:
     """Return the task that a name, a factory or a task stands for.
 
