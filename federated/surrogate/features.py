@@ -249,7 +249,7 @@ class FeatureFit:
     def uncertainty(self, x: Array, probes: int = 8) -> Array:
         """Return an estimate of the trace of the posterior covariance of all derivatives at one point.
 
-        It is that of w ~ N(0, I) given the scaled values, times `scale`^2 that of the values:
+        It is that of w ~ N(0, I) given the scaled values; times the square of `scale`, that of the values:
 
             sum_m s_m^2 |W_m|^2 - sum_u |L^-1 Phi (s o W^T u)|^2 / probes,  s = sqrt(2 / M) sin(W^T x + b)
 
