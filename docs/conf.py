@@ -29,8 +29,8 @@ nitpicky = True
 # what signatures mention and nobody needs to know.
 FOREIGN = "collections|contextlib|cma|nn|np|numpy|optuna|os|pathlib|pd|scipy|torch"
 INTERNAL = (
-    "Account|Alone|Crew|Grid|History|Interrupt|Judge|Ledger|Log|ModuleT|NotShown|Picture|RunDirectory|S|Seen|"
-    "Source|Tables|Wording|Written"
+    "Account|Alone|C|Crew|Grid|History|Interrupt|Judge|Ledger|Log|ModuleT|NotShown|Picture|RunDirectory|S|Seen|"
+    r"Source|Tables|Wording|Written|_\w+"
 )
 nitpick_ignore_regex = [
     (r"py:.*", rf"({FOREIGN})\..*|OptimizeResult|Array|Axes|Figure|Matrix|Path|Vector"),

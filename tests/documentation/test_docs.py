@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sklearn.svm  # noqa: F401 - here, since importing it moves the generator of `random`
 
 from tests.commands import commands
 
