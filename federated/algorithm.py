@@ -66,12 +66,14 @@ class Problem(NamedTuple):
         bounds: Box that x is to stay in, or None.
         key: Randomness that server and clients share: what is drawn from it need not be sent.
         weights: What each client counts for, see `Task.weight`; empty where all count the same.
+        spacing: How far apart points should lie for their values to tell a slope, see `Task.spacing`.
     """
 
     num_clients: int
     bounds: Bounds | None
     key: Key
     weights: tuple[float, ...] = ()
+    spacing: float = 0.01
 
 
 class Local:

@@ -138,7 +138,9 @@ class FederatedJob:
         self._weights = [
             check_positive(f"weight({client})", self.task.weight(client)) for client in range(count)
         ]
-        self._problem = Problem(count, self.task.bounds, key.fold("shared"), tuple(self._weights))
+        self._problem = Problem(
+            count, self.task.bounds, key.fold("shared"), tuple(self._weights), self.task.spacing
+        )
         self._edges = edges_of(count)
         self._shards: Shards | None = None
         self._parts: list[Any] | None = None  # states of all parts, which they are still to be given

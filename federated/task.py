@@ -52,6 +52,10 @@ class Task(abc.ABC):
     """Points that `values` is given at most at once, such as 1 where one that raises must not take others
     along; None for no limit. It belongs to the experiment."""
 
+    spacing: float = 0.01
+    """How far apart points should lie, in a coordinate, for their values to tell a slope: what methods ask
+    around x by, if they are not told otherwise. A staircase needs more than the width of its steps."""
+
     joint: bool = False
     """Whether `joint_values` evaluates points of several clients in one call."""
 

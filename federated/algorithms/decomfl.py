@@ -129,7 +129,8 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         num_steps: Local steps of a round, K.
         num_directions: Directions of a step, P.
         learning_rate: A number above 0, or a schedule of `zoo.updates.schedules` whose steps are rounds.
-        smoothing: Root mean square distance from x to points displaced from it: h sqrt(dim).
+        smoothing: Root mean square distance from x to points displaced from it: h sqrt(dim); None for the
+            task's spacing, 0.01 if it does not say.
         directions: "gaussian", "rademacher" or "sphere".
         stencil: "forward", P + 1 queries a step, or "central", 2 P.
         bounded: Whether all points are kept inside the bounds of the task.
@@ -150,7 +151,7 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
     num_steps: int = 5
     num_directions: int = 20
     learning_rate: Any = 0.1
-    smoothing: float = 0.01
+    smoothing: float | None = None
     directions: str = "gaussian"
     stencil: str = "forward"
     bounded: bool = True
@@ -160,7 +161,8 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         check_count("num_directions", self.num_directions)
         if not hasattr(self.learning_rate, "value"):
             check_positive("learning_rate", self.learning_rate)
-        check_positive("smoothing", self.smoothing)
+        if self.smoothing is not None:
+            check_positive("smoothing", self.smoothing)
         check_choice("directions", self.directions, LAWS)
         check_choice("stencil", self.stencil, STENCILS)
         check_flag("bounded", self.bounded)
@@ -181,7 +183,7 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
     def client_init(self, x0: Array, problem: Problem, client: int) -> DeComFLClient:
         history, work = root_of(self, x0), working(x0)
         x = shared(history, work, lambda: work.asarray(x0))
-        return DeComFLClient(x, 0, history, self._differences(len(x0)).init(x0))
+        return DeComFLClient(x, 0, history, self._differences(len(x0), problem.spacing).init(x0))
 
     @property
     def trips(self) -> tuple[Trip, ...]:
@@ -303,8 +305,11 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         x = x - rate / self.num_directions * total
         return x if bounds is None else bounds.map(x, "clip")
 
-    def _differences(self, dim: int) -> FiniteDifference:
-        return FiniteDifference(self.directions, self.num_directions, self.smoothing / dim**0.5, self.stencil)
+    def _differences(self, dim: int, spacing: float = 1.0) -> FiniteDifference:
+        """Return the estimator; what it was at first told of spacing, its state knows."""
+        return FiniteDifference(
+            self.directions, self.num_directions, (self.smoothing or spacing) / dim**0.5, self.stencil
+        )
 
     def _rate(self, number: int) -> float:
         return as_schedule("learning_rate", self.learning_rate).value(number)

@@ -115,7 +115,8 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
         num_steps: Local steps of a round.
         learning_rate: A number above 0. Directions have a length of about sqrt(dim), and a step goes along
             one of them alone: it is to be less than 2 / (dim times the curvature).
-        smoothing: Root mean square distance from x to points displaced from it: h sqrt(dim).
+        smoothing: Root mean square distance from x to points displaced from it: h sqrt(dim); None for the
+            task's spacing, 0.01 if it does not say.
         directions: "gaussian", "rademacher" or "sphere".
         bounded: Whether all points are kept inside the bounds of the task.
 
@@ -135,7 +136,7 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
     num_seeds: int = 1024
     num_steps: int = 50
     learning_rate: float = 0.01
-    smoothing: float = 0.01
+    smoothing: float | None = None
     directions: str = "gaussian"
     bounded: bool = True
 
@@ -143,7 +144,8 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
         check_count("num_seeds", self.num_seeds)
         check_count("num_steps", self.num_steps)
         check_positive("learning_rate", self.learning_rate)
-        check_positive("smoothing", self.smoothing)
+        if self.smoothing is not None:
+            check_positive("smoothing", self.smoothing)
         check_choice("directions", self.directions, LAWS)
         check_flag("bounded", self.bounded)
 
@@ -156,7 +158,7 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
     def client_init(self, x0: Array, problem: Problem, client: int) -> FedKSeedClient:
         root, work = root_of(self, x0), working(x0)
         start = shared(root, work, lambda: work.asarray(x0))
-        knows = self._differences(len(x0)).init(x0)
+        knows = self._differences(len(x0), problem.spacing).init(x0)
         return FedKSeedClient(start, root, problem.key.fold("seeds"), knows)
 
     @property
@@ -225,8 +227,9 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
         law = self._differences(len(x)).law
         return law, Draw(key.fold(0), 0, self.num_seeds, len(x), Like.of(x))
 
-    def _differences(self, dim: int) -> FiniteDifference:
-        smoothing = self.smoothing / math.sqrt(dim)
+    def _differences(self, dim: int, spacing: float = 1.0) -> FiniteDifference:
+        """Return the estimator; what it was at first told of spacing, its state knows."""
+        smoothing = (self.smoothing or spacing) / math.sqrt(dim)
         return FiniteDifference(self.directions, self.num_seeds, smoothing, "central")
 
 

@@ -139,7 +139,7 @@ class _Scaffold(ZerothOrder[ScaffoldServer, ScaffoldClient]):
         return ScaffoldServer(x0, _zeros(x0), 0, np.full(count, -1), -1, total, problem.bounds)
 
     def client_init(self, x0: Array, problem: Problem, client: int) -> ScaffoldClient:
-        return ScaffoldClient(self.fresh(x0), _zeros(x0), None, -1, None)
+        return ScaffoldClient(self.fresh(x0, problem), _zeros(x0), None, -1, None)
 
     def _start(self, server: ScaffoldServer, clients: Sequence[int]) -> list[Start]:
         """Return one message for each client, the same object for those who are to hear the same."""

@@ -37,9 +37,9 @@ class MetricTask(Task):
         f_i(z) = 1 - metric(labels_i, predictions of the classifier with w(z) on client i's examples)
 
     The metric is the mean over the classes that occur among labels or predictions ("macro"), so f_i is
-    piecewise constant. The examples are halved at random, class by class. On one half the classifier is
-    trained by back-propagation, on few mini-batches where nothing else is said, so that there is something to
-    put right. Of the other half the clients are dealt four fifths, and no client sees the last, on which
+    piecewise constant, and asked for points that lie `reach` apart. The examples are halved at random, class
+    by class. On one half the classifier is trained by back-propagation, on few mini-batches where nothing
+    else is said, so that there is something to put right. Of the other half the clients are dealt four fifths, and no client sees the last, on which
     `measure` has the metric itself: "held_out_f1", say.
 
     Args:
@@ -94,7 +94,7 @@ class MetricTask(Task):
     ) -> None:
         self.data, self.metric = check_choice("data", data, DATA), check_choice("metric", metric, METRICS)
         self.num_clients = check_count("num_clients", num_clients)
-        self.reach = check_positive("reach", reach)
+        self.reach = self.spacing = check_positive("reach", reach)
         self.origin = check_choice("start", start, STARTS)
         steps = _STEPS[data] if training_steps is None else training_steps
         self.training_steps = check_count("training_steps", steps)
