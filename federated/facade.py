@@ -64,6 +64,7 @@ class Federation:
         rounds: Rounds done.
         queries: Queries of all clients, hidden ones too.
         hidden: Those that papers leave out of their count.
+        gradients: Exact gradients, of methods that go by these.
         up: Bytes that clients have sent.
         down: Bytes that the server has sent.
         clock: Virtual seconds.
@@ -87,6 +88,7 @@ class Federation:
     rounds: int
     queries: int
     hidden: int
+    gradients: int
     up: int
     down: int
     clock: float
@@ -288,6 +290,7 @@ def _result(setting: Setting, job: Any, outcome: Run[FederatedState]) -> Federat
         rounds=state.step,
         queries=state.nfev,
         hidden=state.hidden,
+        gradients=state.gradients,
         up=state.up,
         down=state.down,
         clock=state.clock,
@@ -311,6 +314,7 @@ def _entries(setting: Setting, outcome: Run[FederatedState], result: Federation)
         "nfev": result.queries,
         "nit": result.rounds,
         "hidden": result.hidden,
+        "gradients": result.gradients,
         "up": result.up,
         "down": result.down,
         "clock": result.clock,

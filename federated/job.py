@@ -203,7 +203,10 @@ class FederatedJob:
             most = asked * self.algorithm.most_queries(len(self._x0), state.step)
             left = self._budget - state.nfev
             if most > left:
-                rest = f": the last {left} are too few for a round, which takes up to {most}" if left else ""
+                few = f"too few for a round, which takes up to {most}"
+                if left == self._budget:
+                    return f"the budget of {left} queries is {few}"
+                rest = f": the last {left} are {few}" if left else ""
                 return f"the budget of {self._budget} queries is used up{rest}"
         return None
 

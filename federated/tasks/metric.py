@@ -37,10 +37,11 @@ class MetricTask(Task):
         f_i(z) = 1 - metric(labels_i, predictions of the classifier with w(z) on client i's examples)
 
     The metric is the mean over the classes that occur among labels or predictions ("macro"), so f_i is
-    piecewise constant, and asked for points that lie `reach` apart. The examples are halved at random, class
-    by class. On one half the classifier is trained by back-propagation, on few mini-batches where nothing
-    else is said, so that there is something to put right. Of the other half the clients are dealt four fifths, and no client sees the last, on which
-    `measure` has the metric itself: "held_out_f1", say.
+    piecewise constant, and asked for points that lie `reach` apart. The examples are halved at random,
+    class by class. On one half the classifier is trained by back-propagation, on few mini-batches where
+    nothing else is said, so that there is something to put right. Of the other half the clients are dealt
+    four fifths, and no client sees the last, on which `measure` has the metric itself: "held_out_f1",
+    say.
 
     Args:
         data: "digits" or "breast-cancer", bundled with scikit-learn; or "covertype" from a folder.
