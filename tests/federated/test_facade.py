@@ -227,8 +227,7 @@ REFUSED = {
     "budget for nothing": (
         {"rounds": None, "budget": 23},
         ValueError,
-        "`budget` must allow for a round: the budget of 23 queries is used up: the last 23 are too few for a "
-        "round, which takes up to 24",
+        "`budget` must allow for a round: the budget of 23 queries is too few for a round, which takes up to 24",
     ),
     "no queries": (
         {"rounds": None, "budget": 100, "method": Echo()},
