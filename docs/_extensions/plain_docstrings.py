@@ -131,11 +131,18 @@ def on_page(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"](../{path}.md", f"]({name}.md")
 
 
+def skip(app: Sphinx, what: str, name: str, item: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave out fields of named tuples, of which Python says no more than which they are."""
+    says_nothing = str(getattr(item, "__doc__", "")).startswith("Alias for field number")
+    return True if says_nothing else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register all of it."""
     app.add_role("name", NameRole())
     app.add_transform(Links)
     app.connect("autodoc-process-docstring", on_docstring, priority=100)
+    app.connect("autodoc-skip-member", skip)
     app.connect("source-read", on_page)
     app.connect("missing-reference", resolve)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
