@@ -149,6 +149,7 @@ class FZooSClient:
         update: The memory of its update, None where that begins anew.
         shared: Randomness that clients share.
         direction: Number of its next direction.
+        radius: How far it looks around.
         end: Where its steps of this round have ended, shape (dim,); None where they have not.
         said: What it last said of its surrogate, None where nothing.
         number: What it said that of, see `Settled`.
@@ -159,6 +160,7 @@ class FZooSClient:
     update: Any
     shared: Key
     direction: int
+    radius: float
     end: Array | None = None
     said: Array | None = None
     number: int = -1
@@ -171,11 +173,12 @@ class _Known(NamedTuple):
     memory: Memory
     direction: int
     shared: Key
+    radius: float
     fit: Any = None
 
     @staticmethod
     def by(client: FZooSClient) -> _Known:
-        return _Known(client.window, client.memory, client.direction, client.shared)
+        return _Known(client.window, client.memory, client.direction, client.shared, client.radius)
 
 
 @dataclass(frozen=True)
@@ -242,8 +245,9 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         message: "gradient", "features", or "auto" for the shorter one.
         decay: What the rate is multiplied by when the server turns back, above 0 and at most 1.
         queries: "orthogonal" or "box".
-        radius: Half of the width of the box that is asked in. Directions are followed for the root mean
-            square distance of its points, radius sqrt(dim / 3).
+        radius: Half of the width of the box that is asked in; None for the task's spacing, 0.01 if it does
+            not say. Directions are followed for the root mean square distance of its points, radius
+            sqrt(dim / 3).
         start_queries: Points that a client asks for first, in the first round.
         step_queries: Points after every step but the last.
         round_queries: Points in the second trip.
@@ -287,7 +291,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
     message: str = "auto"
     decay: float = 0.6
     queries: str = "orthogonal"
-    radius: float = 0.01
+    radius: float | None = None
     start_queries: int = 10
     step_queries: int = 9
     round_queries: int = 14
@@ -330,7 +334,9 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         if self.window is not None:
             check_count("window", self.window, minimum=2)
         check_count("window_bytes", self.window_bytes)
-        for name in ("radius", "feature_length", "confidence"):
+        if self.radius is not None:
+            check_positive("radius", self.radius)
+        for name in ("feature_length", "confidence"):
             if name != "feature_length" or self.feature_length is not None:
                 check_positive(name, getattr(self, name))
         if not 0 <= check_number("noise", self.noise) < math.inf:
@@ -398,6 +404,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
             problem.key,
             # Between them, the clients begin all over a basis.
             round(client * dim / problem.num_clients),
+            self.radius or problem.spacing,
         )
 
     @property
@@ -460,7 +467,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
     def estimate(self, x: Array, memory: _Known, local: Local, step: int) -> Estimating:
         """Ask for values at x and around it, and return the gradient of the surrogate, None without any."""
         count = self.step_queries if step else self.start_queries * (local.round == 0)
-        known = yield from self._look(memory, x, count, self.step_candidates, self.radius, local, step)
+        known = yield from self._look(memory, x, count, self.step_candidates, memory.radius, local, step)
         return known, known.fit.gradient(x) if len(known.fit) else None
 
     def _is_sure(self, fit: Fit, x: Array) -> bool:
@@ -521,7 +528,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
 
     def _say(self, client: FZooSClient, message: Settled, local: Local) -> Work[FZooSClient]:
         """Look around x, and say what is known of it."""
-        x, radius = message.x, self.radius
+        x, radius = message.x, client.radius
         if self.queries == "box" and client.end is not None:
             radius = float(abs(x - client.end).mean()) / 2
         known = _Known.by(client)
