@@ -17,17 +17,15 @@ and forth in each round. Bytes are not all there is: ``fedavg``, which may take 
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 import matplotlib.pyplot as plt
-import torch
 
 import federated
 import zoo
-import zoo.nn
 from federated.tasks.network import NetworkTask
 from zoo.nn.data import digits
 from zoo.nn.losses import cross_entropy
+from zoo.nn.models.mlp import mlp
 
 METHODS: dict[str, tuple[str, float, str]] = {
     "decomfl": ("slopes", 1.0, "-"),
@@ -45,9 +43,7 @@ def main(rounds: int = 40, workers: int = 1, seed: int = 0) -> dict[tuple[str, i
     """Return a run for each method and hidden layer; where networks are sent, rounds are half as many."""
     shown, data = {}, digits()
     for hidden, options in SIZES.items():
-        layers: list[Any] = [torch.nn.Flatten(), torch.nn.Linear(64, hidden)]
-        model = torch.nn.Sequential(*layers, torch.nn.ReLU(), torch.nn.Linear(hidden, 10))
-        zoo.nn.initialize_(model, zoo.Key(0))
+        model = mlp((64, hidden, 10), key=zoo.Key(0))  # or any module of yours
         task = NetworkTask(
             model, cross_entropy, data, 5, partition="dirichlet:0.3", batch_size=32, vectorized=True
         )
