@@ -24,11 +24,10 @@ from zoo.arguments import as_executor
 from zoo.core.rng import Key
 from zoo.core.validation import check_choice, check_count, check_flag, check_number, check_positive
 from zoo.execution.executor import Executor, Serial
-from zoo.facade import Interrupted
-from zoo.kept import STATUS, as_callbacks, directory_of, key_of
+from zoo.kept import STATUS, as_callbacks, directory_of, kept_run, key_of
 from zoo.run.directory import RunDirectory
 from zoo.run.job import Report
-from zoo.run.loop import Run, Stop, run
+from zoo.run.loop import Run, Stop
 
 
 class Generation(NamedTuple):
@@ -276,32 +275,25 @@ def _carried_out(
         code = "the environment or the policy"
         directory = directory_of(Path(out), config, setting.arrays, executor, names, code)
     with contextlib.ExitStack() as stack:
-        if directory is not None:
-            stack.callback(directory.close)
-            job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
-        about: dict[str, Any] = (
-            {"watchers": watchers, "config": config, "execution": executor.describe()} if watchers else {}
-        )
         if keyframe_every:
             job.keyframes = stack.enter_context(_keyframes(setting, executor, out))
             job.keyframe_every = keyframe_every
-        told = [_adapted(one) for one in callbacks]
-        try:
-            outcome = run(job, Stop(None, limit), told, directory, **about)
-        except (TypeError, ValueError):  # of what was given, so that there is nothing to go on with
-            if directory is not None and directory.is_new and directory.is_untouched:
-                directory.discard()
-            raise
-        result = _result(setting, job, outcome)
-        if directory is not None and not directory.result:
-            directory.finish(_entries(setting, outcome, result))
-    if outcome.status == "interrupted":
-        where = f"; evolution.resume({str(out)!r}) goes on" if out is not None else ""
-        raise Interrupted(outcome.reason + where, result, outcome.signal or 2)
-    if outcome.error is not None:
-        outcome.error.result = result  # type: ignore[attr-defined]
-        raise outcome.error
-    return result
+
+        def concluded(outcome: Run[EvolutionState]) -> tuple[Evolution, dict[str, Any]]:
+            result = _result(setting, job, outcome)
+            return result, _entries(setting, outcome, result)
+
+        return kept_run(
+            job,
+            directory,
+            config,
+            executor,
+            stop=Stop(None, limit),
+            callbacks=[_adapted(one) for one in callbacks],
+            watchers=watchers,
+            concluded=concluded,
+            resumed_by="evolution.resume",
+        )
 
 
 def resume(

@@ -22,11 +22,10 @@ from zoo.core.device import Array
 from zoo.core.rng import Key
 from zoo.core.validation import check_positive
 from zoo.execution.executor import Executor, Mapped
-from zoo.facade import Interrupted
-from zoo.kept import STATUS, as_callbacks, directory_of, key_of
+from zoo.kept import STATUS, as_callbacks, directory_of, kept_run, key_of
 from zoo.run.directory import RunDirectory
 from zoo.run.job import Report
-from zoo.run.loop import Run, Stop, run
+from zoo.run.loop import Run, Stop
 
 
 class Round(NamedTuple):
@@ -246,30 +245,22 @@ def _carried_out(
         names = [value for value in (given["task"], given["method"]) if isinstance(value, str)]
         code = "the task"
         directory = directory_of(Path(out), config, setting.arrays, executor, names, code)
-    with contextlib.ExitStack() as stack:
-        if directory is not None:
-            stack.callback(directory.close)
-            job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
-        about: dict[str, Any] = (
-            {"watchers": watchers, "config": config, "execution": executor.describe()} if watchers else {}
-        )
-        told = [_adapted(setting, one) for one in callbacks]
-        try:
-            outcome = run(job, Stop(given["target"], limit), told, directory, **about)
-        except (TypeError, ValueError):  # of what was given, so that there is nothing to go on with
-            if directory is not None and directory.is_new and directory.is_untouched:
-                directory.discard()
-            raise
+
+    def concluded(outcome: Run[FederatedState]) -> tuple[Federation, dict[str, Any]]:
         result = _result(setting, job, outcome)
-        if directory is not None and not directory.result:
-            directory.finish(_entries(setting, outcome, result))
-    if outcome.status == "interrupted":
-        where = f"; federated.resume({str(out)!r}) goes on" if out is not None else ""
-        raise Interrupted(outcome.reason + where, result, outcome.signal or 2)
-    if outcome.error is not None:
-        outcome.error.result = result  # type: ignore[attr-defined]
-        raise outcome.error
-    return result
+        return result, _entries(setting, outcome, result)
+
+    return kept_run(
+        job,
+        directory,
+        config,
+        executor,
+        stop=Stop(given["target"], limit),
+        callbacks=[_adapted(setting, one) for one in callbacks],
+        watchers=watchers,
+        concluded=concluded,
+        resumed_by="federated.resume",
+    )
 
 
 _FAULTS = ("absent", "late", "stale", "duplicates", "invalid", "void")

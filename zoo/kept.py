@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,8 +16,13 @@ from zoo.core.modules import files_of, own_path
 from zoo.core.rng import Key
 from zoo.execution.executor import Executor
 from zoo.experiment import differences
+from zoo.facade import Interrupted
 from zoo.run.directory import RunDirectory, holds_run, read_config
+from zoo.run.job import Report
+from zoo.run.loop import Run, Stop, run
 from zoo.run.watching import Watcher
+
+T = TypeVar("T")
 
 STATUS = {"finished": 0, "target": 1, "seconds": 2, "callback": 3, "interrupted": 4, "failed": 5}
 """How a run ended, by `Run.status`, as `result.json` has it."""
@@ -88,6 +93,61 @@ def directory_of(
             )
         stack.pop_all()
     return directory
+
+
+def kept_run(
+    job: Any,
+    directory: RunDirectory | None,
+    config: Mapping[str, Any],
+    executor: Executor,
+    *,
+    stop: Stop,
+    callbacks: Sequence[Callable[[Any, Report], None]],
+    watchers: Sequence[Watcher],
+    concluded: Callable[[Run[Any]], tuple[T, Mapping[str, Any]]],
+    resumed_by: str,
+) -> T:
+    """Drive a job to its end, or go on with it, and return what came of it.
+
+    Args:
+        job: A job of a search; it is given the journal, the events and the account of the directory.
+        directory: Where the run is kept, or None; it is closed.
+        config: What the run is.
+        executor: Who evaluates it.
+        stop: When it ends before the job does.
+        callbacks: As in `zoo.run.loop.run`.
+        watchers: Likewise.
+        concluded: Returns the result of a run, and what `result.json` is to hold.
+        resumed_by: Name of the function that goes on with a run in a directory.
+
+    Raises:
+        EvaluationError: As the job does; `error.result` is what came of it until then.
+        TooManyFailures: Likewise.
+        Interrupted: SIGINT or SIGTERM.
+    """
+    with contextlib.ExitStack() as stack:
+        if directory is not None:
+            stack.callback(directory.close)
+            job.journal, job.event, job.account = directory.journal, directory.event, directory.account()
+        about: dict[str, Any] = (
+            {"watchers": watchers, "config": config, "execution": executor.describe()} if watchers else {}
+        )
+        try:
+            outcome = run(job, stop, callbacks, directory, **about)
+        except (TypeError, ValueError):  # of what was given, so that there is nothing to go on with
+            if directory is not None and directory.is_new and directory.is_untouched:
+                directory.discard()
+            raise
+        result, entries = concluded(outcome)
+        if directory is not None and not directory.result:
+            directory.finish(entries)
+    if outcome.status == "interrupted":
+        where = "" if directory is None else f"; {resumed_by}({str(directory.path)!r}) goes on"
+        raise Interrupted(outcome.reason + where, result, outcome.signal or 2)
+    if outcome.error is not None:
+        outcome.error.result = result  # type: ignore[attr-defined]
+        raise outcome.error
+    return result
 
 
 def written(value: Any) -> Any:
