@@ -97,7 +97,7 @@ class Echo(federated.FederatedAlgorithm):
     def recommend(self, server):
         return server.x
 
-    def most_queries(self, _dim, _round):
+    def most_queries(self, _dim, _first):
         return 0
 
 

@@ -149,8 +149,13 @@ class FederatedAlgorithm(abc.ABC, Generic[S, C]):
         """Return the point to use if the run ended here, shape (dim,)."""
 
     @abc.abstractmethod
-    def most_queries(self, dim: int, round: int) -> int:  # noqa: A002
-        """Return how many values a client asks for in a round at most, hidden ones too."""
+    def most_queries(self, dim: int, first: bool) -> int:
+        """Return how many values a client asks for in a round at most, hidden ones too.
+
+        Args:
+            dim: Length of x.
+            first: Whether it has never asked for any.
+        """
 
     def finished(self, server: S) -> str | None:
         """Return why nothing is left to be done, or None."""

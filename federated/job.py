@@ -199,8 +199,10 @@ class FederatedJob:
         if self._traffic is not None and state.up + state.down >= self._traffic:
             return f"{self._traffic} bytes have been sent"
         if self._budget is not None:
-            asked = len(self._network.plan(self._round_key(state), self.task.num_clients, 1).clients)
-            most = asked * self.algorithm.most_queries(len(self._x0), state.step)
+            clients = self._network.plan(self._round_key(state), self.task.num_clients, 1).clients
+            fresh = int((state.queries[clients] == 0).sum())
+            most = fresh * self.algorithm.most_queries(len(self._x0), True)
+            most += (len(clients) - fresh) * self.algorithm.most_queries(len(self._x0), False)
             left = self._budget - state.nfev
             if most > left:
                 few = f"too few for a round, which takes up to {most}"

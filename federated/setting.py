@@ -111,7 +111,7 @@ class Setting:
         """Whether only a budget of queries is to end the run, and rounds need not take any."""
         if self.given["rounds"] is not None or self.given["traffic"] is not None:
             return False
-        return self.network.dropout == 1 or not self.algorithm.most_queries(self.task.dim, 0)
+        return self.network.dropout == 1 or not self.algorithm.most_queries(self.task.dim, True)
 
     def config(self, threads: int) -> dict[str, Any]:
         """Return what `config.json` is to hold."""

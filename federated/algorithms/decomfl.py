@@ -140,7 +140,7 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         ValueError: An argument is outside its range.
 
     Example:
-        >>> DeComFL(num_steps=2, num_directions=5).most_queries(10**9, 0)
+        >>> DeComFL(num_steps=2, num_directions=5).most_queries(10**9, True)
         12
 
     References:
@@ -193,8 +193,8 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         x = server.like.asarray(server.x)
         return x if server.bounds is None else server.bounds.map(x, "clip")
 
-    def most_queries(self, dim: int, round: int) -> int:  # noqa: A002
-        del round
+    def most_queries(self, dim: int, first: bool) -> int:
+        del first
         return self.num_steps * self._differences(dim).queries(self.num_directions)
 
     def diagnostics(self, server: DeComFLServer) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class FedAvg(Averaging):
     All arguments are those of `LocalDescent`.
 
     Example:
-        >>> FedAvg().most_queries(300, 0)
+        >>> FedAvg().most_queries(300, True)
         0
 
     References:
@@ -42,7 +42,7 @@ class FedAvg(Averaging):
         gradient = local.gradient(x)
         return memory, gradient if bool(array_module(gradient).isfinite(gradient).all()) else None
 
-    def most_queries(self, dim: int, round: int) -> int:  # noqa: A002
+    def most_queries(self, dim: int, first: bool) -> int:
         return 0
 
     @classmethod

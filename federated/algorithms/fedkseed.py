@@ -125,7 +125,7 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
         ValueError: An argument is outside its range.
 
     Example:
-        >>> FedKSeed(num_steps=50).most_queries(10**9, 0)
+        >>> FedKSeed(num_steps=50).most_queries(10**9, True)
         100
 
     References:
@@ -169,7 +169,7 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
         x = server.like.asarray(server.x)
         return x if server.bounds is None else server.bounds.map(x, "clip")
 
-    def most_queries(self, dim: int, round: int) -> int:  # noqa: A002
+    def most_queries(self, dim: int, first: bool) -> int:
         return 2 * self.num_steps
 
     def diagnostics(self, server: FedKSeedServer) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class FedProx(FedZO):
         ValueError: An argument is outside its range.
 
     Example:
-        >>> FedProx(proximal=0.1).most_queries(300, 0)
+        >>> FedProx(proximal=0.1).most_queries(300, True)
         210
 
     References:

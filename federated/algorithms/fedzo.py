@@ -23,7 +23,7 @@ class FedZO(Averaging, ZerothOrder[DescentServer, DescentClient]):
     All arguments are those of `ZerothOrder`.
 
     Example:
-        >>> FedZO(num_steps=10, num_directions=20).most_queries(300, 0)
+        >>> FedZO(num_steps=10, num_directions=20).most_queries(300, True)
         210
 
     References:

@@ -274,7 +274,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         ValueError: An argument is outside its range.
 
     Example:
-        >>> FZooS(num_steps=10).most_queries(300, 1)
+        >>> FZooS(num_steps=10).most_queries(300, False)
         107
 
     References:
@@ -417,10 +417,10 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         last = Trip(self._told, self._say, self._heard)
         return (first, Trip(self._asked, self._compare, self._judged), last) if self.accept else (first, last)
 
-    def most_queries(self, dim: int, round: int) -> int:  # noqa: A002
+    def most_queries(self, dim: int, first: bool) -> int:
         steps = self.num_steps
         most = 1 + steps + self.step_queries * (steps - 1) + 1 + self.round_queries
-        return most + (2 if self.accept else 0) + (0 if round else self.start_queries)
+        return most + (2 if self.accept else 0) + (self.start_queries if first else 0)
 
     def diagnostics(self, server: FZooSServer) -> dict[str, Any]:
         return {"rate": server.rate}

@@ -364,8 +364,8 @@ class ZerothOrder(LocalDescent[S, C], Generic[S, C]):
         estimator = self._differences(dim)
         return estimator.queries(estimator.count(dim))
 
-    def most_queries(self, dim: int, round: int) -> int:  # noqa: A002
-        del round
+    def most_queries(self, dim: int, first: bool) -> int:
+        del first
         return self.num_steps * self.queries(dim) + (self.num_steps + 1 if self.recorded else 0)
 
     def descend(

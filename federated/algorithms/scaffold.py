@@ -194,7 +194,7 @@ class ScaffoldI(_Scaffold):
     All arguments are those of `ZerothOrder`.
 
     Example:
-        >>> ScaffoldI(num_steps=10, num_directions=20).most_queries(300, 0)
+        >>> ScaffoldI(num_steps=10, num_directions=20).most_queries(300, True)
         231
 
     References:
@@ -211,8 +211,8 @@ class ScaffoldI(_Scaffold):
             Trip(self._arrive, self._look_round, self._with_changes),
         )
 
-    def most_queries(self, dim: int, round: int) -> int:  # noqa: A002
-        return super().most_queries(dim, round) + self.queries(dim)
+    def most_queries(self, dim: int, first: bool) -> int:
+        return super().most_queries(dim, first) + self.queries(dim)
 
     def _step(self, client: ScaffoldClient, message: Start, local: Local) -> Work[ScaffoldClient]:
         client, done = yield from self._steps(client, message, local)
@@ -251,7 +251,7 @@ class ScaffoldII(_Scaffold):
     All arguments are those of `ZerothOrder`.
 
     Example:
-        >>> ScaffoldII(num_steps=10, num_directions=20).most_queries(300, 0)
+        >>> ScaffoldII(num_steps=10, num_directions=20).most_queries(300, True)
         210
 
     References:

@@ -128,7 +128,7 @@ class Descent(FederatedAlgorithm[Server, Client]):
     def recommend(self, server: Server) -> Array:
         return server.x
 
-    def most_queries(self, dim: int, round: int) -> int:  # noqa: A002
+    def most_queries(self, dim: int, first: bool) -> int:
         return self.directions + 1 + self.hidden
 
     def diagnostics(self, server: Server) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Echo(FederatedAlgorithm[Server, Client]):
     def recommend(self, server: Server) -> Array:
         return server.x
 
-    def most_queries(self, dim: int, round: int) -> int:  # noqa: A002
+    def most_queries(self, dim: int, first: bool) -> int:
         return 0
 
 

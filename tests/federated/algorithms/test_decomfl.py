@@ -138,7 +138,7 @@ def test_bytes() -> None:
     # Everybody knows of all rounds but the last one, and of that from the second round on.
     assert state.down == 4 * (4 * 16 + 3 * (8 + 4 * 3 * 4))
     assert state.queries.tolist() == [4 * 3 * 5] * 4
-    assert METHOD.most_queries(24, 0) == 3 * 5
+    assert METHOD.most_queries(24, True) == 3 * 5
     assert METHOD.diagnostics(state.optimizer) == {"rounds kept": 1}
 
 
@@ -202,7 +202,7 @@ def test_descends(stencil: str) -> None:
     method = DeComFL(learning_rate=0.02, stencil=stencil)
     found = values(federated(method, Quadratic(30, 3, heterogeneity=5.0), rounds=20))
     assert found[-1] < 0.1 < 3 < found[0]
-    assert DeComFL(stencil=stencil).most_queries(30, 0) == 5 * {"forward": 21, "central": 40}[stencil]
+    assert DeComFL(stencil=stencil).most_queries(30, True) == 5 * {"forward": 21, "central": 40}[stencil]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_one_client_goes_where_its_steps_have_led() -> None:
 def test_queries_and_bytes() -> None:
     state = federated(METHOD, TASK, rounds=3)
     assert state.queries.tolist() == [3 * 12] * 4
-    assert METHOD.most_queries(24, 0) == 12
+    assert METHOD.most_queries(24, True) == 12
     assert (state.up, state.down) == (3 * 4 * 6 * 8, 3 * 4 * 32 * 8)
 
 

@@ -68,7 +68,7 @@ def test_a_client_asks_for_107_values_a_round_and_10_at_first(make):
     assert state.nfev == 5 * (10 + 2 * (107 + hidden))
     assert state.hidden == 2 * 5 * hidden
     assert state.queries.tolist() == [10 + 2 * (107 + hidden)] * 5
-    assert [make().most_queries(300, number) for number in (0, 1)] == [117 + hidden, 107 + hidden]
+    assert [make().most_queries(300, first) for first in (True, False)] == [117 + hidden, 107 + hidden]
 
 
 def test_the_published_form_counts_585_and_takes_595():
@@ -274,7 +274,7 @@ def test_every_form_goes_down(name):
     state = federated(OPTIONS[name], task, rounds=8)
     gaps = values(state) - task.optimum
     assert gaps[-1] < 0.5 * gaps[0]
-    assert state.nfev == sum(3 * OPTIONS[name].most_queries(6, number) for number in range(8))
+    assert state.nfev == sum(3 * OPTIONS[name].most_queries(6, not number) for number in range(8))
 
 
 def test_virtual_steps_take_no_queries():
@@ -386,5 +386,5 @@ def test_it_is_far_ahead_where_clients_differ():
     ours = values(federated(FZooS(), task, rounds=6)) - task.optimum
     theirs = values(federated(FedZO(), task, rounds=3)) - task.optimum
     assert 5 * (10 + 6 * 107) <= 3260
-    assert 3 * 5 * FedZO().most_queries(100, 0) == 3150
+    assert 3 * 5 * FedZO().most_queries(100, True) == 3150
     assert ours[-1] <= theirs[-1] / 3

@@ -160,7 +160,7 @@ def test_one_coordinate(method: Any) -> None:
     task = Quadratic(1, 2)
     state = federated(method(), task, rounds=5)
     assert state.fun < 0.6 * task.value(task.start(Key(0)))
-    assert state.nfev == 5 * 2 * method().most_queries(1, 0)
+    assert state.nfev == 5 * 2 * method().most_queries(1, True)
 
 
 def test_points_stay_in_the_box() -> None:
@@ -209,7 +209,7 @@ def test_learning_rate_by_round() -> None:
 def test_most_queries_is_exact(method: Any, options: dict[str, Any]) -> None:
     made = method(num_steps=3, num_directions=4, **options)
     state = federated(made, Quadratic(10, 2), rounds=2)
-    assert state.queries.tolist() == [2 * made.most_queries(10, 0)] * 2
+    assert state.queries.tolist() == [2 * made.most_queries(10, True)] * 2
 
 
 @pytest.mark.parametrize("method", [*METHODS, FedAvg], ids=lambda method: method.__name__)

@@ -40,7 +40,7 @@ def test_queries_and_bytes_of_the_first_form() -> None:
     method = ScaffoldI(num_steps=4, num_directions=7)
     state = federated(method, task, rounds=5)
     assert state.queries.tolist() == [5 * 5 * 8] * 3
-    assert method.most_queries(30, 0) == 5 * 8
+    assert method.most_queries(30, True) == 5 * 8
     numbers, round_of = 8 * 30, 3 * 5
     assert state.up == round_of * 2 * numbers
     # x goes down twice in the first round only; the rest are numbers of changes, and where x was.
@@ -63,7 +63,7 @@ def test_published_queries() -> None:
     assert first.queries.tolist() == [242] * 3
     assert second.queries.tolist() == [221] * 3
     assert [first.nfev - first.hidden, second.nfev - second.hidden] == [3 * 211] * 2
-    assert [method.published().most_queries(30, 0) for method in BOTH] == [242, 221]
+    assert [method.published().most_queries(30, True) for method in BOTH] == [242, 221]
 
 
 NETWORK = Network(participation=0.7, dropout=0.3, latency=1.0, jitter=1.0, wait_for=0.6, min_replies=2)
