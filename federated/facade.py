@@ -129,6 +129,9 @@ def federate(
     numerical libraries). Clients live in blocks of fixed membership on the workers, whose states stay there;
     one that hangs or ends its workers again and again is absent from the trip, along with its block.
 
+    Where a task has finite bounds, methods see it in shares of their width: rates and distances among the
+    options are in these. Without bounds, they are in units of x.
+
     Args:
         task: A name of `federated.list_tasks()`, "module:name" of your own, or a `Task`.
         method: A name of `federated.list_methods()`, or a `FederatedAlgorithm`.
@@ -275,7 +278,7 @@ def _result(setting: Setting, job: Any, outcome: Run[FederatedState]) -> Federat
     answered = state.num_failed < state.nfev or not state.nfev
     value = history_value(state) if state.x is None else state.fun
     return Federation(
-        x=setting.algorithm.recommend(state.optimizer) if state.x is None else state.x,
+        x=setting.outward(setting.algorithm.recommend(state.optimizer) if state.x is None else state.x),
         value=value,
         best=state.fun_best if math.isfinite(state.fun_best) else math.nan,
         rounds=state.step,
@@ -325,7 +328,7 @@ def _adapted(setting: Setting, callback: Callable[[Round], None]) -> Callable[[A
     def call(state: FederatedState, report: Report) -> None:
         del report
         last = {name: column[-1] for name, column in history_of(state, setting.task.measures).items()}
-        x = setting.algorithm.recommend(state.optimizer)
+        x = setting.outward(setting.algorithm.recommend(state.optimizer))
         callback(
             Round(
                 state.step,

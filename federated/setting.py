@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from federated.algorithm import FederatedAlgorithm
+from federated.boxed import Boxed, boxed
 from federated.job import FederatedJob
 from federated.methods import find
 from federated.network import Network
@@ -145,18 +146,23 @@ class Setting:
         image: dict[str, Any] = json.loads(dump(config))
         return image
 
+    def outward(self, x: Array) -> Array:
+        """Return the task's own x of one that the method has."""
+        task = boxed(self.task)
+        return task.outward(x) if isinstance(task, Boxed) else x
+
     def job(self, executor: Executor) -> FederatedJob:
         """Return the job that does it.
 
         Raises:
             ValueError: The budget is none for a single round.
         """
-        given = self.given
+        given, task = self.given, boxed(self.task)
         job = FederatedJob(
             self.algorithm,
-            ClientObjective(self.task),
+            ClientObjective(task),
             executor,
-            self.x0,
+            task.inward(self.x0) if isinstance(task, Boxed) else self.x0,
             key=self.key,
             network=self.network,
             rounds=given["rounds"],
