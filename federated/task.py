@@ -54,7 +54,8 @@ class Task(abc.ABC):
 
     spacing: float = 0.01
     """How far apart points should lie, in a coordinate, for their values to tell a slope: what methods ask
-    around x by, if they are not told otherwise. A staircase needs more than the width of its steps."""
+    around x by, if they are not told otherwise. A staircase needs more than the width of its steps. Where the
+    bounds are finite, it is a share of the width between them."""
 
     joint: bool = False
     """Whether `joint_values` evaluates points of several clients in one call."""

@@ -1,3 +1,5 @@
+"""Tasks in boxes of any size."""
+
 import numpy as np
 import pytest
 
