@@ -228,7 +228,7 @@ def evolve(
             print_methods(method, as_json=as_json)
         return
     who = (workers, ray, address, gpus_per_worker, timeout)
-    with explained(resuming(out, *who)), telling_how_far():
+    with explained(resuming(out, *who), out=out), telling_how_far():
         if env is None:
             raise ValueError("--env must be given, as in --env CartPole-v1 or --env maze.")
         from evolution.facade import evolve as evolved

@@ -260,8 +260,7 @@ def federate(
     zoo federate --task quadratic --method fzoos --clients 5 --rounds 20 --seed 1 --out runs/quadratic
     zoo report runs/quadratic
     # three methods by the same number of queries, three runs of each
-    zoo federate --task quadratic -t heterogeneity=5 --clients 5 -m fzoos -m fedzo -m scaffold-2 \
-        --budget 5400 --seeds 3 --out runs/three
+    zoo federate --task quadratic --clients 5 -m fzoos,fedzo,scaffold-2 --budget 5400 --seeds 3 --out runs/all
     # the same method in two forms
     zoo federate --task levy -m ours=fzoos -m theirs=fzoos -o theirs.published=true --rounds 5
     # half of a hundred clients each round, of which some vanish
@@ -280,7 +279,8 @@ def federate(
     labels = _labels(method if method is not None else ["fzoos"])
     is_single = len(labels) == 1 and seeds is None and len(seed or ()) <= 1
     again = shlex.join(["zoo", *sys.argv[1:]]) if out is not None else None
-    with explained(resuming(out, *who) if is_single else again), telling_how_far():
+    kept: dict[str, Any] = {"resume": resuming(out, *who), "out": out} if is_single else {"resume": again}
+    with explained(**kept), telling_how_far():
         if task is None:
             raise ValueError("--task must be given, as in --task quadratic; --list says which there are.")
         if not labels:

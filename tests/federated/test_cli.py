@@ -53,6 +53,11 @@ def broken():
     return {}["data"]
 
 
+def early():
+    os.kill(os.getpid(), signal.SIGINT)
+    return Bowl()
+
+
 bowl = Bowl()
 """
 
@@ -115,6 +120,15 @@ def test_a_signal_stops_it_and_it_ends_as_if_nothing_had_happened(zoo, whole, ho
     assert "zoo: `zoo resume 'a part'` goes on\n" in stopped.err
     assert zoo("resume", "a part").json["rounds"] == 3
     assert digest_of_run(Path("a part")) == whole
+
+
+def test_stopped_before_there_is_a_run_it_begins_anew(zoo):
+    command = ("federate", "--task", "bowls:early", "-m", "fedzo", *FEW, "--out", "run")
+    stopped = zoo(*command)
+    assert stopped.status == 130
+    assert stopped.err == "zoo: stopped by Ctrl-C; nothing was kept yet: the same command begins anew\n"
+    zoo("federate", "--task", "bowls:Bowl", *command[3:])
+    assert zoo(*command).err == "zoo: stopped by Ctrl-C; `zoo resume run` goes on\n"
 
 
 COMPARED = (

@@ -82,11 +82,14 @@ def count(text: str) -> int:
 
 
 @contextlib.contextmanager
-def explained(resume: str | None = None, *, is_one_run: bool = True) -> Iterator[None]:
+def explained(
+    resume: str | None = None, *, out: Path | str | None = None, is_one_run: bool = True
+) -> Iterator[None]:
     """Turn errors into one message and an exit code.
 
     Args:
         resume: The command that goes on with what is being done, or None if nothing is kept.
+        out: Directory that `resume` needs, and that need not be there yet; None where it does without.
         is_one_run: Whether what a run had found is all that was found.
     """
     from zoo.core.errors import EvaluationError, RunDirectoryError, ZooError
@@ -105,7 +108,7 @@ def explained(resume: str | None = None, *, is_one_run: bool = True) -> Iterator
         _complain(f"`{resume}` goes on" if resume else "nothing is kept; --out DIRECTORY keeps a run")
         raise typer.Exit(128 + error.signal) from None
     except KeyboardInterrupt:
-        _complain(f"stopped by Ctrl-C{f'; `{resume}` goes on' if resume else ''}")
+        _complain(f"stopped by Ctrl-C{_going_on(resume, out)}")
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise
@@ -124,6 +127,17 @@ def explained(resume: str | None = None, *, is_one_run: bool = True) -> Iterator
         if resume and hasattr(error, "result"):
             _complain(f"what was evaluated is kept: once it is mended, `{resume}` goes on")
         raise typer.Exit(3) from None
+
+
+def _going_on(resume: str | None, out: Path | str | None) -> str:
+    """Return how to go on with what was stopped outside of a run: before it, or between several."""
+    if resume is None:
+        return ""
+    from zoo.run.directory import holds_run
+
+    if out is not None and not holds_run(Path(out)):
+        return "; nothing was kept yet: the same command begins anew"
+    return f"; `{resume}` goes on"
 
 
 _ADVICE = {  # where a message speaks of arguments, what to type

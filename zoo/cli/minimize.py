@@ -158,7 +158,7 @@ def minimize(
     import zoo
 
     who = (workers, ray, address, gpus_per_worker, timeout)
-    with explained(resuming(out, *who)):
+    with explained(resuming(out, *who), out=out):
         box = None if bounds is None else bounds_of(bounds)
         start = None if x0 is None else start_of(x0)
         if box is not None and len(box) == 1 and start is not None:
