@@ -153,6 +153,7 @@ class FZooSClient:
         end: Where its steps of this round have ended, shape (dim,); None where they have not.
         said: What it last said of its surrogate, None where nothing.
         number: What it said that of, see `Settled`.
+        started: Whether it has ever taken part.
     """
 
     window: Window
@@ -164,6 +165,7 @@ class FZooSClient:
     end: Array | None = None
     said: Array | None = None
     number: int = -1
+    started: bool = False
 
 
 class _Known(NamedTuple):
@@ -174,11 +176,14 @@ class _Known(NamedTuple):
     direction: int
     shared: Key
     radius: float
+    started: bool
     fit: Any = None
 
     @staticmethod
     def by(client: FZooSClient) -> _Known:
-        return _Known(client.window, client.memory, client.direction, client.shared, client.radius)
+        return _Known(
+            client.window, client.memory, client.direction, client.shared, client.radius, client.started
+        )
 
 
 @dataclass(frozen=True)
@@ -199,8 +204,8 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
     it would have said of x_r, by what it has seen. With one client the correction is 0.
 
     A client asks for 1 + T + a (T - 1) + 1 + b values a round, with a = `step_queries` and b =
-    `round_queries`, and `start_queries` more in the first round; with `accept` for 2 more. It sends dim
-    numbers, then dim or M, and is sent as many, and dim.
+    `round_queries`, and for `start_queries` more in the first round in which it takes part; with `accept`
+    for 2 more a round. It sends dim numbers, then dim or M, and is sent as many, and dim.
 
     With "adaptive", gamma is what makes the expected square of the error least. The gradient of a client's
     function is off by D, whose square is that of the heterogeneity, and that of its surrogate by another
@@ -248,9 +253,11 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         radius: Half of the width of the box that is asked in; None for the task's spacing, 0.01 if it does
             not say. Directions are followed for the root mean square distance of its points, radius
             sqrt(dim / 3).
-        start_queries: Points that a client asks for first, in the first round.
+        start_queries: Points that a client asks for first, the first time it takes part; None for dim / 2,
+            at least 10, and at most half of what a fit or the memory has room for. A gradient that begins
+            well saves whole rounds where clients differ.
         step_queries: Points after every step but the last.
-        round_queries: Points in the second trip.
+        round_queries: Points in the second trip. Of these three, "orthogonal" asks for 2 dim at most.
         step_candidates: Points that "box" takes those of a step from.
         round_candidates: Points that it takes those of the second trip from. Their box is half as wide as
             the mean distance, by coordinate, of x_(r+1) to where the client had come.
@@ -274,8 +281,8 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         ValueError: An argument is outside its range.
 
     Example:
-        >>> FZooS(num_steps=10).most_queries(300, False)
-        107
+        >>> FZooS(num_steps=10).most_queries(300, True), FZooS(num_steps=10).most_queries(300, False)
+        (243, 93)
 
     References:
         Shu, Lin, Dai and Low, "Federated zeroth-order optimization using trajectory-informed surrogate
@@ -284,7 +291,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         estimation" (ZoRD), 2023. https://openreview.net/forum?id=n1bLgxHW6jW
     """
 
-    learning_rate: Any = 0.018
+    learning_rate: Any = 0.02
     beta1: float = 0.5
     beta2: float = 0.9
     gamma: float | str = "adaptive"
@@ -292,9 +299,9 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
     decay: float = 0.6
     queries: str = "orthogonal"
     radius: float | None = None
-    start_queries: int = 10
-    step_queries: int = 9
-    round_queries: int = 14
+    start_queries: int | None = None
+    step_queries: int = 8
+    round_queries: int = 9
     step_candidates: int = 100
     round_candidates: int = 200
     window: int | None = None
@@ -322,7 +329,8 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         check_choice("queries", self.queries, QUERIES)
         check_choice("kernel", self.kernel, KERNELS)
         for name in ("start_queries", "step_queries", "round_queries", "virtual_steps"):
-            check_count(name, getattr(self, name), minimum=0)
+            if name != "start_queries" or self.start_queries is not None:
+                check_count(name, getattr(self, name), minimum=0)
         for name in ("step_candidates", "round_candidates", "num_features", "feature_points"):
             check_count(name, getattr(self, name))
         for name in ("step", "round"):
@@ -419,8 +427,9 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
 
     def most_queries(self, dim: int, first: bool) -> int:
         steps = self.num_steps
-        most = 1 + steps + self.step_queries * (steps - 1) + 1 + self.round_queries
-        return most + (2 if self.accept else 0) + (self.start_queries if first else 0)
+        most = 1 + steps + self._count(self.step_queries, dim) * (steps - 1)
+        most += 1 + self._count(self.round_queries, dim) + (2 if self.accept else 0)
+        return most + (self._count(self._started_with(dim), dim) if first else 0)
 
     def diagnostics(self, server: FZooSServer) -> dict[str, Any]:
         return {"rate": server.rate}
@@ -461,12 +470,15 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
             update=None if self.restart else memory,
             direction=known.direction,
             end=end,
+            started=True,
         )
         return client, Point(end)
 
     def estimate(self, x: Array, memory: _Known, local: Local, step: int) -> Estimating:
         """Ask for values at x and around it, and return the gradient of the surrogate, None without any."""
-        count = self.step_queries if step else self.start_queries * (local.round == 0)
+        count = self.step_queries
+        if step == 0:
+            count = 0 if memory.started else self._started_with(len(x))
         known = yield from self._look(memory, x, count, self.step_candidates, memory.radius, local, step)
         return known, known.fit.gradient(x) if len(known.fit) else None
 
@@ -586,6 +598,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         """Ask for the value at x and around it, and fit the process there."""
         like, bounds = Like.of(known.window.blocks[0]), self._box(local)
         points, key = like.asarray(x)[None], local.key.fold("around", step + 1)
+        count = self._count(count, len(x))
         if count:
             if self.queries == "orthogonal" or known.fit is None:
                 distance = radius * math.sqrt(len(x) / 3)
@@ -611,6 +624,17 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         if self.window is not None:
             return self.window
         return min(max(_FEWEST, math.ceil(1.3 * dim)), _MOST)
+
+    def _count(self, count: int, dim: int) -> int:
+        """Return how many of some points are asked for: there are no more at one distance along a basis."""
+        return min(count, 2 * dim) if self.queries == "orthogonal" else count
+
+    def _started_with(self, dim: int) -> int:
+        """Return how many points a client asks for first."""
+        if self.start_queries is not None:
+            return self.start_queries
+        room = min(self._nearest(dim), self.window_bytes // (8 * dim))
+        return max(10, min(dim // 2, room // 2))
 
     def _sends_features(self, dim: int) -> bool:
         return self.num_features <= dim if self.message == "auto" else self.message == "features"

@@ -58,15 +58,23 @@ def _basis(key: Key, dim: int, number: int) -> tuple[np.ndarray[Any, Any], np.nd
 def orthogonal(x: Array, distance: float, count: int, first: int, shared: Key, key: Key) -> Array:
     """Return points at some distance of x, in directions of `sweep`, each forwards or backwards.
 
+    More than `dim` of them are a whole basis, then some of the same directions the other way, so that all
+    are different.
+
     Args:
         x: Shape (dim,).
         distance: Distance from x to each.
-        count: How many.
+        count: How many, at most 2 dim.
         first: Number of the first direction.
         shared: Key of the directions.
         key: Of the signs.
     """
-    ways = sweep(shared, len(x), first, count) * key.rademacher(0, count, 1)
+    dim = len(x)
+    if count > dim:
+        first = -(-first // dim) * dim  # of two bases, rows may be the same but for the sign
+    some = min(count, dim)
+    ways = sweep(shared, dim, first, some) * key.rademacher(0, some, 1)
+    ways = np.concatenate([ways, -ways[: count - some]])
     return x + Like.of(x).asarray(ways * distance)
 
 

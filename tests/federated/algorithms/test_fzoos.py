@@ -60,15 +60,63 @@ def talked(work, task, client):
 # Queries
 
 
-@pytest.mark.parametrize("make", [FZooS, FZooS.published], ids=["default", "published"])
-def test_a_client_asks_for_107_values_a_round_and_10_at_first(make):
-    hidden = 2 if make == FZooS.published else 0
-    options = {"num_features": 50} if hidden else {}
-    state = federated(make(**options), Quadratic(20, 5), rounds=2)
-    assert state.nfev == 5 * (10 + 2 * (107 + hidden))
-    assert state.hidden == 2 * 5 * hidden
-    assert state.queries.tolist() == [10 + 2 * (107 + hidden)] * 5
-    assert [make().most_queries(300, first) for first in (True, False)] == [117 + hidden, 107 + hidden]
+def test_a_client_asks_for_93_values_a_round_and_more_at_first():
+    state = federated(FZooS(), Quadratic(30, 5), rounds=2)
+    assert state.hidden == 0
+    assert state.queries.tolist() == [15 + 2 * 93] * 5
+    assert [FZooS().most_queries(300, first) for first in (True, False)] == [150 + 93, 93]
+
+
+def test_the_published_form_asks_for_107_values_a_round_and_10_at_first():
+    method = FZooS.published(num_features=50)
+    state = federated(method, Quadratic(20, 5), rounds=2)
+    assert state.queries.tolist() == [10 + 2 * (107 + 2)] * 5
+    assert state.hidden == 2 * 5 * 2
+    assert [method.most_queries(300, first) for first in (True, False)] == [119, 109]
+
+
+@pytest.mark.parametrize(
+    ("dim", "options", "first"),
+    [
+        (20, {}, 10),
+        (64, {}, 32),
+        (300, {}, 150),
+        (10_000, {}, 419),  # half of what 64 MB have room for
+        (300, {"window": 40}, 20),
+        (300, {"window": 2}, 10),
+        (300, {"start_queries": 7}, 7),
+    ],
+)
+def test_the_first_queries_grow_with_the_number_of_variables(dim, options, first):
+    method = FZooS(**options)
+    assert method.most_queries(dim, True) - method.most_queries(dim, False) == first
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 5])
+def test_points_of_a_look_are_different(dim):
+    task = Bowls([[0.2] * dim])
+    method = FZooS()
+    client = method.client_init(np.full(dim, 0.5), Problem(1, None, Key(0)), 0)
+    client, _, asked = talked(
+        method._walk(client, Go(np.full(dim, 0.5), 1.0, 0, None, None), Local(0, 0, Key(1), task)), task, 0
+    )
+    assert [len(points) for points in asked] == [1 + min(10, 2 * dim), *[1 + min(8, 2 * dim)] * 9, 1]
+    for points in asked:
+        assert len(np.unique(points.round(9), axis=0)) == len(points)
+
+
+def test_a_client_begins_with_more_queries_whenever_it_first_takes_part():
+    method = FZooS(**SMALL)
+    state = federated(
+        method, Bowls([[0.2, 0.8]] * 4), rounds=6, network=Network(participation=0.5), on_error="nan"
+    )
+    usual = method.most_queries(2, False)
+    assert sorted(state.queries % usual) == [3] * 4
+    client = method.client_init(np.full(2, 0.5), Problem(1, None, Key(0)), 0)
+    go, task = Go(np.full(2, 0.5), 1.0, 0, None, None), Bowls([[0.2, 0.8]])
+    for count in (4, 1):
+        client, _, asked = talked(method._walk(client, go, Local(9, 0, Key(1), task)), task, 0)
+        assert len(asked[0]) == count
 
 
 def test_the_published_form_counts_585_and_takes_595():
@@ -296,7 +344,7 @@ def test_virtual_steps_take_no_queries():
         ({"queries": "sphere"}, "`queries` must be one of"),
         (
             {"queries": "box", "step_candidates": 3},
-            "`step_candidates` must be at least `step_queries`, 9, got 3",
+            "`step_candidates` must be at least `step_queries`, 8, got 3",
         ),
         ({"window": 1}, "`window` must be at least 2, got 1."),
         ({"radius": 0.0}, "`radius` must be a finite number above 0"),
@@ -385,6 +433,6 @@ def test_it_is_far_ahead_where_clients_differ():
     task = Quadratic(100, 5, heterogeneity=5.0)
     ours = values(federated(FZooS(), task, rounds=6)) - task.optimum
     theirs = values(federated(FedZO(), task, rounds=3)) - task.optimum
-    assert 5 * (10 + 6 * 107) <= 3260
+    assert 5 * FZooS().most_queries(100, True) + 25 * FZooS().most_queries(100, False) == 3040
     assert 3 * 5 * FedZO().most_queries(100, True) == 3150
     assert ours[-1] <= theirs[-1] / 3
