@@ -53,10 +53,10 @@ class Point(Message):
     """A point.
 
     Attributes:
-        x: Shape (dim,).
+        x: Shape (dim,); None from a client that has found no direction to step in.
     """
 
-    x: Array
+    x: Array | None
 
 
 @state
@@ -89,12 +89,12 @@ class Descended(NamedTuple):
     """Where local steps have led to.
 
     Attributes:
-        x: The last point, shape (dim,).
+        x: The last point, shape (dim,); None where no step was made.
         client: What the client keeps.
         mean: Of the estimates, without what they were corrected by, shape (dim,); None where there was none.
     """
 
-    x: Array
+    x: Array | None
     client: DescentClient
     mean: Array | None
 
@@ -106,8 +106,10 @@ class LocalDescent(FederatedAlgorithm[S, C], Generic[S, C]):
         x_i <- x_r;  num_steps times:  x_i <- clip(x_i - learning_rate update(g_i(x_i) + c_i(x_i)))
         x_(r+1) = clip(x_r + server_rate (sum_i w_i x_i / sum_i w_i - x_r))
 
-    with the sums over the clients that have answered, and g_i and c_i, an estimate of the gradient of f_i and
-    a correction, as subclasses have them.
+    with the sums over the clients that have answered with a point, and g_i and c_i, an estimate of the
+    gradient of f_i and a correction, as subclasses have them. A client that has had no estimate at all in a
+    round, as no value was usable, does not answer with a point, and so does not hold the others back. Where
+    nobody does, x stays.
 
     Args:
         num_steps: Local steps of a round, T.
@@ -205,12 +207,15 @@ class LocalDescent(FederatedAlgorithm[S, C], Generic[S, C]):
             memory, way = rule.update(memory, gradient if correction is None else gradient + correction(at))
             at = _inside(at - rate * way, bounds)
             yield from self.arrived(at)
-        end = _inside(like.asarray(at), bounds)
+        end = _inside(like.asarray(at), bounds) if count else None
         kept = DescentClient(knows, None if self.restart else memory)
         return Descended(end, kept, None if total is None else total / count)
 
     def merged(self, x: Array, answers: Sequence[Answer], bounds: Bounds | None) -> Array:
-        """Return x_(r+1) of x_r and messages with a field `x`, where each client's steps have ended."""
+        """Return x_(r+1) of x_r and messages with a field `x`, where steps have ended, or None."""
+        answers = telling(answers, "x")
+        if not answers:
+            return x
         work = working(x)
         here = work.asarray(x)
         moved = here + self.server_rate * (weighted_mean(answers, "x") - here)
@@ -422,8 +427,19 @@ class ZerothOrder(LocalDescent[S, C], Generic[S, C]):
         return cls(**{**constants, **options})
 
 
+def telling(answers: Sequence[Answer], name: str) -> list[Answer]:
+    """Return the answers in which a field is not None."""
+    return [answer for answer in answers if getattr(answer.message, name) is not None]
+
+
 def weighted_mean(answers: Sequence[Answer], name: str) -> Array:
-    """Return the mean of a field of all messages by weight, in single precision at least."""
+    """Return the mean of a field by weight over the messages that have it, in single precision at least.
+
+    Args:
+        answers: In one of them at least, the field is not None; others do not count.
+        name: Of the field.
+    """
+    answers = telling(answers, name)
     total = sum(answer.weight for answer in answers)
     found: Array = 0.0
     for answer in answers:

@@ -56,10 +56,10 @@ class Change(Message):
     """How a control variate has changed.
 
     Attributes:
-        change: New c_i - c_i as it is part of c, shape (dim,).
+        change: New c_i - c_i as it is part of c, shape (dim,); None where c_i stays as it is.
     """
 
-    change: Array
+    change: Array | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +67,10 @@ class Moved(Change):
     """Where local steps have ended, and how a control variate has changed.
 
     Attributes:
-        x: x_i, shape (dim,).
+        x: x_i, shape (dim,); None where no step was made.
     """
 
-    x: Array
+    x: Array | None
 
 
 @state
@@ -120,11 +120,11 @@ class ScaffoldClient:
         variate = self.offered if known else self.variate
         return dataclasses.replace(self, variate=variate, offered=None)
 
-    def changed(self, found: Array | None, number: int) -> tuple[ScaffoldClient, Array]:
-        """Return the client that offers another c_i, and the change; None for the one there is."""
-        change = (
-            array_module(self.variate).zeros_like(self.variate) if found is None else found - self.variate
-        )
+    def changed(self, found: Array | None, number: int) -> tuple[ScaffoldClient, Array | None]:
+        """Return the client that offers another c_i, and the change; None, and None, for the one there is."""
+        if found is None:
+            return dataclasses.replace(self, offered=self.variate, number=number), None
+        change = found - self.variate
         # Added up as the server does it, so that of one client c - c_i is 0 to the last bit.
         return dataclasses.replace(self, offered=self.variate + change, number=number), change
 
@@ -165,7 +165,8 @@ class _Scaffold(ZerothOrder[ScaffoldServer, ScaffoldClient]):
         """Return the server whose c has all changes in it."""
         variate, heard = server.variate, server.heard.copy()
         for answer in answers:
-            variate = variate + answer.weight / server.total * answer.message.change
+            if answer.message.change is not None:
+                variate = variate + answer.weight / server.total * answer.message.change
             heard[answer.client] = server.number
         return dataclasses.replace(server, variate=variate, heard=heard, number=server.number + 1)
 

@@ -110,6 +110,24 @@ def test_variates_add_up(method: Any) -> None:
     assert abs(held).max() > 0
 
 
+@pytest.mark.parametrize("method", BOTH, ids=lambda method: method.__name__)
+def test_client_without_values_changes_no_variate(method: Any) -> None:
+    class Cut(Quadratic):
+        def joint_values(self, clients: Any, x: Any, keys: Any) -> Any:
+            return super().joint_values(clients, x, keys) * np.where(clients == 1, np.nan, 1)
+
+    options = {"num_steps": 1, "num_directions": 12, "stencil": "central", "update": "sgd"}
+    made = method(learning_rate=0.01, **options)
+    task = Cut(12, 4, heterogeneity=2.0)
+    state = federated(made, task, rounds=1, x0=np.full(12, 0.5))
+    x = state.optimizer.x if method is ScaffoldI else np.full(12, 0.5)
+    others = [task.gradient(client, x) for client in (0, 2, 3)]
+    np.testing.assert_allclose(state.optimizer.variate, sum(others) / 4, rtol=0, atol=1e-9)
+    assert state.optimizer.heard.tolist() == [0] * 4
+    numbers = 8 * 12
+    assert state.up == 3 * 2 * numbers + 2
+
+
 def test_second_trip_may_have_fewer_answers() -> None:
     method = ScaffoldI(num_steps=1, num_directions=2)
     problem = Problem(3, None, Key(0))
