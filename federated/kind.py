@@ -15,14 +15,27 @@ from zoo.run.watching import Watcher
 if TYPE_CHECKING:  # numpy with it, which a help page is not to wait for
     from zoo.run.reading import Recording
 
+FAULTS = ("absent", "late", "stale", "duplicates", "invalid", "void")
+"""Counters of what goes wrong on the network, by the names that they have in logs."""
+
 
 class FederatedKind(Kind):
     """Runs of `federated.federate`."""
 
-    wording = Wording(value="F", evaluations="queries", names={"nfev": "queries", "fun": "value"})
+    wording = Wording(
+        value="F",
+        evaluations="queries",
+        names={"nfev": "queries", "fun": "value"},
+        values="F",
+        lines={"worst": "worst client", "value": "F"},
+        quiet=frozenset({"hidden", "gradients", "clock", *FAULTS}),
+    )
 
     def title(self, config: Mapping[str, Any]) -> str:
         return f"{task_name(config)}, {config.get('num_clients')} clients, {config.get('dim')} variables"
+
+    def subject(self, config: Mapping[str, Any]) -> str:
+        return task_name(config)
 
     def task(self, config: Mapping[str, Any]) -> Any:
         # Of a task with a name, what follows from the seed, such as its data, is not what it is.

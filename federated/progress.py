@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import zoo.progress
 from federated.job import COLUMNS, FederatedState, history_of
-from federated.kind import task_name
+from federated.kind import FAULTS, task_name
 from zoo.core.validation import printable
 from zoo.execution.ledger import size
 from zoo.progress.tally import Tally, until
@@ -19,8 +19,6 @@ from zoo.run.watching import OWN_METRICS, Beginning
 if TYPE_CHECKING:
     from zoo.progress.drawing import ConsoleOptions, Panel, Text
     from zoo.progress.panel import Part, Row
-
-_FAULTS = ("absent", "late", "stale", "duplicates", "invalid", "void")
 
 
 class Progress(zoo.progress.Progress):
@@ -119,7 +117,7 @@ class FederatedTally(Tally):
     def _take(self, state: FederatedState) -> None:
         """Take note of where it is."""
         self.rounds, self.up, self.down, self.clock = state.step, state.up, state.down, state.clock
-        self.faults = {name: getattr(state, name) for name in _FAULTS if getattr(state, name)}
+        self.faults = {name: getattr(state, name) for name in FAULTS if getattr(state, name)}
         history = history_of(state, self._measures)
         if not len(history["value"]):
             return
@@ -141,7 +139,7 @@ class FederatedTally(Tally):
 
     def diagnostics(self) -> tuple[str | None, list[tuple[str, str]]]:
         """Return names and values of what the method says of itself."""
-        said = {*OWN_METRICS, *COLUMNS, *_FAULTS, *self._measures}
+        said = {*OWN_METRICS, *COLUMNS, *FAULTS, *self._measures}
         return None, [
             (name.replace("_", " "), number(value, 3))
             for name, value in self.metrics.items()

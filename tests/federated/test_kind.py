@@ -17,6 +17,7 @@ from zoo.report.entries import entry_of, sections_of
 from zoo.run import kinds
 from zoo.run.directory import read_config
 from zoo.run.reading import read_recording
+from zoo.serve.watched import Watched
 
 SMALL = {"dim": 5, "num_clients": 2}
 
@@ -87,6 +88,21 @@ def test_zoo_resumes_it_and_an_interruption_says_how_far_it_came(tmp_path):
     with pytest.raises(Interrupted), telling_how_far():
         raise error
     assert error.so_far == "in another one"
+
+
+def test_a_page_that_follows_runs_calls_it_by_its_task_and_its_numbers_by_theirs(tmp_path):
+    run(tmp_path / "run")
+    watched = Watched(tmp_path / "run", "run")
+    watched.look(0, 0.0)
+    assert watched.summary["objective"] == "quadratic"
+    words = watched.summary["words"]
+    assert (words["value"], words["values"], words["evaluations"]) == ("F", "F", "queries")
+    assert words["lines"] == {"worst": "worst client", "value": "F"}
+    curves = watched.curves()
+    curves.read()
+    columns = watched.detail("")["columns"]
+    assert {*words["lines"], *words["quiet"]} - {"gradients"} <= columns.keys()
+    assert columns["absent"] == columns["hidden"] == [0, 0]  # which is not drawn
 
 
 def test_it_is_light():

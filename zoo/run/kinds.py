@@ -62,6 +62,10 @@ class Wording:
         names: Names under which entries of `metrics.jsonl` and `result.json` are shown elsewhere, where they
             are others.
         negated: Entries that are shown with their sign turned, by their names in these files.
+        values: What values are called, where that is not `value` with an s.
+        lines: Entries that `zoo serve` draws beside the best value of a run, and what it calls them there; where
+            there are none, the median and the lowest value of a step.
+        quiet: Entries that it does not draw as long as they are 0.
 
     Example:
         >>> words = Wording(names={"value": "highest"}, negated=frozenset({"value"}))
@@ -74,6 +78,9 @@ class Wording:
     sign: int = 1
     names: Mapping[str, str] = field(default_factory=dict)
     negated: frozenset[str] = frozenset()
+    values: str = ""
+    lines: Mapping[str, str] = field(default_factory=dict)
+    quiet: frozenset[str] = frozenset()
 
     @property
     def better(self) -> str:
@@ -111,6 +118,11 @@ class Kind(abc.ABC):
     @abc.abstractmethod
     def title(self, config: Mapping[str, Any]) -> str:
         """Return what a run was about, for people; `config` is `config.json`."""
+
+    def subject(self, config: Mapping[str, Any]) -> str:
+        """Return what is minimised, in a word or two."""
+        objective = config.get("objective")
+        return str(objective.get("name")) if isinstance(objective, Mapping) else ""
 
     @abc.abstractmethod
     def task(self, config: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ const MOST_ROWS = 300;
 const MOST_CHOSEN = 16;
 const RANKS = { running: 0, waiting: 1, unreadable: 3, vanished: 3 }; // in the list; others 2, the newest first
 const NOT_FAULTS = ["ended", "resumed", "speculated"];
-const PLAIN = { value: "value", evaluations: "evaluations", sign: 1, scores: [] }; // of runs that bring no words
+const PLAIN = { value: "value", evaluations: "evaluations", sign: 1, scores: [], quiet: [] }; // of runs that bring no words
 
 const runs = new Map(); // by id: {summary, curves, events, point, gone}
 const rows = new Map(); // by id: a row of the table

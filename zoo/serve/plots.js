@@ -5,7 +5,7 @@ const LONGEST_REST = 8000;
 const NEAR = "500px"; // of the window: plots that are further away are drawn when they come close
 const NOT_DIAGNOSTICS = ["step", "nfev", "best", "value", "median"];
 const COUNTS = ["own failed"]; // never by logarithm
-const HIDDEN_WHERE_ZERO = ["failed", "violation"];
+const HIDDEN_WHERE_ZERO = ["failed", "violation"]; // of all kinds of runs
 const UNITS = [[86400, "days"], [3600, "hours"], [60, "minutes"], [1, "seconds"]];
 const FEW = 40; // points that are shown as such
 
@@ -21,7 +21,7 @@ export function bestWords(words) {
 }
 
 export function valueWords(words) {
-  return joined(words.map(({ value }) => `${value}s`));
+  return joined(words.map(({ value, values }) => values ?? `${value}s`));
 }
 
 export function evaluationWords(words) {
@@ -88,16 +88,17 @@ function drawAll(runs, { x, scale }) {
   showThinning(runs);
 }
 
-// The lowest value, or the highest score, and the median of each step, if there are not several runs to tell apart, and
-// the best.
+// The lowest value, or the highest score, and the median of each step, or what a kind of run has instead, if there are
+// not several runs to tell apart, and the best.
 function values(run, axis, isAlone) {
   const best = trace(run, axis, "best", { shape: "hv", width: 2 });
   if (!isAlone) return [best];
   const faint = { colour: "--plain", width: 1 };
-  const others = ["median", "value"]
+  const labels = run.words.lines
+    ?? { median: "median of a step", value: run.words.sign < 0 ? "highest of a step" : "lowest of a step" };
+  const others = Object.keys(labels)
     .filter((name) => name in run.curves.columns)
-    .map((name) => trace(run, axis, name, name === "median" ? { ...faint, dash: "dot" } : { ...faint, shape: "hv" }));
-  const labels = { median: "median of a step", value: run.words.sign < 0 ? "highest of a step" : "lowest of a step" };
+    .map((name) => trace(run, axis, name, name === "value" ? { ...faint, shape: "hv" } : { ...faint, dash: "dot" }));
   for (const other of others) other.name = labels[other.meta];
   return [...others, { ...best, name: "best so far" }];
 }
@@ -212,10 +213,11 @@ function unitOf(axis, traces, counted) {
 // Whatever scalars the runs have, in the order in which they write them.
 function names(runs) {
   const found = new Set(runs.flatMap((run) => Object.keys(run.curves.columns)));
+  const quiet = [...HIDDEN_WHERE_ZERO, ...runs.flatMap((run) => run.words.quiet)];
   return [...found].filter((name) => {
-    if (NOT_DIAGNOSTICS.includes(name)) return false;
+    if (NOT_DIAGNOSTICS.includes(name) || runs.every((run) => name in (run.words.lines ?? {}))) return false;
     const all = runs.flatMap((run) => run.curves.columns[name] ?? []);
-    return all.some((value) => value !== null && (value !== 0 || !HIDDEN_WHERE_ZERO.includes(name)));
+    return all.some((value) => value !== null && (value !== 0 || !quiet.includes(name)));
   });
 }
 

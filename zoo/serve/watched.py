@@ -15,7 +15,7 @@ from zoo.core.errors import RunDirectoryError
 from zoo.core.space import Space
 from zoo.run.checkpoint import checksum
 from zoo.run.directory import SCHEMA
-from zoo.run.kinds import PLAIN, Wording, wording_of
+from zoo.run.kinds import PLAIN, Wording, kind_of
 from zoo.serve.series import Series, finite, json_object, of_columns
 from zoo.serve.tail import Tail, content, last_lines
 
@@ -71,8 +71,12 @@ class Watched:
     def _begin(self) -> None:
         self._config, self._problem = _read_config(self.path)
         self._wording = PLAIN
+        objective = self._config.get("objective")
+        self._subject = objective.get("name") if isinstance(objective, dict) else None
         try:
-            self._wording = of_columns(wording_of(self._config))
+            kind = kind_of(self._config)
+            if kind is not None:
+                self._wording, self._subject = of_columns(kind.wording), kind.subject(self._config)
         except RunDirectoryError as error:
             self._problem = _text(error)
         self._meta = _read(self.path / "meta.json")
@@ -166,11 +170,10 @@ class Watched:
             nfev, best = (finite(self._result.get(name)) for name in ("nfev", "fun"))
         if best is not None and self._wording.sign < 0:
             best = 0.0 - best
-        objective = self._config.get("objective")
         return {
             "name": self.name,
             "method": _text(self._config.get("method")),
-            "objective": _text(objective.get("name") if isinstance(objective, dict) else None),
+            "objective": _text(self._subject),
             "dim": finite(self._config.get("dim")),
             "budget": finite(self._config.get("budget")),
             "started": _text(self._meta.get("started")),
@@ -267,6 +270,9 @@ def _words(wording: Wording) -> dict[str, Any]:
             "evaluations": wording.evaluations,
             "sign": wording.sign,
             "scores": sorted(wording.names.get(name, name) for name in wording.negated),
+            "quiet": sorted(wording.quiet),
+            **({"values": wording.values} if wording.values else {}),
+            **({"lines": dict(wording.lines)} if wording.lines else {}),
         }
     }
 

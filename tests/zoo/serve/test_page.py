@@ -232,6 +232,25 @@ def test_runs_are_compared_and_every_diagnostic_is_drawn(opened, tmp_path):
     assert page.errors == []
 
 
+def test_federations_are_shown_by_f_and_their_worst_client(opened, tmp_path):
+    path = under_way(tmp_path / "runs" / "together", 0, kind="federated", method="fedzo", task="levy")
+    for n in range(1, 4):
+        numbers = {"value": 1 / n, "best": 1 / n, "worst": 2 / n, "median": 1 / n, "up": 80 * n}
+        step(path, n, **numbers, **dict.fromkeys(("absent", "late", "hidden", "clock"), 0))
+    page = opened()
+    page.wait_for(f"{BEST} === 3")
+    assert page.text("#values-heading") == "F"
+    assert page.evaluate(f"{DATA}.map(trace => trace.name)") == ["worst client", "F", "best so far"]
+    assert page.evaluate(f"{DATA}[0].y") == [2 / n for n in range(1, 4)]
+    titles = "[...document.querySelectorAll('#diagnostics h3')].map(title => title.textContent)"
+    assert page.evaluate(titles) == ["sigma", "up"]
+    assert "levy" in page.text("#list tbody")
+    # As soon as somebody does not answer, that is drawn.
+    step(path, 4, value=0.2, best=0.2, worst=0.5, up=320, absent=1)
+    page.wait_for(f"{BEST} === 4")
+    assert page.evaluate(titles) == ["sigma", "up", "absent"]
+
+
 def test_searches_for_policies_are_shown_by_their_scores(opened, tmp_path):
     searching(tmp_path / "runs" / "search", 9, dim=226)
     page = opened()
