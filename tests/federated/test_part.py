@@ -168,24 +168,6 @@ def test_gradients_are_counted() -> None:
     assert told[1].message.x.tolist() == [-2.0] * 3
 
 
-def test_who_raises_leaves_all_states_as_they_were() -> None:
-    task, algorithm = Bowls(6), Descent()
-    one = block(algorithm, task)
-    handled(one, errand([0, 1, 2]), task)
-    before = bytes_of(one)
-
-    def raises(client: Client, message: At, local: Local) -> Any:
-        if local.client == 2:
-            raise RuntimeError("a bug")
-        yield np.ones((1, 3))
-        return client, message
-
-    one._algorithm = Scripted(script=raises)
-    with pytest.raises(RuntimeError, match="a bug"):
-        handled(one, errand([0, 1, 2, 3]), task)
-    assert bytes_of(one) == before
-
-
 def test_states_come_with_the_first_errand_and_survive_a_snapshot() -> None:
     task, algorithm = Bowls(6), Descent()
     one, other = block(algorithm, task), block(algorithm, task)
@@ -213,5 +195,139 @@ def test_what_a_client_comes_to_must_be_a_state_and_a_message(result: Any, late:
 
     task = Bowls(6)
     script = asks if late else lambda client, message, local: result
-    with pytest.raises(TypeError, match="`reply` must return a client's new state and a Message, got"):
-        handled(block(Scripted(script=script), task), errand([1]), task)
+    (told,), _ = handled(block(Scripted(script=script), task), errand([1]), task)
+    assert told.failure is not None
+    expected = "TypeError: `reply` must return a client's new state and a Message, got"
+    assert told.failure.message.startswith(expected)
+
+
+def boom(client: Client, message: At, local: Local) -> Any:
+    yield np.ones((2, 3))
+    if local.client == 2:
+        raise RuntimeError("a bug")
+    yield np.ones((1, 3))
+    return Client(None, client.trips + 1), message
+
+
+def gradient_of_none(client: Client, message: At, local: Local) -> Any:
+    yield np.ones((2, 3))
+    if local.client == 2:
+        local.gradient(message.x)
+    yield np.ones((1, 3))
+    return Client(None, client.trips + 1), message
+
+
+def unsendable(client: Client, message: At, local: Local) -> Any:
+    yield np.ones((2, 3))
+    if local.client != 2:
+        yield np.ones((1, 3))
+    return Client(None, client.trips + 1), At("text") if local.client == 2 else message
+
+
+OWN_FAILURES = {
+    "raises": (boom, "RuntimeError: a bug"),
+    "gradient": (gradient_of_none, "NotImplementedError: Bowls knows no exact gradients."),
+    "unsendable": (unsendable, "TypeError: `x` of a message must be an array, a number"),
+}
+
+
+@pytest.mark.parametrize("case", OWN_FAILURES)
+def test_a_client_that_fails_beside_its_function_is_left_out_alone(case: str) -> None:
+    script, message = OWN_FAILURES[case]
+    task = Bowls(6)
+    one, other = (block(Scripted(script=script), task) for _ in range(2))
+    told, query = handled(one, errand([0, 2, 5]), task)
+    assert [one.client for one in told] == [0, 2, 5]
+    assert [one.failure is None for one in told] == [True, False, True]
+    assert [one.queries for one in told] == [3, 2, 3]
+    failed = told[1]
+    assert failed.failure is not None
+    assert (failed.message, failed.nbytes, failed.failure.row) == (None, 0, 2)
+    assert failed.failure.message.startswith(message)
+    assert ("a bug" in failed.failure.details) == (script is boom)
+    assert [client for client, state in one.snapshot().items() if state.trips] == [0, 5]
+    replay = Query(ClientObjective(task), KEY, query.values, replayed=True)
+    other.handle(errand([0, 2, 5]), KEY, replay)
+    assert bytes_of(other) == bytes_of(one)
+
+
+def test_what_a_client_stumbles_over_once_is_done_again() -> None:
+    tries: list[int] = []
+
+    def script(client: Client, message: At, local: Local) -> Any:
+        values = yield np.ones((2, 3))
+        values[:] = 0
+        tries.append(local.client)
+        if tries == [1]:
+            raise OSError("busy")
+        again = yield np.zeros((1, 3))
+        return Client(None, client.trips + 1), At(again)
+
+    task = Bowls(6)
+    (told,), query = handled(block(Scripted(script=script), task), errand([1]), task)
+    assert tries == [1, 1]
+    assert (told.failure, told.queries, len(query.values)) == (None, 3, 2)
+    assert told.message.x[0] == 3 * 0.1**2
+
+
+SHAPE = "ValueError: `reply` must yield points of shape (k, 3), got "
+KIND = "TypeError: `reply` must yield an array of points, shape (k, 3)"
+YIELDS = {
+    "one point": (lambda x: x, SHAPE + "shape (3,): yield x[None]"),
+    "list": (lambda x: [[0.0] * 3], KIND + ""),
+    "dimension": (lambda x: np.zeros((3, 4)), SHAPE + "shape (3, 4)."),
+    "cube": (lambda x: np.zeros((1, 1, 3)), SHAPE + "shape (1, 1, 3)"),
+    "none": (lambda x: None, KIND + ", of the kind of x0, got None"),
+    "candidates": (lambda x: Rows(np.zeros((2, 4))), SHAPE + "candidates"),
+    "hidden": (lambda x: Hidden(x), SHAPE + "shape (3,)"),
+}
+
+
+@pytest.mark.parametrize("case", YIELDS)
+def test_what_a_client_yields_must_be_points(case: str) -> None:
+    wanted, message = YIELDS[case]
+
+    def script(client: Client, message: At, local: Local) -> Any:
+        yield wanted(message.x)
+        return client, message
+
+    task = Bowls(6)
+    (told,), query = handled(block(Scripted(script=script), task), errand([4]), task)
+    assert told.failure is not None
+    assert told.failure.message.startswith(message)
+    assert (told.queries, query.values) == (0, [])
+
+
+def test_tensors_where_x0_is_an_array_and_the_other_way_round() -> None:
+    import torch
+
+    def tensors(client: Client, message: At, local: Local) -> Any:
+        yield torch.zeros((1, 3))
+        return client, message
+
+    def arrays(client: Client, message: At, local: Local) -> Any:
+        yield np.zeros((1, 3))
+        return client, message
+
+    for script, task in ((tensors, Bowls(6)), (arrays, Bowls(6, like=("torch", "float32", "cpu")))):
+        (told,), _ = handled(block(Scripted(script=script), task), errand([4]), task)
+        assert told.failure is not None
+        wanted = "an array" if isinstance(task.start(KEY), np.ndarray) else "a tensor"
+        assert told.failure.message.startswith(f"TypeError: `reply` must yield {wanted} of points")
+
+
+def test_more_values_than_an_algorithm_says_are_not_handed_out() -> None:
+    def script(client: Client, message: At, local: Local) -> Any:
+        yield np.ones((2, 3))
+        yield np.ones((1 + local.client, 3))
+        return client, message
+
+    task = Bowls(6)
+    what = errand([0, 2])._replace(most=np.array([3, 4]))
+    told, query = handled(block(Scripted(script=script), task), what, task)
+    assert [(one.queries, one.failure and one.failure.kind) for one in told] == [(3, None), (2, "asked")]
+    assert sum(map(len, query.values)) == 5
+    assert told[1].failure is not None
+    assert told[1].failure.message.endswith(
+        "asked for 5 values, and `most_queries` leaves it 4 in this round."
+    )
