@@ -246,7 +246,7 @@ class FederatedTally(Tally):
             return [(words, "yellow")]
         parts = [(number(self.value, 6), "bold green")]
         if self.optimum is not None:
-            parts.append((f"{number(self.value - self.optimum, 3)} above the least", ""))
+            parts.append((f"{number(self.value - self.optimum, 3)} above the optimum", ""))
         if self.best < self.value:
             parts.append((f"best {number(self.best, 5)}", ""))
         if math.isfinite(self.worst) and self.num_clients > 1:

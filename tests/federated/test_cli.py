@@ -315,6 +315,7 @@ def test_all_that_federate_takes_can_be_said(zoo):
         ("--task quadratic --dropout .1 -n dropout=.2 --rounds 3", "`--dropout` must be left out"),
         ("--task quadratic -n dropuot=.2 --rounds 3", "Did you mean 'dropout'?"),
         ("--task quadratic --round 3", "no option --round. Did you mean --rounds?"),
+        ("--task quadratic --progress panle --rounds 3", "zoo: `--progress` must be one of"),
         ("--task quadratic --progress panle --rounds 3", "Did you mean 'panel'"),
         ("--list --task quadratik", "Did you mean 'quadratic'?"),
         ("--list --method fedzzo", "Did you mean 'fedzo'?"),

@@ -13,6 +13,7 @@ import zoo
 from federated.kind import KIND
 from zoo.facade import Interrupted
 from zoo.loggers import CSV
+from zoo.report.comparison import columns_of, comparisons
 from zoo.report.entries import entry_of, sections_of
 from zoo.run import kinds
 from zoo.run.directory import read_config
@@ -49,6 +50,8 @@ def test_runs_of_other_seeds_are_of_one_task_and_those_of_other_options_are_not(
     entries = [entry_of(read_recording(tmp_path / name)) for name in ("first", "second", "network", "method")]
     (section,) = sections_of(entries, "options")
     assert sorted(len(group.entries) for group in section.groups) == [1, 1, 2]
+    (one,) = comparisons([tmp_path / "first", tmp_path / "method"])
+    assert columns_of(one)[2:6] == ("Median F", "Quartiles", "Best F", "Queries")
 
 
 def test_a_target_is_that_of_the_run(tmp_path):

@@ -76,7 +76,7 @@ def test_a_line_says_what_the_history_has():
     assert row(looking.shown[0], "F").startswith("nobody has looked yet")
     assert "fedzo · quadratic · 3 clients · 6 variables" in looking.shown[0][0]
     assert row(looking.shown[2], "round").startswith("2 of 3   2 of 3 clients answered   2 s of the network")
-    assert " above the least " in row(looking.shown[2], "F")
+    assert " above the optimum " in row(looking.shown[2], "F")
     assert " target -5" in row(looking.shown[2], "F")
     assert row(looking.shown[2], "bytes").endswith(" up, 192 B down")
     assert row(looking.shown[-1], "ended") == "all 3 rounds are done"

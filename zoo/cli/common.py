@@ -239,8 +239,9 @@ def watchers(
     """Return who is to watch a run, of a kind that another package added, or of this one."""
     import zoo.loggers
     from zoo.core.validation import check_choice
-    from zoo.progress import Progress, chosen
+    from zoo.progress import MODES, Progress, chosen
 
+    check_choice("--progress", progress, MODES)
     for name in logs:
         check_choice("--log", name, zoo.loggers.NAMES)
     table = "steps.csv" if out is None else Path(out) / "steps.csv"

@@ -18,7 +18,7 @@ from zoo.progress.terminal import PanelDisplay
 from zoo.run.loop import Run
 from zoo.run.watching import Beginning, Watcher
 
-_MODES = ("auto", "panel", "lines", "bar", "none")
+MODES = ("auto", "panel", "lines", "bar", "none")
 _PERIOD = 0.2  # seconds between looks
 _SHARE = 0.01  # of the run's time that looks may take
 
@@ -45,8 +45,8 @@ class Progress(Watcher):
     """
 
     def __init__(self, mode: str = "auto") -> None:
-        if mode not in _MODES:
-            raise ValueError(f"`mode` must be one of {', '.join(_MODES)}, got {mode!r}.{hint(mode, _MODES)}")
+        if mode not in MODES:
+            raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {mode!r}.{hint(mode, MODES)}")
         self.mode, self.has_summary = mode, False
         self._tally: Tally | None = None
         self._display: Display | None = None

@@ -25,6 +25,7 @@ from zoo.report.statistics import (
 )
 from zoo.report.style import Picture, short
 from zoo.report.writing import write_page
+from zoo.run.kinds import PLAIN
 
 COLUMNS = ("Group", "Runs", "Median", "Quartiles", "Best", "Evaluations", "To the target", "Reached it")
 """Of the table of a section; see `columns_of`."""
@@ -270,8 +271,12 @@ def write_comparison(found: Sequence[Comparison], out: Path) -> list[Path]:
 
 
 def columns_of(one: Comparison) -> tuple[str, ...]:
-    """Return the heads of the table of a section."""
-    return (*COLUMNS[:_COUNTED], one.section.wording.evaluations.capitalize(), *COLUMNS[_COUNTED + 1 :])
+    """Return the heads of the table of a section, in the words of the kind of its runs."""
+    wording = one.section.wording
+    own = {"Evaluations": wording.evaluations.capitalize()}
+    if wording.value != PLAIN.value:
+        own |= {head: f"{head} {wording.value}" for head in ("Median", "Best")}
+    return tuple(own.get(head, head) for head in COLUMNS)
 
 
 def rows_of(one: Comparison) -> list[tuple[str, ...]]:

@@ -63,8 +63,8 @@ class Wording:
             are others.
         negated: Entries that are shown with their sign turned, by their names in these files.
         values: What values are called, where that is not `value` with an s.
-        lines: Entries that `zoo serve` draws beside the best value of a run, and what it calls them there; where
-            there are none, the median and the lowest value of a step.
+        lines: Entries that `zoo serve` draws beside the best value of a run, and what it calls them there;
+            where there are none, the median and the lowest value of a step.
         quiet: Entries that it does not draw as long as they are 0.
 
     Example:
