@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from federated.algorithm import Answer, FederatedAlgorithm, Local, Problem, Trip, Work
-from federated.algorithms.local_descent import working
+from federated.algorithms.local_descent import telling, working
 from federated.algorithms.seeded import KNOWN, LARGEST, Fenced, combined, followed, root_of, shared
 from federated.messages import Message
 from zoo.core.bounds import Bounds
@@ -44,14 +44,32 @@ class Missed(Message):
 
 
 @dataclass(frozen=True, eq=False)
+class Present(Message):
+    """Where the server is, and the seed of the round.
+
+    Attributes:
+        x: There, shape (dim,).
+        number: Rounds that have led there.
+        history: Digest of these, shape (16,), uint8, by which clients of one process share x.
+        seed: Of the round that begins.
+    """
+
+    x: Array
+    number: int
+    history: np.ndarray[Any, Any]
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
 class Slopes(Message):
     """What a client has found.
 
     Attributes:
-        slopes: Along each direction, shape (num_steps, num_directions), float32.
+        slopes: Along each direction, shape (num_steps, num_directions), float32; None where no value was
+            usable.
     """
 
-    slopes: np.ndarray[Any, Any]
+    slopes: np.ndarray[Any, Any] | None
 
 
 @state
@@ -64,8 +82,9 @@ class DeComFLServer:
         bounds: Box that x is to stay in, or None.
         key: Where seeds come from.
         number: Rounds that have changed x.
+        history: Digest of these.
         synced: How many of these each client knows of at least, shape (num_clients,).
-        first: Number of the first round that some client may have to redo.
+        first: Number of the first round that is kept.
         seeds: Of the rounds from there on, shape (m,), int64.
         slopes: Likewise, shape (m, num_steps, num_directions), float32.
     """
@@ -75,6 +94,7 @@ class DeComFLServer:
     bounds: Bounds | None
     key: Key
     number: int
+    history: str
     synced: np.ndarray[Any, Any]
     first: int
     seeds: np.ndarray[Any, Any]
@@ -112,15 +132,20 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
 
     A client forgets y, and stays at the last x it knows. When it is asked the next time, it is sent the
     seeds and slopes G of all rounds that it has missed, and redoes them, which leads to the server's x to the
-    last bit. The server keeps what the client that has been absent for longest would need.
+    last bit.
 
-    A client is sent 16 + (8 + 4 K P) m bytes, for m missed rounds, and sends 4 K P, whatever dim is. Slopes
-    travel, and count, in single precision. Memory is a few times dim: of directions, about 2^18 numbers are
-    held at once, or one direction; and clients of one process that are at the same x share it.
+    A client is sent 16 + (8 + 4 K P) m bytes, for m missed rounds, and sends 4 K P, whatever dim is, as long
+    as (8 + 4 K P) m is at most the size of x in bytes: 4 dim or 8 dim. A client that has missed more is sent
+    x itself, and 32 bytes, and redoes nothing. So no message is longer than x by more, and what the server
+    keeps of past rounds never weighs more than x. A client misses one round, the last, by taking part in it;
+    it hears x every time only if dim is so small that one round weighs more.
 
-    A direction whose value is missing is left out, and others count for as much more; where all are, slopes
-    are 0. Points outside the box are evaluated at the nearest one inside: where x is at a wall, slopes across
-    it are halved.
+    Slopes travel, and count, in single precision. Memory is a few times dim: of directions, about 2^18
+    numbers are held at once, or one direction; and clients of one process that are at the same x share it.
+
+    A direction whose value is missing is left out, and others count for as much more; where all of a step
+    are, its slopes are 0; and a client without any has no vote. Points outside the box are
+    evaluated at the nearest one inside: where x is at a wall, slopes across it are halved.
 
     Departures from the paper: one seed a round instead of K, as a `Key` has any number of directions; weights
     of clients; central differences, and other directions, where wanted.
@@ -174,6 +199,7 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
             problem.bounds if self.bounded else None,
             problem.key.fold("seeds"),
             0,
+            self._root(x0, problem),
             np.zeros(problem.num_clients, np.int64),
             0,
             np.empty(0, np.int64),
@@ -181,7 +207,7 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         )
 
     def client_init(self, x0: Array, problem: Problem, client: int) -> DeComFLClient:
-        history, work = root_of(self, x0), working(x0)
+        history, work = self._root(x0, problem), working(x0)
         x = shared(history, work, lambda: work.asarray(x0))
         return DeComFLClient(x, 0, history, self._differences(len(x0), problem.spacing).init(x0))
 
@@ -201,22 +227,24 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         """Return for how many rounds the server keeps seeds and slopes."""
         return {"rounds kept": len(server.seeds)}
 
-    def _request(self, server: DeComFLServer, clients: Sequence[int]) -> list[Missed]:
+    def _request(self, server: DeComFLServer, clients: Sequence[int]) -> list[Missed | Present]:
         seed = server.key.fold(server.number).seed(63)
         firsts = server.synced[list(clients)].tolist()
-        made = {
-            first: Missed(
-                first, server.seeds[first - server.first :], server.slopes[first - server.first :], seed
+        made: dict[int, Missed | Present] = {}
+        history = np.frombuffer(bytes.fromhex(server.history), np.uint8)
+        present = Present(server.x, server.number, history, seed)
+        for first in set(firsts):
+            kept = first - server.first
+            made[first] = (
+                present if kept < 0 else Missed(first, server.seeds[kept:], server.slopes[kept:], seed)
             )
-            for first in set(firsts)
-        }
         return [made[first] for first in firsts]
 
-    def _reply(self, client: DeComFLClient, message: Missed, local: Local) -> Work[DeComFLClient]:
+    def _reply(self, client: DeComFLClient, message: Missed | Present, local: Local) -> Work[DeComFLClient]:
         bounds = local.bounds if self.bounded else None
         client = self.caught_up(client, message, bounds)
         estimator, key = self._differences(len(client.x)), Key(message.seed)
-        slopes = np.zeros((self.num_steps, self.num_directions), np.float32)
+        slopes, knows = np.zeros((self.num_steps, self.num_directions), np.float32), False
         rate = self._rate(client.number)
         y = client.x
         for step in range(self.num_steps):
@@ -229,29 +257,35 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
                 found = weights.coefficients / weights.peak * scale
                 slopes[step] = np.clip(found, -LARGEST, LARGEST)
                 y = self._stepped(y, message.seed, step, slopes[step], rate, bounds)
-        return client, Slopes(slopes)
+            knows = knows or len(weights.differences) > 0
+        return client, Slopes(slopes if knows else None)
 
     def _merge(self, server: DeComFLServer, answers: Sequence[Answer]) -> DeComFLServer:
-        total = sum(answer.weight for answer in answers)
+        votes = telling(answers, "slopes")
+        total = sum(answer.weight for answer in votes)
         mean = np.zeros((self.num_steps, self.num_directions))
-        for answer in answers:
+        for answer in votes:
             mean += answer.weight / total * answer.message.slopes
         slopes, seed = mean.astype(np.float32), server.key.fold(server.number).seed(63)
         synced = server.synced.copy()
         synced[[answer.client for answer in answers]] = server.number
-        past = int(synced.min()) - server.first
+        most = server.x.nbytes // (8 + slopes.nbytes)
+        past = max(int(synced.min()), server.number + 1 - most) - server.first
         return dataclasses.replace(
             server,
             x=self._redone(server.x, seed, slopes, server.number, server.bounds),
             number=server.number + 1,
+            history=self._followed(server.history, seed, slopes, server.number),
             synced=synced,
             first=server.first + past,
             seeds=np.append(server.seeds, seed)[past:],
             slopes=np.concatenate([server.slopes, slopes[None]])[past:],
         )
 
-    def caught_up(self, client: DeComFLClient, message: Missed, bounds: Bounds | None) -> DeComFLClient:
-        """Return the client that has redone the rounds it did not know of.
+    def caught_up(
+        self, client: DeComFLClient, message: Missed | Present, bounds: Bounds | None
+    ) -> DeComFLClient:
+        """Return the client that has redone the rounds it did not know of, or was told where they lead.
 
         Args:
             client: The client.
@@ -259,11 +293,16 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
                 came too late for the server.
             bounds: Box that x is to stay in, or None.
         """
-        like, skip = Like.of(client.x), client.number - message.first
+        like = Like.of(client.x)
+        if isinstance(message, Present):
+            history, told = message.history.tobytes().hex(), message.x
+            x = shared(history, like, lambda: told)
+            return dataclasses.replace(client, x=x, number=message.number, history=history)
+        skip = client.number - message.first
         rounds = list(zip(message.seeds[skip:].tolist(), message.slopes[skip:], strict=True))
         histories = [client.history]
-        for seed, slopes in rounds:
-            histories.append(followed(histories[-1], seed.to_bytes(8, "little"), slopes.tobytes()))
+        for number, (seed, slopes) in enumerate(rounds, client.number):
+            histories.append(self._followed(histories[-1], seed, slopes, number))
         done, x = 0, client.x
         for count in range(len(rounds), 0, -1):
             known = KNOWN.get((histories[count], like))
@@ -304,6 +343,15 @@ class DeComFL(FederatedAlgorithm[DeComFLServer, DeComFLClient]):
         total = combined(law, draw, slopes.tolist(), x)
         x = x - rate / self.num_directions * total
         return x if bounds is None else bounds.map(x, "clip")
+
+    def _root(self, x0: Array, problem: Problem) -> str:
+        said = (self.num_steps, self.num_directions, self.directions)
+        return root_of(self, said, x0, problem, problem.bounds if self.bounded else None)
+
+    def _followed(self, history: str, seed: int, slopes: np.ndarray[Any, Any], number: int) -> str:
+        """Return the digest of a history with one more round; number r is that of x_r to x_(r+1)."""
+        rate = np.float64(self._rate(number))
+        return followed(history, seed.to_bytes(8, "little"), slopes.tobytes(), rate.tobytes())
 
     def _differences(self, dim: int, spacing: float = 1.0) -> FiniteDifference:
         """Return the estimator; what it was at first told of spacing, its state knows."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from federated.algorithm import Answer, FederatedAlgorithm, Local, Problem, Trip, Work
-from federated.algorithms.local_descent import working
+from federated.algorithms.local_descent import telling, working
 from federated.algorithms.seeded import LARGEST, Fenced, Some, combined, followed, root_of, shared
 from federated.messages import Message
 from zoo.core.bounds import Bounds
@@ -42,12 +42,13 @@ class Walked(Message):
     """What a client has found.
 
     Attributes:
-        seeds: Number of the direction of each of its steps, shape (num_steps,), int32.
-        slopes: Along these, shape (num_steps,), float32.
+        seeds: Number of the direction of each of its steps, shape (num_steps,), int32; None where no
+            step was made.
+        slopes: Along these, shape (num_steps,), float32; likewise.
     """
 
-    seeds: np.ndarray[Any, Any]
-    slopes: np.ndarray[Any, Any]
+    seeds: np.ndarray[Any, Any] | None
+    slopes: np.ndarray[Any, Any] | None
 
 
 @state
@@ -77,7 +78,7 @@ class FedKSeedClient:
 
     Attributes:
         start: Where everything began, shape (dim,), not to be written to.
-        root: Digest of that.
+        root: Digest of that, and of all else that points follow from.
         key: Of the directions.
         estimator: What its estimator knows.
     """
@@ -107,8 +108,8 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
     Memory is a few times dim; clients of one process share x.
 
     Departures from the paper: all directions are equally likely (its FedKSeed); weights of clients; bounds.
-    Where a value is missing, the step is left out. Points outside the box are evaluated at the nearest one
-    inside.
+    Where a value is missing, the step is left out; a client that can make none has no vote. Points outside
+    the box are evaluated at the nearest one inside.
 
     Args:
         num_seeds: Directions, K.
@@ -156,7 +157,8 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
         return FedKSeedServer(start, start, np.zeros(self.num_seeds), key, Like.of(x0), bounds)
 
     def client_init(self, x0: Array, problem: Problem, client: int) -> FedKSeedClient:
-        root, work = root_of(self, x0), working(x0)
+        said, work = (self.num_seeds, self.learning_rate, self.directions), working(x0)
+        root = root_of(self, said, x0, problem, problem.bounds if self.bounded else None)
         start = shared(root, work, lambda: work.asarray(x0))
         knows = self._differences(len(x0), problem.spacing).init(x0)
         return FedKSeedClient(start, root, problem.key.fold("seeds"), knows)
@@ -200,7 +202,7 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
         )
         estimator, (law, draw) = self._differences(len(start)), self._directions(start, client.key)
         seeds = local.key.fold("steps").integers(0, 1, self.num_steps, high=self.num_seeds)[0]
-        slopes = np.zeros(self.num_steps, np.float32)
+        slopes, knows = np.zeros(self.num_steps, np.float32), False
         for step, number in enumerate(seeds.tolist()):
             pair: Candidates = Some(
                 estimator.ask(client.estimator, y, client.key, 0), 2 * number, 2 * number + 2
@@ -208,12 +210,15 @@ class FedKSeed(FederatedAlgorithm[FedKSeedServer, FedKSeedClient]):
             values = Evaluations((yield pair if bounds is None else Fenced(pair, bounds))).values
             slope = (values[0] / 2 - values[1] / 2) / client.estimator.smoothing
             if math.isfinite(slope):
-                slopes[step] = min(max(slope, -LARGEST), LARGEST)
+                slopes[step], knows = min(max(slope, -LARGEST), LARGEST), True
                 way = float(slopes[step]) * law.draw(draw, number, number + 1, None, None)[0]
                 y = _inside(y - self.learning_rate * way, bounds)
-        return client, Walked(seeds.astype(np.int32), slopes)
+        return client, Walked(seeds.astype(np.int32), slopes) if knows else Walked(None, None)
 
     def _merge(self, server: FedKSeedServer, answers: Sequence[Answer]) -> FedKSeedServer:
+        answers = telling(answers, "slopes")
+        if not answers:
+            return server
         total = sum(answer.weight for answer in answers)
         amounts = server.amounts.copy()
         for answer in answers:

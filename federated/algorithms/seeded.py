@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from federated.algorithm import Problem
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like, array_module, to_numpy
+from zoo.core.fingerprint import name_of
 from zoo.core.types import Candidates
 from zoo.estimators.directions import Directions, Draw
 from zoo.estimators.finite_difference import chunks
@@ -78,10 +81,20 @@ class Some(Candidates):
         return self.inner.rows(self.start + start, self.start + stop)
 
 
-def root_of(method: object, x0: Array) -> str:
-    """Return the digest of a run at its beginning."""
-    root = hashlib.blake2b(repr(method).encode(), digest_size=16)
-    root.update(np.ascontiguousarray(to_numpy(x0)).tobytes())
+def root_of(method: object, said: Sequence[Any], x0: Array, problem: Problem, bounds: Bounds | None) -> str:
+    """Return the digest of a run at its beginning: of all that points follow from but for messages.
+
+    Args:
+        method: The algorithm, of which its class counts.
+        said: Its numbers and names that points depend on.
+        x0: Where the run begins.
+        problem: Of which the key counts.
+        bounds: Box that points are kept in, or None.
+    """
+    known = repr((name_of(type(method)), *said, str(Like.of(x0)), str(problem.key), bounds is None))
+    root = hashlib.blake2b(known.encode(), digest_size=16)
+    for array in (to_numpy(x0), *(() if bounds is None else (bounds.lower, bounds.upper))):
+        root.update(np.ascontiguousarray(array).tobytes())
     return root.hexdigest()
 
 

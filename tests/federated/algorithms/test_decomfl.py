@@ -69,8 +69,9 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_replay_gives_the_servers_bits(like: Like, directions: str) -> None:
     """Row 15: a client that has missed k rounds begins where the server is, for every k."""
     method = DeComFL(3, 4, StepDecay(0.2, 1, 0.9), directions=directions)
-    x0 = like.asarray(TASK.start(Key(0)))
-    problem = Problem(4, TASK.bounds, Key(1))
+    task = Quadratic(120, 4, heterogeneity=2.0)
+    x0 = like.asarray(task.start(Key(0)))
+    problem = Problem(4, task.bounds, Key(1))
     server = method.server_init(x0, problem)
     clients = {client: method.client_init(x0, problem, client) for client in range(4)}
     trip = method.trips[0]
@@ -78,7 +79,8 @@ def test_replay_gives_the_servers_bits(like: Like, directions: str) -> None:
         messages = trip.request(server, present)
         answers = []
         for client, message in zip(present, messages, strict=True):
-            clients[client], said, began = answered(method, clients[client], message, client)
+            assert type(message) is decomfl.Missed
+            clients[client], said, began = answered(method, clients[client], message, client, task)
             assert Like.of(began) == like
             assert to_numpy(began).tobytes() == to_numpy(server.x).tobytes()
             answers.append(Answer(client, said, 1.0))
@@ -121,7 +123,8 @@ def test_an_answer_that_came_too_late_does_no_harm() -> None:
 @pytest.mark.parametrize("participation", [1.0, 0.5])
 def test_bytes_do_not_depend_on_the_dimension(participation: float) -> None:
     """Row 16."""
-    method, network = DeComFL(num_steps=1, num_directions=2), Network(participation=participation)
+    method = DeComFL(num_steps=1, num_directions=2)
+    network = Network(participation=participation)
     small, large = (
         federated(method, Bowls(dim, 4), rounds=3, network=network, measure_every=0)
         for dim in (1000, 1_000_000)
@@ -143,18 +146,70 @@ def test_bytes() -> None:
 
 
 def test_absent_clients_are_sent_what_they_have_missed() -> None:
-    network = Network(participation=1)
-    state = federated(METHOD, TASK, rounds=12, network=network)
-    missed = 0
+    """At most x itself, 60 numbers, which weighs as much as 8 rounds do."""
+    network, task = Network(participation=1), Quadratic(60, 4)
+    state = federated(METHOD, task, rounds=40, network=network)
+    down, missed = 0, []
     synced = np.zeros(4, int)
-    for number in range(12):
+    for number in range(40):
         client = int(network.plan(Key(0).fold("round", number), 4, 1).clients[0])
-        missed += number - synced[client]
+        missed.append(int(number - synced[client]))
+        down += 16 + missed[-1] * (8 + 4 * 3 * 4) if missed[-1] <= 8 else 32 + 8 * 60
         synced[client] = number
+    assert max(missed) > 8 > min(missed)
     assert state.optimizer.synced.tolist() == synced.tolist()
-    assert state.down == 12 * 16 + missed * (8 + 4 * 3 * 4)
-    assert len(state.optimizer.seeds) == 12 - synced.min()
-    assert state.optimizer.first == synced.min()
+    assert state.down == down
+    assert state.optimizer.first == max(synced.min(), 40 - 8)
+    assert len(state.optimizer.seeds) == 40 - state.optimizer.first
+
+
+@pytest.mark.parametrize("like", LIKES, ids=str)
+@pytest.mark.usefixtures("_alone")
+def test_who_has_missed_much_is_sent_x(like: Like) -> None:
+    """It has the same bits as one that has redone everything, and goes on like that one."""
+    x0 = like.asarray(TASK.start(Key(0)))
+    problem = Problem(3, TASK.bounds, Key(1))
+    server = METHOD.server_init(x0, problem)
+    clients = [METHOD.client_init(x0, problem, client) for client in range(3)]
+    rounds = []
+    for present in (*([0, 1],) * 6, [0, 1, 2], [0, 1, 2]):
+        messages = METHOD.trips[0].request(server, present)
+        weights = [one.nbytes for one in messages]
+        assert max(weights) <= 32 + x0.nbytes
+        rounds.append(type(messages[-1]))
+        answers = []
+        for client, message in zip(present, messages, strict=True):
+            clients[client], said, began = answered(METHOD, clients[client], message, client)
+            assert to_numpy(began).tobytes() == to_numpy(server.x).tobytes()
+            answers.append(Answer(client, said, 1.0))
+        assert len({(clients[client].history, clients[client].number) for client in present}) == 1
+        server = METHOD.trips[0].merge(server, answers)
+        assert len(server.seeds) * 56 <= x0.nbytes
+    assert rounds == [decomfl.Missed] * 6 + [decomfl.Present, decomfl.Missed]
+
+
+def test_where_a_round_weighs_more_x_is_sent() -> None:
+    state = federated(METHOD, Quadratic(3, 2), rounds=5)
+    assert state.down == 2 * (16 + 4 * (32 + 3 * 8))
+    assert len(state.optimizer.seeds) == 0
+
+
+def test_runs_in_other_boxes_share_nothing() -> None:
+    """Two runs of one process that are told the same, and differ in what else points follow from."""
+    method, other = DeComFL(num_steps=1, learning_rate=9.0), DeComFL(num_steps=1, learning_rate=3.0)
+    boxes = [Bounds(np.full(6, -5.0), np.full(6, upper)) for upper in (1.0, 5.0)]
+    problems = [Problem(3, box, Key(1)) for box in boxes]
+    problems += [Problem(3, boxes[0], Key(2)), Problem(3, None, Key(1))]
+    clients = [method.client_init(np.full(6, 0.9), problem, 0) for problem in problems]
+    assert len({client.history for client in clients}) == 4
+    missed = decomfl.Missed(0, np.array([5]), np.ones((1, 1, 20), np.float32), 7)
+    ends = [
+        method.caught_up(client, missed, box)
+        for client, box in zip(clients, (*boxes, boxes[0]), strict=False)
+    ]
+    assert ends[0].x.max() == 1.0 < ends[1].x.max()
+    slower = other.caught_up(clients[0], missed, boxes[0])
+    assert slower.x.tobytes() != ends[0].x.tobytes()
 
 
 def test_clients_at_the_same_point_share_it() -> None:
@@ -228,7 +283,7 @@ def test_failed_values() -> None:
     slopes = state.optimizer.slopes[0, 0]
     assert slopes[1] == 0
     assert (slopes[[0, 2]] != 0).all()
-    assert state.up == 2 * 3 * 4
+    assert state.up == 3 * 4 + 1  # the other one has no vote
     nothing = federated(DeComFL(1, 3), Broken(6, 1), rounds=2)
     assert (nothing.x == 0.5).all()
 

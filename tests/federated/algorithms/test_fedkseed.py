@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federated.algorithm import Local, Problem
+from federated.algorithm import Answer, Local, Problem
 from federated.algorithms import fedkseed
 from federated.algorithms.fedkseed import FedKSeed
 from federated.network import Network
 from federated.tasks.synthetic import Quadratic
 from tests.federated.runs import federated, values
+from zoo.core.bounds import Bounds
 from zoo.core.device import Like, to_numpy
 from zoo.core.rng import Key
 
@@ -70,6 +71,24 @@ def test_failed_values() -> None:
 
     state = federated(METHOD, Broken(24, 1), rounds=2)
     assert (state.x == TASK.start(Key(0))).all()
+    assert federated(METHOD, Broken(24, 2), rounds=1).up == 6 * 8 + 2
+
+
+def test_client_without_values_has_no_vote() -> None:
+    problem = Problem(2, TASK.bounds, Key(1))
+    server = METHOD.server_init(TASK.start(Key(0)), problem)
+    said = fedkseed.Walked(np.arange(6, dtype=np.int32), np.ones(6, np.float32))
+    alone = METHOD.trips[0].merge(server, [Answer(0, said, 2.0)])
+    both = METHOD.trips[0].merge(server, [Answer(0, said, 2.0), Answer(1, fedkseed.Walked(None, None), 5.0)])
+    assert alone.x.tobytes() == both.x.tobytes() != server.x.tobytes()
+
+
+def test_runs_in_other_boxes_share_nothing() -> None:
+    x0 = TASK.start(Key(0))
+    problems = [Problem(2, TASK.bounds, Key(1)), Problem(2, None, Key(1)), Problem(2, None, Key(2))]
+    problems.append(Problem(2, Bounds(np.full(24, -1.0), np.ones(24)), Key(1)))
+    assert len({METHOD.client_init(x0, problem, 0).root for problem in problems}) == 4
+    assert METHOD.client_init(x0, problems[0], 0).start is METHOD.client_init(x0, problems[0], 1).start
 
 
 @pytest.mark.parametrize(
