@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ Row = tuple[str, str]
 
 _MOST_VARIABLES = 60
 _MOST_EVENTS = 40
+_MOST_ALIKE = 3  # events that differ in numbers alone, each of which has a row
 _MOST_LETTERS = 300
 
 
@@ -318,20 +320,29 @@ def _commands(recording: Recording) -> list[Row]:
 
 
 def _events(recording: Recording) -> tuple[list[tuple[str, str, str]], str]:
-    found = recording.events[-_MOST_EVENTS:]
+    """Return when what happened, what is alike in one row where it is often, and what is said of all."""
+    told: list[tuple[str, str, str]] = []
+    alike: dict[tuple[str, str], list[int]] = {}
+    for number, event in enumerate(recording.events):
+        hidden = ("time", "event", "account", "versions", "processor")
+        details = text_of(", ".join(f"{k}: {v}" for k, v in event.items() if k not in hidden))
+        time, kind = str(event.get("time", ""))[:19].replace("T", " "), text_of(event.get("event"))
+        told.append((time, kind, details))
+        alike.setdefault((kind, re.sub(r"\d+", "0", details)), []).append(number)
     rows = []
-    for event in found:
-        details = {
-            k: v for k, v in event.items() if k not in ("time", "event", "account", "versions", "processor")
-        }
-        time = str(event.get("time", ""))[:19].replace("T", " ")
-        rows.append(
-            (time, text_of(event.get("event")), text_of(", ".join(f"{k}: {v}" for k, v in details.items())))
-        )
+    for same in alike.values():
+        if len(same) <= _MOST_ALIKE:
+            rows += [(number, told[number]) for number in same]
+            continue
+        (first, kind, _), (last, _, details) = told[same[0]], told[same[-1]]
+        times = first if first == last else f"{first} to {last[11:] if first[:10] == last[:10] else last}"
+        at_last = f"At last: {details}" if details else ""
+        rows.append((same[-1], (times, f"{kind}, {len(same):,} times", at_last)))
+    shown = [row for _, row in sorted(rows)][-_MOST_EVENTS:]
     kinds = ", ".join(f"{count} x {text_of(kind)}" for kind, count in counts(recording).most_common(12))
-    left_out = len(recording.events) - len(found)
-    if [event.get("event") for event in found] == ["ended"]:
+    if [kind for _, kind, _ in shown] == ["ended"]:
         return [], ""  # which the top of the page says
-    return rows, f"{kinds}." + (
-        f" The last {len(found)}; {left_out:,} before them are in events.jsonl." if left_out else ""
-    )
+    words = f"{kinds}."
+    if len(shown) < len(rows):
+        words += f" The last {len(shown)} rows of {len(rows):,}."
+    return shown, words + (" All of them are in events.jsonl." if len(shown) < len(told) else "")

@@ -233,12 +233,19 @@ def test_what_happened_is_told(made, tmp_path):
     events = [
         {"event": "worker lost", "worker": number, "reason": "gone", "units": 1} for number in range(90)
     ]
+    named = [f"client {chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(60)]
+    raised = [{"event": "evaluation raised", "message": name} for name in [*named, *named[:3]]]
+    events = [events[0], *raised, *events[1:]]
     ended = {"event": "ended", "account": {"busy": [0.25, 0.75]}}
     page, *pictures = write_report(runs.log(tmp_path / "log", {"best": [1.0, 0.5]}, events=[*events, ended]))
     assert {"time_line", "workers"} <= set(names_of(pictures))
     text = Elements(page.read_text()).text
     assert "90 x worker lost" in text
-    assert "51 before them are in events.jsonl" in text
+    # What differs in numbers alone is one row, where it is more than three.
+    assert "At last: worker: 89, reason: gone, units: 1" in text
+    assert text.count("reason: gone") == 1
+    assert text.count("client ac") == 1
+    assert "The last 40 rows of 65. All of them are in events.jsonl." in text
 
 
 def test_very_many_events_make_no_large_page(tmp_path):
