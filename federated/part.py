@@ -54,6 +54,17 @@ class Errand(NamedTuple):
     which: np.ndarray[Any, Any]
     most: np.ndarray[Any, Any] | None = None
 
+    def only(self, place: int) -> Errand:
+        """Return the part of it that one of the clients has."""
+        span = slice(place, place + 1)
+        most = None if self.most is None else self.most[span]
+        return self._replace(
+            clients=self.clients[span],
+            messages=(self.messages[self.which[place]],),
+            which=np.zeros(1, np.int64),
+            most=most,
+        )
+
 
 class Told(NamedTuple):
     """What came of a client's trip.

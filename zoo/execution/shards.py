@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from zoo.core.errors import EvaluationError, Interrupt, WorkerError
@@ -478,6 +478,18 @@ class Shards:
         ):
             self._release(track)
             track.settle(packed)
+
+    def mark(self) -> Any:
+        """Return where all parts are, for `back_to`; it takes no trip."""
+        return [replace(track, log=list(track.log)) for track in self._tracks]
+
+    def back_to(self, mark: Any) -> None:
+        """Have parts be again what they were when `mark` was taken, whatever they have handled since."""
+        for track, before in zip(self._tracks, mark, strict=True):
+            if track.handled != before.handled:
+                self._release(track)
+                track.snapshot, track.log = before.snapshot, list(before.log)
+                track.weight, track.handled = before.weight, before.handled
 
     def close(self) -> None:
         """Take no more calls: the executor is closed, and with its workers the parts are gone."""
