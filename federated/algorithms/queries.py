@@ -79,7 +79,7 @@ def orthogonal(x: Array, distance: float, count: int, first: int, shared: Key, k
 
 
 def uncertain(
-    x: Array, radius: float, count: int, candidates: int, fit: Fit, key: Key, bounds: Bounds | None
+    x: Array, radius: float, count: int, candidates: int, fit: Fit | None, key: Key, bounds: Bounds | None
 ) -> Array:
     """Return the points of a box around x where the gradient is least known.
 
@@ -88,7 +88,7 @@ def uncertain(
         radius: Half of the box's width.
         count: How many points.
         candidates: How many are drawn, uniform in the box; at least `count`.
-        fit: What is known.
+        fit: What is known; None before anything is, when the first that are drawn are taken.
         key: Of the candidates.
         bounds: Box that candidates are taken into, or None.
     """
@@ -98,6 +98,8 @@ def uncertain(
         points = x + radius * (2 * key.uniform(start, stop, len(x), like=x) - 1)
         return points if bounds is None else bounds.map(points, "clip")
 
+    if fit is None:
+        return drawn(0, count)
     parts = [
         to_numpy(fit.uncertainty(drawn(start, min(start + height, candidates))))
         for start in range(0, candidates, height)

@@ -16,7 +16,7 @@ from zoo.core.rng import Key
 from zoo.core.validation import check_count, check_flag, check_number, check_positive
 
 _JITTERS = (1e-6, 1e-5, 1e-4, 1e-3)
-_CACHED = 2**26  # bytes of frequencies that are kept; more are drawn anew, block by block
+_CACHED = 2**28  # bytes of frequencies that are kept; more are drawn anew, block by block
 _BLOCK = 2**22  # numbers of a block of frequencies
 _NUMBERS = 2**20  # numbers of a block of features
 _ORDER = 64  # of the Hadamard matrices that others are products of
@@ -39,10 +39,10 @@ class FourierFeatures:
     of two functions is the gradient of the difference of their weights, at the cost of one. That error
     falls as M^(-1/2).
 
-    W is drawn from the key by blocks, and kept where it takes at most 64 MB, so memory is bounded whatever M
-    and dim are; a larger one is drawn again at each use, which takes about 15 seconds for a thousand million
-    numbers. Structured ones are never written out: with Hadamard matrices H, H H^T = I, of D rows, the next
-    power of two of dim, and diagonal matrices S of random signs, D features are
+    W is drawn from the key by blocks, and the last one is kept where it takes at most 256 MB, so memory is
+    bounded whatever M and dim are; a larger one is drawn again at each use, which takes about 15 seconds for
+    a thousand million numbers. Structured ones are never written out: with Hadamard matrices H, H H^T = I,
+    of D rows, the next power of two of dim, and diagonal matrices S of random signs, D features are
 
         W = sqrt(D) / l  H S_1 H S_2 H S_3
 
@@ -232,6 +232,7 @@ class FeatureFit:
         self.features, self._table = features, table
         low = float(values.min())
         self.scale = float(values.max()) - low
+        self.scale = self.scale if math.isfinite(self.scale) else 0.0
         target = (values - low) / self.scale if self.scale > 0 else np.zeros(len(values))
         matrix = table @ table.T
         for self.noise in (noise, *(jitter for jitter in _JITTERS if jitter > noise)):
@@ -300,7 +301,7 @@ def _zeros(shape: tuple[int, ...], like: Like) -> Array:
     return torch.zeros(shape, dtype=like.torch_dtype, device=like.device)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def _kept(features: FourierFeatures, like: Like) -> Array:
     """Return W whole."""
     made = _zeros((features.count, features.dim), like)

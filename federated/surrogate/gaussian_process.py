@@ -27,6 +27,7 @@ _BLOCK = 2**17  # numbers of the points worked on at once: a megabyte, which the
 _KEPT = 2**21  # numbers of the points, at most, that a fit keeps a copy of, centred
 _WIDE = (-4, 0, 4, 8, 12, 16, 20)  # half powers of two around the distance of points: 1/4 to 1024 times it
 _NOISES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
+_ENOUGH = 20  # points for their noise to be fitted: of fewer, a slope may be taken for it
 _LEAST = 1e-24  # variance of scaled values, where rounding leaves nothing of it
 _SMALL = 100  # points, up to which the length scale is adjusted at every fit
 
@@ -81,7 +82,8 @@ class GaussianProcess:
     Args:
         kernel: "matern", of smoothness 5/2, or "rbf".
         noise: Variance of the noise of scaled values, at least 0. Raised to 1e-6, 1e-5, 1e-4 or 1e-3 where
-            K is not positive definite. None to fit it: one of 1e-10, 1e-8, 1e-6, 1e-4 and 1e-2.
+            K is not positive definite. None to fit it where there are 20 points: one of 1e-10, 1e-8, 1e-6,
+            1e-4 and 1e-2.
         nearest: How many points to go by, those nearest to x.
         mean: "zero", so that m = 0, the lowest value, or "fitted", its likeliest value
             m = 1^T K^-1 t / 1^T K^-1 1, with which gradients were nearer to the true ones in our runs. The
@@ -180,7 +182,7 @@ class GaussianProcess:
         ):
             steps = [round(2 * math.log2(search.data.distance)) + offset for offset in _WIDE]
             step = self._step(search, steps, noise)
-            if self.noise is None:
+            if self.noise is None and count >= _ENOUGH:
                 noise = search.best([(self._length(step), noise) for noise in _NOISES])[1]
                 step = self._step(search, [step, step - 4, step + 4], noise)
             step = self._step(search, [step, step - 2, step + 2], noise)
@@ -207,6 +209,7 @@ class Fit:
     Attributes:
         length_scale: The kernel's length l.
         prior: Trace of the prior covariance of all derivatives, for scaled values.
+        span: s, 0 where all values are equal.
         scale: s, or s sqrt(v), by which scaled values are to be multiplied; 0 where all values are equal.
         noise: Variance of the noise that K has, for scaled values.
         likelihood: Logarithm of the marginal likelihood of the scaled values.
@@ -218,7 +221,7 @@ class Fit:
         self._inverse: Array | None = None
         self._paired: Array | None = None
         self.length_scale, self.noise, self.likelihood = solved.length, solved.noise, solved.likelihood
-        self.scale = scale * float(solved.spread)
+        self.span, self.scale = scale, scale * float(solved.spread)
         self.prior = self._data.window.dim * self._kernel.prior(self.length_scale)
 
     def __len__(self) -> int:
@@ -239,8 +242,10 @@ class Fit:
         if not len(self):
             return array_module(x).zeros_like(x)
         square, _, _ = self._data.to(many)
-        weights = self._kernel.slope(square, self.length_scale) * (self._alpha * self.scale)
-        return self._data.weighted(weights, many, x)
+        weights = self._kernel.slope(square, self.length_scale) * self._alpha
+        # Last, as it may be near the largest number.
+        found = self._as(self._data.weighted(weights, many) * self.scale, x)
+        return found if x.ndim == 2 else found[0]
 
     def uncertainty(self, points: Array) -> Array:
         """Return the trace of the posterior covariance of all derivatives, for scaled values, of many points.
@@ -271,8 +276,11 @@ class Fit:
         return self._as((self.prior - removed).clip(0, None), points)
 
     def _as(self, found: Array, like: Array) -> Array:
-        """Return numbers in the dtype of an array."""
-        return found.to(like.dtype) if is_torch(like) else found.astype(like.dtype, copy=False)
+        """Return numbers in the dtype of an array, infinite where that has no room for them."""
+        if is_torch(like):
+            return found.to(like.dtype)
+        with np.errstate(over="ignore"):
+            return found.astype(like.dtype, copy=False)
 
 
 class _Data:
@@ -356,13 +364,13 @@ class _Data:
         square += norms[:, None]
         return linalg.not_negative(square), inner, norms
 
-    def weighted(self, weights: Array, points: Array, like: Array) -> Array:
-        """Return sum_a w_a (x_a - x) for each of some points, in the shape and dtype of an array."""
-        made = array_module(like).zeros_like(points)
+    def weighted(self, weights: Array, points: Array) -> Array:
+        """Return sum_a w_a (x_a - x) for each of some points, in float64."""
+        made = self.zeros(*points.shape)
         total = weights.sum(1)[:, None]
         for part, data in self.blocks():
             made[:, part] = weights @ data - total * (points[:, part] - self.origin[part])
-        return made if like.ndim == 2 else made[0]
+        return made
 
     def zeros(self, *shape: int) -> Array:
         """Return zeros of float64 where the points are."""
