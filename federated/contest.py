@@ -247,7 +247,7 @@ class Contest:
             Standing(one, tuple(run for run in ended if run.race.entrant is one)) for one in self.entrants
         ]
         ranked = tuple(sorted(found, key=lambda one: (math.isnan(one.median("value")), one.median("value"))))
-        return Comparison(ranked, self._task, self.seeds, self._page())
+        return Comparison(ranked, self._task, self.seeds, self._page(ended))
 
     def check(self) -> None:
         """Find out whether all of it can be run, before anything is.
@@ -373,13 +373,16 @@ class Contest:
             cpu=cpu,
         )
 
-    def _page(self) -> Path | None:
+    def _page(self, ended: Sequence[Ended]) -> Path | None:
         """Write the page that compares all runs."""
         if self.out is None:
             return None
         from federated.report.comparison import write_comparison
 
-        return write_comparison([race.path for race in self.races if race.path is not None], self.out)
+        kept = {one.race.path: one for one in ended if one.race.path is not None}
+        labels = {path: one.race.entrant.label for path, one in kept.items()}
+        cpu = {path: one.cpu for path, one in kept.items() if one.cpu is not None}
+        return write_comparison(list(kept), self.out, labels=labels, cpu=cpu)
 
 
 class _Watch(Watcher):

@@ -26,14 +26,27 @@ def print_result(
         as_json: Whether to print JSON in any case.
         out: Where the run is kept, or None.
         shown: Whether a panel above says how it went.
+
+    Raises:
+        typer.Exit: A run came to nothing, as where no client had a value; the status is 3.
     """
     from federated.contest import Comparison
-    from zoo.execution.ledger import summary
-    from zoo.run.directory import dump
 
     if isinstance(result, Comparison):
         print_comparison(result, as_json=as_json, out=out)
-        return
+        failed = [run.race.name for one in result.standings for run in one.runs if not run.success]
+    else:
+        _print_federation(result, as_json=as_json, out=out, shown=shown)
+        failed = [] if result.success else [result.message]
+    if failed:
+        typer.echo(f"zoo: without success: {'; '.join(failed)}", err=True)
+        raise typer.Exit(3)
+
+
+def _print_federation(result: Federation, *, as_json: bool, out: Path | str | None, shown: bool) -> None:
+    from zoo.execution.ledger import summary
+    from zoo.run.directory import dump
+
     if as_json or not is_terminal():
         if result.account["busy"]:
             typer.echo(f"zoo: {_in_queries(summary(result.account))}", err=True)

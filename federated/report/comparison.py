@@ -19,7 +19,7 @@ from federated.setting import KIND
 from zoo.core.errors import RunDirectoryError
 from zoo.report.comparison import unequal
 from zoo.report.comparison_figures import styles
-from zoo.report.entries import Entry, Section, entry_of, find_runs, read_all, sections_of
+from zoo.report.entries import Entry, Group, Section, entry_of, find_runs, read_all, sections_of
 from zoo.report.style import Picture, duration, label
 from zoo.report.tables import Table
 from zoo.report.writing import write_page
@@ -35,10 +35,12 @@ class Trials:
     Attributes:
         name: What it is called.
         courses: How the runs went.
+        cpu: Seconds of processors that they have taken, as far as somebody knows.
     """
 
     name: str
     courses: list[Course]
+    cpu: tuple[float, ...] = ()
 
     def finals(self) -> Array:
         """Return F at the end of each run, infinite where it is not known."""
@@ -82,7 +84,13 @@ class Contest:
         return [name for name in first.measures if all(name in other.measures for other in others)]
 
 
-def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
+def write_comparison(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    labels: Mapping[Path, str] | None = None,
+    cpu: Mapping[Path, float] | None = None,
+) -> Path:
     """Compare methods: write a page `compare.html` that holds all it needs, and PNG and CSV files beside it.
 
     Runs of one method that differ in their seeds alone belong together; runs on different tasks are not
@@ -91,6 +99,9 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
     Args:
         folders: Run directories, or directories that have some below them.
         out: Where to put it.
+        labels: What the method of a run is called, by its directory; where it is not said, methods have their
+            names, and the options in which they differ.
+        cpu: Seconds of processors that a run has taken, by its directory, where that is known.
 
     Returns:
         The page.
@@ -109,7 +120,7 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
         ...     page.name, sorted(row["method"] for row in table([folder]))
         ('compare.html', ['fedprox', 'fedzo'])
     """
-    contests = contests_of(folders)
+    contests = contests_of(folders, labels, cpu)
     drawn = styles(list(dict.fromkeys(group.name for one in contests for group in _by_name(one.groups))))
     sections: list[tuple[str, list[Picture | Table], str]] = []
     for number, one in enumerate(contests):
@@ -136,8 +147,8 @@ def table(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
         Rows with "task", "method", "runs", "ended" (how many of them), "value" (F in the end), "lowest" and
         "highest" of it, "gap" (to the optimum), "equal_queries" (the least number of queries above 0 that a
         run on this task had in the end) and "value_then" (F by then), "worst" (the highest f_i(x)), "spread"
-        (their deviation), "rounds", "queries", "hidden", "up", "down", "clock", "seconds", and what the
-        task measures under its own name. The least "value" comes first.
+        (their deviation), "rounds", "queries", "hidden", "up", "down", "clock", "seconds", "cpu" (here None),
+        and what the task measures under its own name. The least "value" comes first.
 
     Raises:
         RunDirectoryError: There is no run of a federation.
@@ -145,27 +156,47 @@ def table(folders: Sequence[str | Path]) -> list[dict[str, Any]]:
     return [_row(one, group) for one in contests_of(folders) for group in one.groups]
 
 
-def contests_of(folders: Sequence[str | Path]) -> list[Contest]:
-    """Return what there is to compare.
+def contests_of(
+    folders: Sequence[str | Path],
+    labels: Mapping[Path, str] | None = None,
+    cpu: Mapping[Path, float] | None = None,
+) -> list[Contest]:
+    """Return what there is to compare; arguments are as in `write_comparison`.
 
     Raises:
         RunDirectoryError: There is no run of a federation.
     """
     read = read_all(find_runs(folders), _read)
     courses = {entry.path: course for entry, course in read}
+    names = {path.resolve(): label for path, label in (labels or {}).items()}
+    costs = {path.resolve(): seconds for path, seconds in (cpu or {}).items()}
     found = []
     for task in sections_of([entry for entry, _ in read]):
         # By themselves, so that names say only what runs on one task differ in.
         (part,) = sections_of(task.entries)
-        section = Section(task.title, part.groups)
+        section = Section(task.title, _labelled(part.groups, names))
         groups = [
-            Trials(group.name, [courses[entry.path] for entry in group.entries]) for group in section.groups
+            Trials(
+                group.name,
+                [courses[entry.path] for entry in group.entries],
+                tuple(costs[path] for entry in group.entries if (path := entry.path.resolve()) in costs),
+            )
+            for group in section.groups
         ]
         ends = [course.last("queries") for group in groups for course in group.courses]
         equal = min((end for end in ends if end > 0), default=0)  # some methods go by gradients alone
         ranked = sorted(groups, key=lambda group: float(np.median(group.finals())))
         found.append(Contest(section, ranked, int(equal)))
     return found
+
+
+def _labelled(groups: Sequence[Group], labels: Mapping[Path, str]) -> list[Group]:
+    """Return groups, those of runs that have a label by these."""
+    found: dict[str, list[Entry]] = {}
+    for group in groups:
+        for entry in group.entries:
+            found.setdefault(labels.get(entry.path.resolve(), group.name), []).append(entry)
+    return [Group(name, entries) for name, entries in found.items()]
 
 
 def _read(recording: Recording) -> tuple[Entry, Course]:
@@ -203,6 +234,7 @@ def _row(one: Contest, group: Trials) -> dict[str, Any]:
         "rounds": group.middle(lambda course: course.last("round")),
         **{name: group.middle(_last(name)) for name in ("queries", "hidden", "up", "down", "clock")},
         "seconds": group.middle(lambda course: course.seconds),
+        "cpu": float(np.median(group.cpu)) if group.cpu else math.nan,
         **{name: group.middle(_known_last(name)) for name in one.measures},
     }
     return {
@@ -298,8 +330,9 @@ def _taken(rows: Sequence[Mapping[str, Any]], ending: str) -> Table:
         "down": ("Sent by the server", amount),
         "clock": ("Virtual time", duration),
         "seconds": ("Time at work", duration),
+        "cpu": ("Of processors", duration),
     }
-    for name in ("hidden", "clock"):
+    for name in ("hidden", "clock", "cpu"):
         if not any(row[name] for row in rows):
             del columns[name]
     shown = [[row["method"], *(_said(row[name], how) for name, (_, how) in columns.items())] for row in rows]

@@ -49,6 +49,11 @@ class Raising(Bowl):
         raise ArithmeticError("out of clients")
 
 
+class Silent(Bowl):
+    def measure(self, client, x):
+        return {"value": float("nan")}
+
+
 def broken():
     return {}["data"]
 
@@ -82,7 +87,7 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def _unpaged(monkeypatch):
     """Have no pages drawn, which takes a second each."""
-    monkeypatch.setattr("federated.report.comparison.write_comparison", lambda folders, out: out / "page")
+    monkeypatch.setattr("federated.report.comparison.write_comparison", lambda _, out, **told: out / "page")
 
 
 def test_a_run_is_kept_and_resumed_and_reported(zoo):
@@ -241,6 +246,18 @@ def test_a_method_that_fails_ends_it_and_what_was_done_is_kept(zoo):
 
 
 @pytest.mark.usefixtures("_unpaged")
+@pytest.mark.usefixtures("_unpaged")
+def test_a_run_that_came_to_nothing_has_a_status_of_its_own(zoo):
+    command = ("federate", "--task", "bowls:Silent", "-m", "fedzo", "--rounds", 2, "--out", "run")
+    for again in (command, ("resume", "run")):
+        done = zoo(*again)
+        assert (done.status, done.json["success"], done.json["rounds"]) == (3, False, 2)
+        assert done.err.endswith("zoo: without success: all 2 rounds are done\n")
+    several = zoo(*command[:-1], "runs", "--seeds", 2)
+    assert (several.status, len(several.json["methods"][0]["runs"])) == (3, 2)
+    assert several.err.endswith("zoo: without success: fedzo, seed 1; fedzo, seed 2\n")
+
+
 def test_labels_tell_two_forms_of_a_method_apart(zoo):
     forms = ("-m", "ours=fedzo", "-m", "theirs=fedzo", "-o", "theirs.published=true", "-o", "num_steps=2")
     done = zoo("federate", "--task", "quadratic", *SMALL, *forms, "--rounds", 2, "--out", "runs", "--seed", 7)
@@ -250,6 +267,11 @@ def test_labels_tell_two_forms_of_a_method_apart(zoo):
     assert found["theirs"]["method"] == found["ours"]["method"] == "fedzo"
     assert found["theirs"]["queries"] > found["ours"]["queries"]
     assert Path("runs/ours/seed-7").is_dir()
+    page = Path(done.json["report"]).read_text()
+    for heading in ("ours", "theirs"):
+        assert f'<th scope="row">{heading}</th>' in page
+    assert "fedzo (" not in page
+    assert ">Of processors</th>" in page
 
 
 def test_all_that_federate_takes_can_be_said(zoo):

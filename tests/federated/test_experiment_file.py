@@ -137,7 +137,7 @@ def test_a_file_is_run():
 
 
 def test_a_file_of_several_methods_is_run(monkeypatch):
-    monkeypatch.setattr("federated.report.comparison.write_comparison", lambda folders, out: out / "page")
+    monkeypatch.setattr("federated.report.comparison.write_comparison", lambda _, out, **told: out / "page")
     found = read(SEVERAL).run([])
     assert found.page == Path("runs/bowl/page")
     assert {one.entrant.label: len(one.runs) for one in found.standings} == {"fedzo": 2, "theirs": 2}
