@@ -154,12 +154,25 @@ class FederatedAlgorithm(abc.ABC, Generic[S, C]):
 
         Args:
             dim: Length of x.
-            first: Whether it has never asked for any.
+            first: Whether it has never answered in a trip.
         """
 
     def finished(self, server: S) -> str | None:
         """Return why nothing is left to be done, or None."""
         return None
+
+    def undone(self, server: S, before: S) -> S:
+        """Return the server after a round in a trip of which too few have answered.
+
+        It is to be where it was before. By default it is just that; an algorithm whose clients cannot tell
+        that a round came to nothing may have to keep something of it, such as which numbers are taken.
+
+        Args:
+            server: What it had come to in that round.
+            before: What it was before.
+        """
+        del server
+        return before
 
     def diagnostics(self, server: S) -> dict[str, Any]:
         """Return numbers worth a line in the log, by name."""

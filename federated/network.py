@@ -43,12 +43,14 @@ class Envelope(NamedTuple):
         client: Who has sent it.
         round: What it answers.
         trip: Likewise.
+        copy: Whether it is sent for the second time.
     """
 
     at: float
     client: int
     round: int
     trip: int
+    copy: bool = False
 
 
 class Delivery(NamedTuple):
@@ -59,8 +61,9 @@ class Delivery(NamedTuple):
         at: When the trip was over, in seconds.
         pending: Replies that are still under way.
         late: Clients whose reply to this trip was not waited for.
-        stale: Replies to earlier trips that came in now, and were put away.
-        duplicates: Replies that came in twice, and were put away.
+        stale: Replies that nobody waits for any more, which came in now and were put away.
+        duplicates: Replies that came in for the second time now, and were put away.
+        copied: Clients whose reply to this trip is sent twice.
     """
 
     on_time: tuple[int, ...]
@@ -69,6 +72,7 @@ class Delivery(NamedTuple):
     late: tuple[int, ...]
     stale: int
     duplicates: int
+    copied: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,21 @@ class Network:
         latency * speed_i * exp(jitter * z) + seconds_per_query * speed_i * queries + bytes / bandwidth
 
     seconds, speed_i = slow[i] * exp(spread * z_i), with z drawn anew each trip and z_i once a run, both
-    standard normal. A trip is over when all have answered whose answer is ever to come, or `wait_for` of
-    those asked have, or `deadline` seconds have passed; what arrives later is stale, and put away, as is what
-    arrives twice. A client that vanishes does none of the work of that trip, and takes no part in the rest of
-    the round.
+    standard normal. A client that vanishes does none of the work of that trip, and takes no part in the rest
+    of the round. The server notices at once, as a connection breaks, and does not wait for it, with a
+    deadline or without.
+
+    A trip is over when all have answered who have not vanished, or as many as are waited for, or when
+    `deadline` seconds have passed. How many are waited for is settled once a round, from those who are asked
+    in its first trip; in a later one, which only those take part in who were heard in all before, it is that
+    many or all of them. What arrives later is stale, and put away, as is what arrives twice.
+
+    A client whose reply is still under way when a round begins is busy, and not asked: those who take part
+    are drawn among the others, and are fewer where there are too few. A round begins when at least
+    `min_replies` clients are free, which the clock may have to go on for.
+
+    A round in a trip of which fewer than `min_replies` answer is void: the server goes back to what it was
+    before. Clients keep what they have learnt, and queries and bytes stay counted.
 
     Args:
         participation: Share of the clients that are asked in a round, above 0, or their number as an int of 1
@@ -96,10 +111,11 @@ class Network:
         seconds_per_query: Of a client of ordinary speed.
         bandwidth: Bytes a second, in both directions together; None for no limit.
         deadline: Seconds after which a trip is over, or None.
-        wait_for: Share of the asked clients, or their number as an int, whose answers are waited for; None
-            for all.
-        min_replies: With fewer answers, the round changes nothing.
-        duplicates: Probability that a reply arrives twice.
+        wait_for: Share of the clients asked in a round, or their number as an int, whose answers are waited
+            for, but no fewer than `min_replies`; None for all.
+        min_replies: With fewer answers in any trip, the round changes nothing.
+        duplicates: Probability that a client sends a reply twice. Bytes of the second one count as well; it
+            is on its way for up to twice as long.
 
     Raises:
         ValueError: An argument is out of range.
@@ -159,7 +175,7 @@ class Network:
         Raises:
             ValueError: More clients are asked, waited for or needed than there are.
         """
-        asked = _count(self.participation, num_clients)
+        asked = self.asked(num_clients)
         if asked > num_clients:
             raise ValueError(
                 f"`participation` must be at most the {num_clients} clients there are, got {asked}."
@@ -177,24 +193,50 @@ class Network:
             if not 0 <= client < num_clients:
                 raise ValueError(f"`slow` must name clients from 0 to {num_clients - 1}, got {client}.")
 
-    def plan(self, key: Key, num_clients: int, num_trips: int) -> Plan:
+    def asked(self, num_clients: int) -> int:
+        """Return how many of so many clients are asked in a round, if none is busy."""
+        return _count(self.participation, num_clients)
+
+    def ready(self, now: float, num_clients: int, pending: Sequence[Envelope]) -> tuple[float, list[int]]:
+        """Return when a round begins, and which clients are still busy then, ascending.
+
+        Args:
+            now: When the last one was over, in seconds.
+            num_clients: How many clients there are.
+            pending: What is under way.
+        """
+        under_way = sorted(envelope for envelope in pending if not envelope.copy and envelope.at > now)
+        missing = self.min_replies - (num_clients - len(under_way))
+        if missing > 0:
+            now = under_way[missing - 1].at
+        return now, sorted(envelope.client for envelope in under_way if envelope.at > now)
+
+    def plan(self, key: Key, num_clients: int, num_trips: int, busy: Sequence[int] = ()) -> Plan:
         """Return who takes part in a round.
 
         Args:
             key: Randomness of the round.
             num_clients: How many clients there are.
             num_trips: How many trips the round has.
+            busy: Those who are not asked.
         """
-        asked = _count(self.participation, num_clients)
+        asked = self.asked(num_clients)
         clients = np.arange(num_clients)
         if asked < num_clients:
-            clients = np.sort(key.fold("participation").permutation(0, 1, num_clients)[0][:asked])
-        vanish = np.full(asked, NEVER)
+            clients = key.fold("participation").permutation(0, 1, num_clients)[0]
+        clients = np.sort(clients[~np.isin(clients, busy)][:asked])
+        vanish = np.full(len(clients), NEVER)
         if self.dropout:
             drawn = key.fold("dropout").uniform(0, num_clients, 2)[clients]
             gone = drawn[:, 0] < self.dropout
             vanish[gone] = (drawn[gone, 1] * num_trips).astype(int)
         return Plan(clients, vanish)
+
+    def awaited(self, asked: int) -> int:
+        """Return how many answers are waited for in a round that begins with so many clients."""
+        if self.wait_for is None:
+            return asked
+        return min(max(_count(self.wait_for, asked), self.min_replies), asked)
 
     def deliver(
         self,
@@ -202,7 +244,7 @@ class Network:
         trip_key: Key,
         now: float,
         trip: tuple[int, int],
-        asked: int,
+        awaited: int,
         clients: Sequence[int],
         queries: Sequence[int],
         nbytes: Sequence[int],
@@ -215,7 +257,7 @@ class Network:
             trip_key: Randomness of the trip.
             now: When it began, in seconds.
             trip: Its round and number.
-            asked: How many clients were asked.
+            awaited: How many answers are waited for, if so many are to come.
             clients: Those that have answered, ascending.
             queries: Values that each of them asked for.
             nbytes: Bytes that it received and sent.
@@ -226,41 +268,37 @@ class Network:
             Envelope(now + float(taken), client, *trip)
             for client, taken in zip(clients, seconds, strict=True)
         ]
+        copies: list[Envelope] = []
         if self.duplicates and clients:
             again = trip_key.fold("duplicates").uniform(0, max(clients) + 1, 2)[list(clients)]
-            envelopes += [
-                envelope._replace(at=envelope.at + (envelope.at - now) * float(delay))
+            copies = [
+                envelope._replace(at=envelope.at + (envelope.at - now) * float(delay), copy=True)
                 for envelope, (chance, delay) in zip(envelopes, again, strict=True)
                 if chance < self.duplicates
             ]
-        arriving = sorted((*pending, *envelopes))
-        wanted = len(clients) if self.wait_for is None else min(_count(self.wait_for, asked), len(clients))
-        last = now if self.deadline is None else now + self.deadline
-        on_time: dict[int, float] = {}
-        stale = duplicates = 0
+        arriving = sorted((*pending, *envelopes, *copies))
+        wanted = min(awaited, len(clients))
+        last = math.inf if self.deadline is None else now + self.deadline
+        on_time: list[int] = []
+        stale = duplicates = position = 0
         end = now
-        position = 0
         for envelope in arriving:
-            if self.deadline is not None and envelope.at > last:
-                break
-            if len(on_time) >= wanted and envelope.at > end:
+            if envelope.at > last or (len(on_time) >= wanted and envelope.at > end):
                 break
             position += 1
-            if envelope[2:] != trip:
-                stale += 1
-            elif envelope.client in on_time:
+            if envelope.copy:
                 duplicates += 1
-            elif len(on_time) < wanted:
-                on_time[envelope.client] = envelope.at
+            elif envelope[2:4] == trip and len(on_time) < wanted:
+                on_time.append(envelope.client)
                 end = max(end, envelope.at)
-            else:  # at the very moment at which the last one came that was waited for
+            else:  # of an earlier trip, or at the very moment at which the last one came that was waited for
                 stale += 1
-        expected = asked if self.wait_for is None else _count(self.wait_for, asked)
-        if self.deadline is not None and len(on_time) < expected:
+        if len(on_time) < wanted:
             end = last
-        late = tuple(client for client in clients if client not in on_time)
+        late = tuple(sorted(set(clients) - set(on_time)))
         left = tuple(arriving[position:])
-        return Delivery(tuple(sorted(on_time)), end, left, late, stale, duplicates)
+        copied = tuple(envelope.client for envelope in copies)
+        return Delivery(tuple(sorted(on_time)), end, left, late, stale, duplicates, copied)
 
     def _seconds(
         self, key: Key, trip_key: Key, clients: Array, queries: Sequence[int], nbytes: Sequence[int]

@@ -215,6 +215,11 @@ class ScaffoldI(_Scaffold):
     def most_queries(self, dim: int, first: bool) -> int:
         return super().most_queries(dim, first) + self.queries(dim)
 
+    def undone(self, server: ScaffoldServer, before: ScaffoldServer) -> ScaffoldServer:
+        """Return the server as it was, but that clients may hold another x than they were told before."""
+        del server
+        return dataclasses.replace(before, current=-1)
+
     def _step(self, client: ScaffoldClient, message: Start, local: Local) -> Work[ScaffoldClient]:
         client, done = yield from self._steps(client, message, local)
         return client, Point(done.x)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federated.algorithm import Trip
+from federated.algorithm import Problem, Trip
 from federated.job import COLUMNS, FederatedJob, FederatedState, history_of, packed, unpacked
 from federated.messages import Message
+from federated.methods import find
 from federated.network import Network
 from federated.objective import ClientObjective
 from federated.task import Task
@@ -28,6 +29,8 @@ from zoo.execution.executor import Serial
 from zoo.execution.parts import PartReply
 from zoo.run.journal import PARTS, Journal
 from zoo.run.loop import run
+
+METHODS = ("fzoos", "fedzo", "scaffold-1", "scaffold-2", "decomfl", "fedkseed")
 
 
 class Events(list[dict[str, Any]]):
@@ -54,6 +57,14 @@ def with_events(algorithm: Any, task: Task, rounds: int = 3, **options: Any) -> 
     done = run(job)
     assert done.error is None
     return done.state, events
+
+
+def with_job(algorithm: Any, task: Task, **options: Any) -> tuple[FederatedState, str]:
+    """Return the state at the end, and why it is the end."""
+    given: dict[str, Any] = {"key": Key(0), "network": Network(), "rounds": 3, **options}
+    job = FederatedJob(algorithm, ClientObjective(task), Serial(), task.start(Key(0)), **given)
+    done = run(job)
+    return done.state, done.reason
 
 
 @pytest.mark.parametrize("kind", [Bowls, Together])
@@ -148,31 +159,103 @@ def test_too_few_answers_are_none() -> None:
     assert state.up == 24 * present.sum()  # they were sent all the same
 
 
-def test_a_round_that_fails_in_its_second_trip_keeps_the_first() -> None:
-    class LeavesAll(Network):
-        def plan(self, key: Key, num_clients: int, num_trips: int) -> Any:
-            return super().plan(key, num_clients, num_trips)._replace(vanish=np.ones(num_clients, int))
+class LeavesAll(Network):
+    """All vanish in the second trip of every other round."""
 
-    state, events = with_events(Descent(), Bowls(3), 2, network=LeavesAll())
-    assert (state.void, state.absent, state.nfev) == (0, 6, 2 * 3 * 3)
-    assert state.optimizer.merged == 6
-    assert state.answered.tolist() == [0] * 3
-    assert events.of("too few answers")[0]["message"] == "0 of 3 clients have answered trip 1 in time"
-    assert history_of(state, ["distance"])["answers"].tolist() == [0, 0, 0]
+    def plan(self, key: Key, num_clients: int, num_trips: int, busy: Sequence[int] = ()) -> Any:
+        plan = super().plan(key, num_clients, num_trips, busy)
+        odd = key.digest != Key(0).fold("round", 1).digest
+        return plan._replace(vanish=np.ones(num_clients, int)) if odd else plan
+
+
+def test_a_round_that_fails_in_its_second_trip_changes_nothing() -> None:
+    seen = []
+
+    class Watched(Descent):
+        def recommend(self, server: Server) -> Any:
+            seen.append(server.x.tolist())
+            return super().recommend(server)
+
+    state, events = with_events(Watched(), Bowls(3), 3, network=LeavesAll())
+    assert (state.void, state.absent, state.nfev) == (2, 6, 2 * 3 * 3 + 3 * 4)
+    assert state.optimizer.merged == 6  # of the round in between
+    assert state.answered.tolist() == [1] * 3
+    said = events.of("too few answers")
+    assert [entry["round"] for entry in said] == [0, 2]
+    assert said[0]["message"] == "0 of 3 clients have answered trip 1 in time; x stays as it is"
+    found = history_of(state, ["distance"])
+    assert found["answers"].tolist() == [0, 0, 3, 0]
+    assert found["value"][0] == found["value"][1] > found["value"][2] == found["value"][3]
+    assert (state.begun, state.active) == (None, None)
+    # Clients keep what they have learnt: the round in between began with their momentum.
+    assert state.x.tolist() != federated(Descent(), Bowls(3), rounds=1).x.tolist()
+
+
+def test_x_moves_in_no_round_that_too_few_answer() -> None:
+    network = Network(participation=0.6, dropout=0.3, latency=1.0, jitter=1.0, wait_for=2, min_replies=2)
+    state = federated(Descent(), Bowls(5), rounds=30, network=network)
+    found = history_of(state, ["distance"])
+    moved, answers = np.diff(found["value"]) != 0, found["answers"][1:]
+    assert (moved == (answers > 0)).all()
+    assert 3 < state.void == (answers == 0).sum() < 27
+    assert set(answers) == {0, 2}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_goes_on_after_rounds_that_came_to_nothing(method: str) -> None:
+    task = Quadratic(dim=5, num_clients=5)
+    network = Network(dropout=0.5, latency=1.0, jitter=1.0, wait_for=4, min_replies=3)
+    options = {"message": "gradient"} if method == "fzoos" else {}
+    state = federated(find(method).build(options), task, rounds=16, network=network)
+    assert 3 < state.void < 14
+    value = history_of(state)["value"]
+    answers = history_of(state)["answers"][1:]
+    assert ((np.diff(value) != 0) <= (answers > 0)).all()
+    assert value[-1] < 0.7 * value[0]
+
+
+def test_what_was_said_in_a_round_that_came_to_nothing_is_of_no_other_x() -> None:
+    method = find("fzoos").build({"num_steps": 2})
+    task = Quadratic(dim=4, num_clients=3)
+    server = method.server_init(task.start(Key(0)), Problem(3, task.bounds, Key(0)))
+    there = method._settled(server, server.x + 0.1)
+    back = method.undone(there, server)
+    assert (back.x.tolist(), back.number) == (server.x.tolist(), server.number)
+    assert method._settled(back, server.x + 0.2).number not in (there.number, server.number)
+
+
+def test_a_share_to_wait_for_is_taken_once_a_round() -> None:
+    network = Network(latency=1.0, jitter=0.5, wait_for=0.5, min_replies=4)
+    state = federated(Descent(), Bowls(10), rounds=6, network=network)
+    answers = history_of(state, ["distance"])["answers"].tolist()[1:]
+    assert (state.void, answers[0]) == (0, 5)
+    assert all(4 <= count <= 5 for count in answers)
+
+
+def test_who_is_busy_is_not_asked_again() -> None:
+    network = Network(latency=1.0, slow=((2, 1e6),), deadline=3.0)
+    state = federated(Descent(), Bowls(4), rounds=40, network=network)
+    assert len(state.pending) == 1
+    assert state.queries.tolist() == [160, 160, 3, 160]
+    assert (state.received[2], state.late) == (24, 1)
+    # Nobody is free for a while, and the clock goes on.
+    alone = federated(Echo(), Bowls(1), rounds=4, network=Network(latency=10.0, deadline=3.0))
+    assert (alone.late, alone.stale, alone.void, alone.clock) == (4, 3, 4, 33.0)
+    some = Network(latency=1.0, slow=((0, 20.0), (1, 20.0)), deadline=3.0, min_replies=2)
+    state = federated(Echo(), Bowls(3), rounds=2, network=some)
+    assert (state.clock, state.void, state.late) == (23.0, 2, 4)
 
 
 def test_stragglers_are_cut_off_and_their_replies_are_stale() -> None:
     network = Network(latency=1.0, slow=((2, 10.0),), deadline=4.0)
-    state = federated(Echo(), Bowls(4), rounds=6, network=network)
-    assert state.answered.tolist() == [6, 6, 0, 6]
-    assert state.late == 6
-    assert state.clock == 6 * 4.0
-    # Sent at 0, 4, 8, ..., each is there ten seconds later.
-    assert (state.stale, len(state.pending)) == (4, 2)
+    state = federated(Echo(), Bowls(4), rounds=9, network=network)
+    assert state.answered.tolist() == [9, 9, 0, 9]
+    # Asked at 0, when all wait until 4, it is there at 10, and asked again then; six rounds go on without it.
+    assert (state.clock, state.late, state.stale, len(state.pending)) == (4 + 6 + 4 + 1, 2, 1, 1)
     waited = federated(Echo(), Bowls(4), rounds=6, network=Network(latency=1.0, slow=((2, 10.0),)))
     assert (waited.clock, waited.late, waited.stale) == (60.0, 0, 0)
     fast = federated(Echo(), Bowls(4), rounds=6, network=Network(latency=1.0, slow=((2, 10.0),), wait_for=3))
-    assert (fast.clock, fast.late, fast.answered.tolist()) == (6.0, 6, [6, 6, 0, 6])
+    assert (fast.clock, fast.late, fast.answered.tolist()) == (6.0, 1, [6, 6, 0, 6])
 
 
 def test_answers_that_come_twice_count_once() -> None:
@@ -181,9 +264,11 @@ def test_answers_that_come_twice_count_once() -> None:
         federated(Descent(), Bowls(4), rounds=5, network=one)
         for one in (network, dataclasses.replace(network, duplicates=0.0))
     )
-    assert state.duplicates + state.stale + len(state.pending) == 5 * 2 * 4
+    assert state.duplicates + len(state.pending) == 5 * 2 * 4
+    assert state.duplicates > state.stale == 0
     assert digest(state.optimizer) == digest(plain.optimizer)
-    assert state.up == plain.up
+    assert state.up == 2 * plain.up
+    assert state.sent.tolist() == (2 * plain.sent).tolist()
 
 
 def test_a_message_that_is_not_finite_is_put_away() -> None:
@@ -224,8 +309,32 @@ def test_a_client_without_values_is_told_nan(kind: type[Bowls], wrong: str) -> N
 
 
 def test_too_many_that_raise_end_the_run() -> None:
-    with pytest.raises(TooManyFailures, match="20 of the last 60 evaluations raised"):
+    with pytest.raises(TooManyFailures, match="20 of the last 60 queries raised"):
         federated(Descent(), Bowls(3, wrong={1: "raises"}), rounds=9, on_error="nan")
+
+
+@pytest.mark.parametrize("number", [0, 10, 19])
+def test_it_does_not_matter_which_client_raises(number: int) -> None:
+    state, _ = with_events(Descent(), Bowls(20, wrong={number: "raises"}), 6, on_error="nan")
+    assert (state.step, state.num_failed) == (6, 6 * 4)
+    assert len(state.failures) == 2 * 4  # of the last two rounds, which have at least a hundred queries
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (1, 2, 3), (5, 6, 7)])
+def test_nor_where_too_many_raise(numbers: tuple[int, ...]) -> None:
+    wrong = dict.fromkeys(numbers, "raises")
+    with pytest.raises(TooManyFailures, match="24 of the last 64 queries raised"):
+        federated(Descent(), Bowls(8, wrong=wrong), rounds=6, on_error="nan")
+    with pytest.raises(TooManyFailures, match="180 of the last 480 queries raised"):
+        federated(Descent(directions=58), Bowls(8, wrong=wrong), rounds=6, on_error="nan")
+
+
+def test_one_of_many_that_raises_is_not_all_there_is_where_few_are_asked() -> None:
+    network = Network(participation=1)
+    first = int(network.plan(Key(0).fold("round", 0), 20, 2).clients[0])
+    task = Bowls(20, wrong={first: "raises"})
+    state = federated(Descent(directions=80), task, rounds=40, network=network, on_error="nan")
+    assert (state.step, state.num_failed > 0) == (40, True)
 
 
 def test_who_raises_once_is_asked_again() -> None:
@@ -244,20 +353,51 @@ def test_who_raises_once_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["blind", "mute", "sees nan"])
-def test_a_client_that_cannot_be_looked_at(wrong: str) -> None:
-    task = Bowls(4, wrong={1: wrong})
+@pytest.mark.parametrize("client", [0, 1])
+def test_a_client_that_cannot_be_looked_at(wrong: str, client: int) -> None:
+    task, sound = Bowls(4, wrong={client: wrong}), Bowls(4)
     state, events = with_events(Descent(), task)
     found = history_of(state, task.measures)
-    assert np.isnan(found["value"]).all()
-    assert np.isfinite(found["worst"]).all()
-    assert np.isfinite(found["distance"]).all()
-    assert math.isnan(state.fun)
-    assert state.fun_best == math.inf
+    assert found["said"].tolist() == [3] * 4
+    others = [one for one in range(4) if one != client]
+    weights = np.array([sound.weight(one) for one in others])
+    at_clients = np.array([sound.measure(one, state.x)["value"] for one in others])
+    assert found["value"][-1] == (weights * at_clients).sum() / weights.sum()
+    assert state.fun == state.fun_best == found["value"][-1]
+    assert found["worst"][-1] == at_clients.max()
     assert state.num_failed == 0
     assert digest(state.optimizer) == digest(federated(Descent(), Bowls(4), rounds=3).optimizer)
     said = events.of("measure raised")
-    assert {entry["client"] for entry in said} == (set() if wrong == "sees nan" else {1})
+    assert {entry["client"] for entry in said} == (set() if wrong == "sees nan" else {client})
     assert {entry["round"] for entry in said} == (set() if wrong == "sees nan" else {0, 1, 2, 3})
+
+
+def test_nobody_says() -> None:
+    task = Bowls(3, wrong=dict.fromkeys(range(3), "sees nan"))
+    state, _ = with_events(Descent(), task)
+    found = history_of(state, task.measures)
+    assert found["said"].tolist() == [0] * 4
+    assert np.isnan(found["value"]).all()
+    assert math.isnan(state.fun)
+    blind = Bowls(3, wrong=dict.fromkeys(range(3), "blind"))
+    for on_error in ("raise", "nan"):
+        with pytest.raises(EvaluationError, match=r"`measure` raised at each client.*nothing to be seen"):
+            federated(Descent(), blind, on_error=on_error)
+
+
+def test_a_look_that_raises_is_tried_once_more() -> None:
+    class Moody(Bowls):
+        looks = 0
+
+        def measure(self, client: int, x: Any) -> dict[str, float]:
+            Moody.looks += 1
+            if Moody.looks in (1, 7):
+                raise RuntimeError("not now")
+            return super().measure(client, x)
+
+    state, events = with_events(Descent(), Moody(4))
+    assert history_of(state, ["distance"])["said"].tolist() == [4] * 4
+    assert len(events.of("measure raised")) == 2
 
 
 def test_one_client() -> None:
@@ -305,6 +445,17 @@ def test_a_budget_is_never_exceeded(budget: int) -> None:
     assert state.step == budget // 12
 
 
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_who_asks_for_more_than_it_says_ends_the_run(on_error: str) -> None:
+    class Greedy(Descent):
+        def most_queries(self, dim: int, first: bool) -> int:
+            return 4 if first else 3
+
+    with pytest.raises(EvaluationError, match=r"client 0.* asked for 1 values.* leaves it 0 in this round"):
+        federated(Greedy(), Bowls(3), rounds=2, on_error=on_error)
+    assert federated(Greedy(), Bowls(3), rounds=1, on_error=on_error).nfev == 3 * 4
+
+
 def test_what_vanishing_clients_have_left_of_a_budget_is_spent() -> None:
     network = Network(dropout=0.5)
     job_rounds: Any = None
@@ -319,6 +470,9 @@ def test_traffic_ends_a_run_after_the_round_that_exceeds_it() -> None:
         no_rounds: Any = None
         state = federated(Descent(), Bowls(5), rounds=no_rounds, traffic=traffic)
         assert state.step == rounds
+    job_message = "the traffic of 1 bytes is used up: 600 have been sent"
+    no_limit: Any = None
+    assert with_job(Descent(), Bowls(5), rounds=no_limit, traffic=1)[1] == job_message
 
 
 def test_messages_must_be_one_for_each_client() -> None:

@@ -21,6 +21,7 @@ def delivered(
     clients: Sequence[int] = range(4),
     *,
     asked: int = 4,
+    awaited: int | None = None,
     now: float = 10.0,
     trip: tuple[int, int] = (3, 0),
     queries: int = 0,
@@ -30,7 +31,15 @@ def delivered(
 ) -> Delivery:
     count = len(clients)
     return network.deliver(
-        KEY, trip_key, now, trip, asked, list(clients), [queries] * count, [nbytes] * count, pending
+        KEY,
+        trip_key,
+        now,
+        trip,
+        network.awaited(asked) if awaited is None else awaited,
+        list(clients),
+        [queries] * count,
+        [nbytes] * count,
+        pending,
     )
 
 
@@ -135,12 +144,44 @@ def test_deadline() -> None:
     # On the very moment is in time, and when all are there nobody waits on.
     assert delivered(slow(deadline=8.0)).on_time == (0, 1, 2, 3)
     assert delivered(slow(deadline=100.0)).at == 18.0
-    # Whoever does not know that one has vanished waits to the end.
-    assert delivered(slow(deadline=100.0), [0, 1, 2]).at == 110.0
     assert delivered(slow(deadline=100.0, wait_for=3), [1, 2, 3]).at == 14.0
-    nobody = delivered(slow(deadline=3.0), [])
-    assert (nobody.on_time, nobody.at) == ((), 13.0)
     assert delivered(slow(deadline=0.5)).on_time == ()
+
+
+@pytest.mark.parametrize("clients", [[], [1], [0, 1, 2], [1, 2, 3]])
+@pytest.mark.parametrize("wait_for", [None, 3, 0.5])
+def test_a_deadline_makes_no_trip_longer(clients: list[int], wait_for: Any) -> None:
+    without = delivered(slow(wait_for=wait_for), clients)
+    assert delivered(slow(wait_for=wait_for, deadline=100.0), clients) == without
+    assert delivered(slow(wait_for=wait_for, deadline=3.0), clients).at <= without.at
+
+
+def test_how_many_are_waited_for_is_a_share_of_those_asked_at_first() -> None:
+    network = slow(wait_for=0.5)
+    assert [network.awaited(asked) for asked in (10, 5, 3, 1)] == [5, 3, 2, 1]
+    assert [Network(wait_for=3).awaited(asked) for asked in (10, 3, 2)] == [3, 3, 2]
+    assert [Network().awaited(asked) for asked in (10, 2)] == [10, 2]
+    # A later trip, of the two that were heard of four, waits for both.
+    found = delivered(network, [0, 3], awaited=network.awaited(4))
+    assert (found.on_time, found.at) == ((0, 3), 18.0)
+    assert [Network(wait_for=0.3, min_replies=3).awaited(asked) for asked in (10, 5, 2)] == [3, 3, 2]
+
+
+def test_who_is_busy_is_not_asked() -> None:
+    pending = [Envelope(12.0, 3, 0, 0), Envelope(11.0, 1, 0, 0), Envelope(13.0, 0, 0, 0, True)]
+    assert Network().ready(10.0, 5, pending) == (10.0, [1, 3])
+    assert Network().ready(11.0, 5, pending) == (11.0, [3])
+    assert Network(min_replies=3).ready(10.0, 5, pending) == (10.0, [1, 3])
+    assert Network(min_replies=4).ready(10.0, 5, pending) == (11.0, [3])
+    assert Network(min_replies=5).ready(10.0, 5, pending) == (12.0, [])
+    assert Network().plan(KEY, 5, 1, [1, 3]).clients.tolist() == [0, 2, 4]
+    some = [Network(participation=2).plan(KEY.fold(i), 5, 1, [1, 3]).clients.tolist() for i in range(50)]
+    assert {tuple(clients) for clients in some} == {(0, 2), (0, 4), (2, 4)}
+    assert Network(participation=4).plan(KEY, 5, 1, [1, 3]).clients.tolist() == [0, 2, 4]
+    for one in range(20):  # those who are free come in the same order
+        everyone = Network(participation=3).plan(KEY.fold(one), 5, 1).clients.tolist()
+        if 2 not in everyone:
+            assert Network(participation=3).plan(KEY.fold(one), 5, 1, [2]).clients.tolist() == everyone
 
 
 def test_stale_replies_are_put_away() -> None:
@@ -158,16 +199,23 @@ def test_a_reply_to_an_earlier_round_does_not_count_for_the_client() -> None:
 
 def test_duplicates() -> None:
     found = delivered(Network(duplicates=1.0))
-    assert (found.on_time, found.duplicates, found.pending) == ((0, 1, 2, 3), 4, ())
+    assert (found.on_time, found.stale, found.copied) == ((0, 1, 2, 3), 0, (0, 1, 2, 3))
+    assert found.duplicates + len(found.pending) == 4
     later = delivered(Network(duplicates=1.0, latency=1.0))
-    assert later.on_time == (0, 1, 2, 3)
-    assert later.duplicates + len(later.pending) == 4
-    assert later.at == 11.0
-    assert len(later.pending) > 0
+    assert (later.on_time, later.stale, later.at) == ((0, 1, 2, 3), 0, 11.0)
+    assert (later.duplicates, len(later.pending)) == (0, 4)
+    assert all(envelope.copy and 11.0 < envelope.at < 12.0 for envelope in later.pending)
     again = delivered(Network(latency=9.0), now=later.at, trip=(3, 1), pending=later.pending)
-    assert again.stale == len(later.pending)
-    counts = [delivered(Network(duplicates=0.25), trip_key=KEY.fold(i)).duplicates for i in range(500)]
+    assert (again.stale, again.duplicates, again.copied) == (0, 4, ())
+    counts = [len(delivered(Network(duplicates=0.25), trip_key=KEY.fold(i)).copied) for i in range(500)]
     assert abs(np.mean(counts) - 1.0) < 0.1
+
+
+def test_of_a_late_reply_that_comes_twice_one_is_stale() -> None:
+    late = delivered(slow(wait_for=2, duplicates=1.0))
+    after = delivered(Network(latency=1e3), now=50.0, trip=(4, 0), pending=late.pending)
+    assert late.stale + after.stale == 2
+    assert late.duplicates + after.duplicates == 4
 
 
 BAD = {

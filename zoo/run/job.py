@@ -26,9 +26,9 @@ from zoo.run.journal import FINAL, SEARCH, Journal
 S = TypeVar("S")
 
 _REPEATS = 30  # evaluations of what a noisy search recommends; with fewer, their spread is a rough guess
-_WINDOW, _WINDOW_START, _MOST_FAILURES = 100, 50, 0.2
+WINDOW, WINDOW_START, MOST_FAILURES = 100, 50, 0.2
 MOST_LOGGED = 100  # variables of a point that is written into every line of the log where it is new
-_HARD = ("raised", "crashed", "hung")
+HARD = ("raised", "crashed", "hung")
 
 
 class Report(NamedTuple):
@@ -461,19 +461,19 @@ class SearchJob:
 
 def lately_failed(state: SearchState, evaluations: Evaluations) -> tuple[int, ...]:
     """Return the ids of those among the last hundred, a step included, that raised, crashed or hung."""
-    ids = *state.failures, *(state.nfev + f.row for f in evaluations.failures if f.kind in _HARD)
-    return tuple(number for number in ids if number >= state.nfev + len(evaluations) - _WINDOW)
+    ids = *state.failures, *(state.nfev + f.row for f in evaluations.failures if f.kind in HARD)
+    return tuple(number for number in ids if number >= state.nfev + len(evaluations) - WINDOW)
 
 
 def fails_too_often(state: SearchState) -> bool:
     """Return whether more than a fifth of the last hundred evaluations raised, crashed or hung."""
-    return state.nfev >= _WINDOW_START and len(state.failures) > _MOST_FAILURES * min(state.nfev, _WINDOW)
+    return state.nfev >= WINDOW_START and len(state.failures) > MOST_FAILURES * min(state.nfev, WINDOW)
 
 
 def too_many_failures(state: SearchState) -> TooManyFailures:
     """Return the error that ends such a run."""
     return TooManyFailures(
-        f"{len(state.failures)} of the last {min(state.nfev, _WINDOW)} evaluations raised, crashed "
+        f"{len(state.failures)} of the last {min(state.nfev, WINDOW)} evaluations raised, crashed "
         f"or hung, the last one being evaluation {state.failures[-1]}; a run stops when more than a "
         "fifth do."
     )
