@@ -252,8 +252,8 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
 
     Values may be of any size: a multiple of f is followed along the same path. With Adam, gradients are
     divided by the power of two below the range of the values of the first fit of a round (of all, without
-    `restart`), or Adam's epsilon, 1e-8, would be a length of theirs. A gradient that is beyond the largest number even so, in single
-    precision 1e38, counts as none.
+    `restart`), or Adam's epsilon, 1e-8, would be a length of theirs. A gradient that is beyond the largest
+    number even so, in single precision 1e38, counts as none.
 
     A client that has had no gradient at all in a round answers with no point; see `LocalDescent`. One whose
     first values are all the same warns (`ZooWarning`).
