@@ -16,7 +16,7 @@ from federated.messages import Message
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like
 from zoo.core.rng import Key
-from zoo.core.state import state
+from zoo.core.state import SHARED, state
 from zoo.core.types import Evaluations
 from zoo.core.validation import check_choice, check_count, check_flag, check_positive
 from zoo.estimators.directions import Draw
@@ -112,7 +112,7 @@ class DeComFLClient:
         estimator: What its estimator knows.
     """
 
-    x: Array
+    x: Array = dataclasses.field(metadata=SHARED)
     number: int
     history: str
     estimator: FiniteDifferenceState

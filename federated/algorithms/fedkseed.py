@@ -17,7 +17,7 @@ from federated.messages import Message
 from zoo.core.bounds import Bounds
 from zoo.core.device import Array, Like
 from zoo.core.rng import Key
-from zoo.core.state import state
+from zoo.core.state import SHARED, state
 from zoo.core.types import Candidates, Evaluations
 from zoo.core.validation import check_choice, check_count, check_flag, check_positive
 from zoo.estimators.directions import Directions, Draw
@@ -83,7 +83,7 @@ class FedKSeedClient:
         estimator: What its estimator knows.
     """
 
-    start: Array
+    start: Array = dataclasses.field(metadata=SHARED)
     root: str
     key: Key
     estimator: FiniteDifferenceState

@@ -11,6 +11,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import weakref
+from collections.abc import MutableMapping
 from typing import Any, TypeVar, dataclass_transform
 
 import numpy as np
@@ -24,15 +26,19 @@ from zoo.core.validation import listed
 T = TypeVar("T")
 
 _CLASSES: dict[str, type[Any]] = {}
+_SHARED: MutableMapping[str, Any] = weakref.WeakValueDictionary()  # arrays by what is in them
 _GRID = ("counts", "ratios", "groups")
 
 
-@dataclass_transform(frozen_default=True, eq_default=False)
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
 def state(cls: type[T]) -> type[T]:
     """Make a class a state: a frozen dataclass with slots, known to `thaw` by its module and name.
 
     Fields may be numbers, strings, None, numpy scalars and arrays, torch tensors, `Key`, `Like`, `Log`,
     `Bounds`, tuples, dictionaries with string keys, and other states.
+
+    An array in a field with the metadata `SHARED` is written down once, however many states hold an equal one
+    in such a field, and `thaw` has all of them hold the same object. Nobody may write to it.
 
     Example:
         >>> @state
@@ -94,6 +100,18 @@ class Log:
         return Log, (np.array(self.array),)
 
 
+SHARED = {"shared": True}
+"""Metadata of a field: `x: Array = dataclasses.field(metadata=SHARED)`, see `state`."""
+
+
+class _Arrays(dict[str, "np.ndarray[Any, Any]"]):
+    """Arrays by name, and the entries of shared ones by the identity of the object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: dict[int, Any] = {}
+
+
 def freeze(value: Any) -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:
     """Return `value` as (JSON tree, named arrays); numbers survive to the last bit, with their types.
 
@@ -101,8 +119,9 @@ def freeze(value: Any) -> tuple[Any, dict[str, np.ndarray[Any, Any]]]:
         TypeError: `value` holds something that no state can hold; see `state` for what can be held.
         ValueError: Names in its dictionaries are such that two arrays would get the same one.
     """
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    return _freeze(value, "state", arrays), arrays
+    arrays = _Arrays()
+    tree = _freeze(value, "state", arrays)
+    return tree, dict(arrays)
 
 
 def thaw(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
@@ -125,6 +144,9 @@ def thaw(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
         return Key.parse(body)
     if kind == "like":
         return Like(**body)
+    if kind == "shared":
+        made, name = thaw(body, arrays), json.dumps(body, sort_keys=True)
+        return _SHARED.setdefault(name, made)
     if kind in ("array", "log", "tensor"):
         name = body if kind != "tensor" else body["name"]
         if name not in arrays:
@@ -166,7 +188,7 @@ def digest_of(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> str:
     return total.hexdigest()
 
 
-def _freeze(value: Any, path: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+def _freeze(value: Any, path: str, arrays: _Arrays) -> Any:
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
@@ -204,13 +226,27 @@ def _freeze(value: Any, path: str, arrays: dict[str, np.ndarray[Any, Any]]) -> A
     if _CLASSES.get(kind) is not type(value):
         what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"of type {kind}"
         raise TypeError(f"`{path}` is {what}, which no state can hold; `zoo.core.state.state` says what can.")
-    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return {
-        "state": {
-            "class": kind,
-            "fields": {field: _freeze(item, f"{path}.{field}", arrays) for field, item in fields.items()},
-        }
-    }
+    fields = {}
+    for field in dataclasses.fields(value):
+        way = _freeze_shared if field.metadata.get("shared") else _freeze
+        fields[field.name] = way(getattr(value, field.name), f"{path}.{field.name}", arrays)
+    return {"state": {"class": kind, "fields": fields}}
+
+
+def _freeze_shared(value: Any, path: str, arrays: _Arrays) -> Any:
+    """Write down an array under a name that says what is in it, unless it has been already."""
+    if not (isinstance(value, np.ndarray) or is_torch(value)):
+        return _freeze(value, path, arrays)
+    # All objects live as long as what is being written down does.
+    if id(value) not in arrays.entries:
+        own = _Arrays()
+        entry = _freeze(value, "", own)
+        array = own.pop("")
+        name = f"shared.{digest_of(None, {'': array})}"
+        arrays[name] = array
+        body = name if "array" in entry else {**entry["tensor"], "name": name}
+        arrays.entries[id(value)] = {"shared": {next(iter(entry)): body}}
+    return arrays.entries[id(value)]
 
 
 def _is_kept(dtype: np.dtype[Any]) -> bool:

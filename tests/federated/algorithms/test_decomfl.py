@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from typing import Any
 
@@ -305,6 +306,18 @@ def test_points_stay_in_the_box() -> None:
 
 def test_one_coordinate() -> None:
     assert values(federated(DeComFL(learning_rate=0.002), Quadratic(1, 2), rounds=8))[-1] < 0.2
+
+
+def test_checkpoints_hold_x_once() -> None:
+    """However many clients are there, and after a restart they share it."""
+    problem = Problem(5, TASK.bounds, Key(1))
+    clients = [METHOD.client_init(TASK.start(Key(0)), problem, client) for client in range(5)]
+    copies = [dataclasses.replace(client, x=client.x.copy()) for client in clients]
+    for some in (clients, copies):
+        tree, arrays = freeze(tuple(some))
+        assert sum(array.size == 24 for array in arrays.values()) == 1
+        assert len({id(client.x) for client in thaw(tree, arrays)}) == 1
+    assert digest(tuple(clients)) == digest(tuple(copies))
 
 
 @pytest.mark.parametrize(

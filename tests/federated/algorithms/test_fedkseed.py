@@ -16,6 +16,7 @@ from tests.federated.runs import federated, values
 from zoo.core.bounds import Bounds
 from zoo.core.device import Like, to_numpy
 from zoo.core.rng import Key
+from zoo.core.state import freeze, thaw
 
 TASK = Quadratic(24, 4, heterogeneity=2.0)
 METHOD = FedKSeed(num_seeds=32, num_steps=6)
@@ -89,6 +90,13 @@ def test_runs_in_other_boxes_share_nothing() -> None:
     problems.append(Problem(2, Bounds(np.full(24, -1.0), np.ones(24)), Key(1)))
     assert len({METHOD.client_init(x0, problem, 0).root for problem in problems}) == 4
     assert METHOD.client_init(x0, problems[0], 0).start is METHOD.client_init(x0, problems[0], 1).start
+
+
+def test_checkpoints_hold_the_start_once() -> None:
+    problem = Problem(5, TASK.bounds, Key(1))
+    tree, arrays = freeze(tuple(METHOD.client_init(TASK.start(Key(0)), problem, i) for i in range(5)))
+    assert sum(array.size == 24 for array in arrays.values()) == 1
+    assert len({id(client.start) for client in thaw(tree, arrays)}) == 1
 
 
 @pytest.mark.parametrize(

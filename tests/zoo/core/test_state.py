@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
-from dataclasses import FrozenInstanceError, dataclass
+from dataclasses import FrozenInstanceError, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import torch
 from zoo.core.bounds import Bounds
 from zoo.core.device import Like
 from zoo.core.rng import Key
-from zoo.core.state import Log, digest, digest_of, freeze, state, thaw
+from zoo.core.state import SHARED, Log, digest, digest_of, freeze, state, thaw
 
 ROOT = Path(__file__).parents[3]
 
@@ -364,3 +364,45 @@ def test_a_thawed_log_goes_on_growing():
     log = there_and_back(Log([1.0]).append([2.0]))
     assert log.append([3.0]).array.tolist() == [1.0, 2.0, 3.0]
     assert pickle.loads(pickle.dumps(log)).array.tolist() == [1.0, 2.0]
+
+
+@state
+class Holder:
+    shared: Any = field(metadata=SHARED)
+    own: Any
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.arange(3.0), np.arange(3, dtype=np.float32), torch.arange(3.0), torch.ones(3, dtype=torch.bfloat16)],
+    ids=lambda value: str(value.dtype),
+)
+def test_equal_arrays_of_shared_fields_are_written_once(value):
+    copies = [value.clone() if isinstance(value, torch.Tensor) else value.copy() for _ in range(3)]
+    tree, arrays = freeze((Holder(value, value), *(Holder(copy, None) for copy in copies)))
+    assert sum(name.startswith("shared.") for name in arrays) == 1
+    assert len(arrays) == 2
+    back = thaw(json.loads(json.dumps(tree)), arrays)
+    assert all(one.shared is back[0].shared for one in back)
+    assert back[0].own is not back[0].shared
+    for one in (back[0].shared, back[0].own):
+        assert_same(one, value)
+    assert digest(back) == digest_of(tree, arrays)
+
+
+def test_shared_fields_differ_where_arrays_do():
+    values = [
+        np.zeros(4),
+        np.zeros(4, np.float32),
+        np.zeros((2, 2)),
+        torch.zeros(4),
+        np.ones(4),
+        None,
+        (2.0,),
+    ]
+    tree, arrays = freeze(tuple(Holder(value, 0) for value in values))
+    for one, value in zip(thaw(tree, arrays), values, strict=True):
+        assert_same(one.shared, value)
+    name = next(name for name in arrays if name.startswith("shared."))
+    with pytest.raises(ValueError, match="is missing"):
+        thaw(tree, {other: array for other, array in arrays.items() if other != name})
