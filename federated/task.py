@@ -63,6 +63,10 @@ class Task(abc.ABC):
     measures: tuple[str, ...] = ()
     """What `measure` says beside "value", such as "accuracy"."""
 
+    shared_measures: tuple[str, ...] = ()
+    """Those of `measures` that are the same at every client, as of data that no client has: reports leave them
+    out of what they say client by client."""
+
     optimum: float | None = None
     """The least F, where it is known."""
 

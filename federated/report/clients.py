@@ -99,7 +99,7 @@ def table(course: Course) -> Table | None:
     if not clients:
         return None
     count = len(clients["queries"])
-    names = [name for name in (*CLIENTS, *course.measures) if name in clients]
+    names = [name for name in (*CLIENTS, *course.own_measures) if name in clients]
     order = np.argsort(-np.where(np.isfinite(clients["value"]), clients["value"], np.inf), kind="stable")
     many = count > MOST_ROWS
     listed = order[:WORST] if many else np.arange(count)

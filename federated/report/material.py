@@ -68,6 +68,12 @@ class Course:
         return measures_of(self.config)
 
     @property
+    def own_measures(self) -> list[str]:
+        """Those of them that clients differ in."""
+        shared = self.config.get("shared_measures") or ()
+        return [name for name in self.measures if name not in shared]
+
+    @property
     def optimum(self) -> float | None:
         """The least F there is, where that is known."""
         return optimum_of(self.config)

@@ -105,7 +105,7 @@ class MetricTask(Task):
         self._key = Key(0) if key is None else key
         self._folder = None if folder is None else os.fspath(folder)
         self._partition = as_partitioner(partition)
-        self.measures = (f"held_out_{metric}",)
+        self.measures = self.shared_measures = (f"held_out_{metric}",)
         self._parts: tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any]] | None = None
         self._weights: np.ndarray[Any, Any] | None = None
         self._last: tuple[bytes, float] | None = None

@@ -120,7 +120,7 @@ class NetworkTask(Task):
             parts = self._dealt()
         self._sizes = tuple(len(part) for part in parts)
         tested = test_inputs is not None and str(test_targets.dtype) in _INTEGERS
-        self.measures = ("accuracy",) if tested else ()
+        self.measures = self.shared_measures = ("accuracy",) if tested else ()
         self.joint = self.vectorized and batch_size is not None and min(self._sizes) >= batch_size
         self._try(inputs)
 

@@ -18,7 +18,7 @@ from federated.report.about import about
 from federated.report.comparison import Trials, contests_of, table, value_at, write_comparison
 from federated.report.comparison_figures import MANY, curves
 from federated.report.levels import levels_of, reached
-from federated.report.material import Course, course_of
+from federated.report.material import CLIENTS, Course, course_of
 from federated.report.sections import sections
 from federated.tasks.synthetic import Quadratic
 from zoo.core.errors import RunDirectoryError, ZooWarning
@@ -258,6 +258,14 @@ def test_a_few_clients_are_drawn_one_by_one():
     assert (worst.get_xdata().tolist(), worst.get_ydata().tolist()) == ([1], [1.0])
     said = dict(drawn_clients.in_words(found))
     assert (said["worst client"], said["highest f_i(x)"], said["lowest f_i(x)"]) == ("1", "1", "0.25")
+
+
+def test_what_is_the_same_at_all_clients_is_not_said_of_each():
+    columns = ("Client", "Queries", "Bytes sent", "Bytes received", "Rounds answered", "f_i(x)")
+    measures = {"measures": ["accuracy", "size"], "shared_measures": ["accuracy"]}
+    two = {name: np.ones(2) for name in (*CLIENTS, "accuracy", "size")}
+    course = Course(measures, {}, two, 1, 1.0, 1.0, True)
+    assert tuple(drawn_clients.table(course).columns) == (*columns, "size")
 
 
 def test_one_client_is_no_picture_and_has_no_spread(tmp_path):
