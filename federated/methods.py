@@ -1,13 +1,12 @@
 """The federated methods there are, by name; a method's file is imported when it is first asked for.
 
-Other distributions add theirs through the entry point group `gradfree.federated_methods`: a name, and
-"module:factory" of a `FederatedAlgorithm`.
+Your own is named as "module:name". Other distributions add theirs through the entry point group
+`gradfree.federated_methods`: a name, and "module:factory" of a `FederatedAlgorithm`.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.metadata
 import inspect
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from federated.algorithm import FederatedAlgorithm
+from zoo.core.named import named
 from zoo.core.validation import check_flag, check_known, hint, listed
 
 
@@ -24,7 +24,8 @@ class Method:
 
     Attributes:
         name: What users write.
-        target: "module:factory"; the factory's keyword arguments are the method's options.
+        target: "module:factory"; the factory's keyword arguments are the method's options. It may also be an
+            algorithm itself, which then has none.
         summary: One line.
         paper: Where it comes from, author and year.
     """
@@ -36,34 +37,60 @@ class Method:
 
     @property
     def factory(self) -> Any:
-        """The factory itself."""
-        module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        """The factory itself.
+
+        Raises:
+            ValueError: There is nothing of that name.
+            TypeError: It is nothing that makes an algorithm.
+        """
+        found = named("method", self.target)
+        if not (callable(found) or isinstance(found, FederatedAlgorithm)):
+            raise TypeError(
+                f"`method` is {self.target!r}, which is no FederatedAlgorithm, and no function that returns "
+                f"one: {found!r}."
+            )
+        return found
 
     def options(self) -> dict[str, Any]:
-        """Return the options there are, with their defaults.
+        """Return the options there are, with their defaults; `inspect.Parameter.empty` where one is needed.
 
         "published" is one of those methods whose factory has a `published`: with it, the other ones have the
         defaults of the paper's own code.
         """
-        own = {name: p.default for name, p in inspect.signature(self.factory).parameters.items()}
+        if isinstance(self.factory, FederatedAlgorithm):
+            return {}
+        own = {
+            name: p.default
+            for name, p in inspect.signature(self.factory).parameters.items()
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        }
         return {**own, **({"published": False} if hasattr(self.factory, "published") else {})}
 
     def build(self, options: Mapping[str, Any] | None = None) -> FederatedAlgorithm[Any, Any]:
         """Return the method with some options set.
 
         Raises:
-            TypeError: An option is unknown.
+            TypeError: An option is unknown or missing, or what is made is no algorithm.
             ValueError: An option has a value that it cannot have.
         """
-        given = dict(options or {})
-        check_known(f"option of method {self.name!r}:", given, self.options())
+        given, known = dict(options or {}), self.options()
+        if isinstance(self.factory, FederatedAlgorithm):
+            if given:
+                raise TypeError(
+                    f"`options` must be left out where {self.name!r} is an algorithm already, got "
+                    f"{listed(given)}: name its class."
+                )
+            return self.factory
+        check_known(f"option of method {self.name!r}:", given, known)
+        empty = inspect.Parameter.empty
+        if missing := [name for name, value in known.items() if value is empty and name not in given]:
+            raise TypeError(f"method {self.name!r} needs the option {missing[0]!r}.")
         as_published = hasattr(self.factory, "published") and check_flag(
             "published", given.pop("published", False)
         )
-        made: FederatedAlgorithm[Any, Any] = (
-            self.factory.published(**given) if as_published else self.factory(**given)
-        )
+        made = self.factory.published(**given) if as_published else self.factory(**given)
+        if not isinstance(made, FederatedAlgorithm):
+            raise TypeError(f"method {self.name!r} must be or return a FederatedAlgorithm, got {made!r}.")
         return made
 
 
@@ -136,14 +163,27 @@ def list_methods() -> dict[str, Method]:
 def find(name: str) -> Method:
     """Return a method by name.
 
+    Args:
+        name: One of `list_methods()`; or "module:name" of a `FederatedAlgorithm` of your own: its class, an
+            instance, or a function that returns one.
+
     Raises:
         ValueError: There is none of that name; the nearest is suggested.
+        TypeError: What "module:name" stands for makes no algorithm.
 
     Example:
         >>> find("fedzo").paper
         'Fang et al. 2022'
+        >>> find("federated.algorithms.fedzo:FedZO").build({"num_steps": 3}).num_steps
+        3
     """
     known = list_methods()
-    if name not in known:
-        raise ValueError(f"unknown method {name!r}.{hint(name, known)} Valid: {listed(known)}.")
-    return known[name]
+    if name in known:
+        return known[name]
+    if ":" in name:
+        method = Method(name, name, f"from {name.partition(':')[0]}")
+        method.factory  # noqa: B018 - that there is one is to be known now
+        return method
+    raise ValueError(
+        f'unknown method {name!r}.{hint(name, known)} Valid: {listed(known)}, or "module:name" of your own.'
+    )

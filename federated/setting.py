@@ -14,6 +14,7 @@ import numpy as np
 
 from federated.algorithm import FederatedAlgorithm
 from federated.boxed import Boxed, boxed
+from federated.checks import check_trips
 from federated.job import FederatedJob
 from federated.methods import find
 from federated.network import Network
@@ -25,7 +26,7 @@ from zoo.core.device import Array, Like, is_torch, to_numpy
 from zoo.core.errors import RunDirectoryError
 from zoo.core.rng import Key
 from zoo.core.state import freeze, thaw
-from zoo.core.validation import check_choice, check_count, check_known, check_number
+from zoo.core.validation import check_choice, check_count, check_known, check_number, check_positive
 from zoo.execution.executor import Executor
 from zoo.kept import plain, written
 from zoo.run.directory import dump, read_config
@@ -82,11 +83,16 @@ class Setting:
         if known and given["options"]:
             raise TypeError("`options` must be left out where `method` is an algorithm already.")
         if not known and not isinstance(method, str):
-            raise TypeError(f"`method` must be a name or a FederatedAlgorithm, got {method!r}.")
+            instead = ""
+            if isinstance(method, type) and issubclass(method, FederatedAlgorithm):
+                instead = f" Call it: {method.__name__}()."
+            elif isinstance(method, (list, tuple)):
+                instead = " Several are compared by `federated.contest`."
+            raise TypeError(f"`method` must be a name or a FederatedAlgorithm, got {method!r}.{instead}")
         algorithm = method if known else find(method).build(given["options"])
+        check_trips(algorithm)
         task = task_of(given, key)
-        check_count("num_clients", task.num_clients)
-        check_count("dim", task.dim)
+        _check_task(task)
         network = Network(**given["network"])
         network.check(task.num_clients)
         if algorithm.needs_gradient and not task.has_gradient:
@@ -136,6 +142,7 @@ class Setting:
             "objective": ClientObjective(self.task).identity(),
             "num_clients": self.task.num_clients,
             "measures": list(self.task.measures),
+            "shared_measures": list(self.task.shared_measures),
             "optimum": self.task.optimum,
             "key": str(self.key),
             "dim": self.task.dim,
@@ -185,6 +192,28 @@ def task_of(given: Mapping[str, Any], key: Key) -> Task:
         ValueError: It has a value that it cannot have.
     """
     return as_task(given["task"], given["task_options"], key=_task_key(given, key).fold("task"))
+
+
+def _check_task(task: Task) -> None:
+    """Look at what a task says of itself.
+
+    Raises:
+        TypeError: It lacks something, or that is of a type that it cannot be.
+        ValueError: It has a value that it cannot have.
+    """
+    for name in ("num_clients", "dim"):
+        if not hasattr(task, name):
+            raise TypeError(f"{type(task).__name__} must have an attribute `{name}`, an integer above 0.")
+        check_count(name, getattr(task, name))
+    check_positive("spacing", task.spacing)
+    if task.unit is not None:
+        check_count("unit", task.unit)
+    names = task.measures
+    if not isinstance(names, tuple) or not all(isinstance(one, str) for one in names) or "value" in names:
+        raise TypeError(
+            '`measures` of the task must be a tuple of the names beside "value", such as ("accuracy",), got '
+            f"{names!r}."
+        )
 
 
 def _task_key(given: Mapping[str, Any], key: Key) -> Key:
@@ -245,6 +274,8 @@ def check_given(seconds: Any, **given: Any) -> dict[str, Any]:
     if target is not None and given["measure_every"] == 0:
         raise ValueError("`measure_every` must be at least 1 where there is a `target`, got 0.")
     for name in ("options", "task_options"):
+        if given[name] is not None and not isinstance(given[name], Mapping):
+            raise TypeError(f"`{name}` must be a dictionary of options by name, got {given[name]!r}.")
         _check_keys(name, given[name])
     return {
         **given,
