@@ -38,7 +38,7 @@ class Round(NamedTuple):
         down: Bytes that the server has sent so far.
         clock: Virtual seconds so far.
         answers: How many clients have answered this round to the end.
-        value: F at x, NaN if nobody has looked.
+        value: F at x, or the mean over the clients that say, NaN if nobody has looked.
         x: Where the server is, shape (dim,); not to be written to.
     """
 
@@ -58,8 +58,9 @@ class Federation:
 
     Attributes:
         x: Where the server is, shape (dim,).
-        value: F there.
-        best: The least F there was after any round, by the looks there were.
+        value: F there; where some clients do not say what x is worth to them, the mean of the others by
+            weight.
+        best: The least that was after any round, by the looks there were.
         rounds: Rounds done.
         queries: Queries of all clients, hidden ones too.
         hidden: Those that papers leave out of their count.
@@ -75,7 +76,7 @@ class Federation:
         clients: By name, one number for each client: "queries", "sent" and "received" bytes, "answered"
             rounds, "value", which is f_i(x), and what the task measures beside.
         message: Why it ended.
-        success: Whether it ended as it was to.
+        success: Whether it ended as it was to, F is known, and any round has done something.
         seconds: Time this process spent on it.
         account: What was tried again or lost; see `zoo.execution.ledger.Account`.
         state: The server's own last state.
@@ -161,7 +162,8 @@ def federate(
         TypeError: An argument is of a type that it cannot be.
         ValueError: It has a value that it cannot have, or nothing would ever end the run.
         EvaluationError: A client raised; `error.result` is what was found until then.
-        TooManyFailures: More than a fifth of the last hundred queries raised, crashed or hung.
+        TooManyFailures: More than a fifth of the queries of the last rounds raised, crashed or hung: of as
+            many rounds as have a hundred queries, and have asked every client once or so.
         RunDirectoryError: `out` cannot be used.
         Interrupted: SIGINT or SIGTERM; `error.result` is what was found until then.
 
@@ -275,7 +277,7 @@ def _result(setting: Setting, job: Any, outcome: Run[FederatedState]) -> Federat
     columns = {name: getattr(state, name) for name in ("queries", "sent", "received", "answered")}
     looked = dict(zip(("value", *measures), state.looked.T, strict=True))
     ended = outcome.status not in ("interrupted", "failed")
-    answered = state.num_failed < state.nfev or not state.nfev
+    answered = (state.num_failed < state.nfev or not state.nfev) and not 0 < state.step == state.void
     value = history_value(state) if state.x is None else state.fun
     return Federation(
         x=setting.outward(setting.algorithm.recommend(state.optimizer) if state.x is None else state.x),
@@ -314,6 +316,7 @@ def _entries(setting: Setting, outcome: Run[FederatedState], result: Federation)
         "clock": result.clock,
         **result.faults,
         "num_failed": result.num_failed,
+        "said": int(np.isfinite(result.clients["value"]).sum()),
         "clients": {name: column.tolist() for name, column in result.clients.items()},
         "success": result.success,
         "status": STATUS[outcome.status],
