@@ -269,10 +269,12 @@ class FederatedFile(Written):
         """Return the runs that it describes, as if they were several, with seed 1 where nobody says it."""
         from federated.contest import Contest
         from federated.contest import Entrant as One
+        from federated.methods import label_of
 
         said: Sequence[Method | Entrant] = self.tables.methods or [self.tables.method]
         entrants = tuple(
-            One(getattr(one, "label", None) or one.name, one.name, dict(one.options)) for one in said
+            One(getattr(one, "label", None) or label_of(one.name), one.name, dict(one.options))
+            for one in said
         )
         seconds, workers = self.tables.stop.seconds, values.executor(self.tables.execution)
         return Contest(entrants, self._seeds, given(self.tables), workers, seconds, Path(self.out))
@@ -400,7 +402,7 @@ def _of_job(said: Tables) -> list[Finding]:
 
 def _of_methods(said: Tables, data: dict[str, Any], lost: set[lines.Path]) -> list[Finding]:
     """Return what is wrong with methods and their options."""
-    from federated.methods import find, list_methods
+    from federated.methods import find, label_of, list_methods
 
     if "methods" in data and "method" in data:
         return [Finding(("methods",), "[[methods]] cannot be given along with [method]: drop one.")]
@@ -412,15 +414,20 @@ def _of_methods(said: Tables, data: dict[str, Any], lost: set[lines.Path]) -> li
     for path, one in several:
         if (*path, "name") in lost or (*path, "options") in lost:
             continue
-        if one.name not in list_methods():
+        if one.name not in list_methods() and ":" not in one.name:
             found.append(of_method_name(one.name, list_methods(), path))
+            continue
+        try:
+            find(one.name)
+        except (TypeError, ValueError) as error:  # "module:name"
+            found.append(Finding((*path, "name"), str(error)))
             continue
         found += of_options(find(one.name), one.options, path)
         if path in lost:  # the label may be what is wrong
             continue
         label = getattr(one, "label", None)
         key = "name" if label is None else "label"
-        label = one.name if label is None else label
+        label = label_of(one.name) if label is None else label
         if not re.fullmatch(r"\w[\w-]*", label):
             message = f"`{key}` must be letters, digits, _ and - alone, got {label!r}."
             found.append(Finding((*path, key), message))

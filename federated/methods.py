@@ -187,3 +187,13 @@ def find(name: str) -> Method:
     raise ValueError(
         f'unknown method {name!r}.{hint(name, known)} Valid: {listed(known)}, or "module:name" of your own.'
     )
+
+
+def label_of(name: str) -> str:
+    """Return what a method is called among others, and in names of directories, if it is given no label.
+
+    Example:
+        >>> label_of("slopes:SharedDirections"), label_of("scaffold-1")
+        ('SharedDirections', 'scaffold-1')
+    """
+    return name.partition(":")[2].replace(".", "_") or name

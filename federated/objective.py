@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
@@ -10,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from federated.task import Task
+from federated.task import Task, row_of
 from zoo.core.device import Array, array_module
 from zoo.core.objective import Objective, failure_of
 from zoo.core.rng import Key
 from zoo.core.types import Candidates, Evaluations
+from zoo.core.validation import listed
 
 
 class Request(NamedTuple):
@@ -127,7 +127,7 @@ class ClientObjective(Objective):
         request = candidates.requests[bisect_right(candidates.starts, start) - 1]
         try:
             values = self.task.values(request.client, candidates.rows(start, stop), key=request.key)
-            return Evaluations(_row(values, stop - start))
+            return Evaluations(row_of(values, stop - start))
         except Exception as error:
             one = failure_of(error, start, "client")
             one = one._replace(message=f"client {request.client}: {one.message}")
@@ -141,7 +141,7 @@ class ClientObjective(Objective):
             request.key for request, size in zip(candidates.requests, sizes, strict=True) for _ in range(size)
         ]
         values = self.task.joint_values(clients[start:stop], candidates.rows(start, stop), keys[start:stop])
-        return Evaluations(_row(values, stop - start))
+        return Evaluations(row_of(values, stop - start))
 
     def _apart(self, candidates: ClientPoints) -> Evaluations:
         parts = [
@@ -153,25 +153,37 @@ class ClientObjective(Objective):
         return Evaluations(np.concatenate([part.values for part in parts]), tuple(failures))
 
     def _looked(self, candidates: Look, start: int, stop: int) -> Evaluations:
-        found = [self.task.measure(client, candidates.x) for client in range(start, stop)]
-        for one in found:
-            if not isinstance(one, Mapping) or "value" not in one:
-                raise TypeError(f'`measure` must return a dictionary with at least "value", got {one!r}.')
-        names = self.task.measures
-        extras = {name: np.array([[float(one.get(name, math.nan))] for one in found]) for name in names}
-        return Evaluations(np.array([float(one["value"]) for one in found]), (), extras)
+        found = [_measured(self.task, client, candidates.x) for client in range(start, stop)]
+        extras = {name: np.array([[one[name]] for one in found]) for name in self.task.measures}
+        return Evaluations(np.array([one["value"] for one in found]), (), extras)
 
     def identity(self) -> dict[str, Any]:
         return dict(self.task.identity())
 
 
-def _row(values: Any, count: int) -> Any:
-    """Return values as they came, if there are as many as there are points.
+def _measured(task: Task, client: int, x: Array) -> dict[str, float]:
+    """Return what a task says of x at a client.
 
     Raises:
-        TypeError: There are not.
+        TypeError: It says something else than it says that it does.
     """
-    shape = tuple(getattr(values, "shape", np.shape(values)))
-    if shape != (count,):
-        raise TypeError(f"`values` must return shape ({count},) for {count} points, got {shape}.")
-    return values
+    found, names = task.measure(client, x), ("value", *task.measures)
+    if not isinstance(found, Mapping):
+        raise TypeError(f'`measure` must return a dictionary with "value", got {found!r}.')
+    for name in names:
+        if name not in found:
+            raise TypeError(
+                f"`measure` must return {listed(names)}, got {listed(found)}: {name!r} is missing."
+            )
+    if extra := [name for name in found if name not in names]:
+        raise TypeError(
+            f"`measures` of the task must name all that `measure` returns: add {extra[0]!r}, as in "
+            f"measures = {(*task.measures, extra[0])!r}."
+        )
+    numbers = {}
+    for name in names:
+        try:
+            numbers[name] = float(found[name])
+        except (TypeError, ValueError):
+            raise TypeError(f"`measure` must return one number as {name!r}, got {found[name]!r}.") from None
+    return numbers

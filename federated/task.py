@@ -61,7 +61,7 @@ class Task(abc.ABC):
     """Whether `joint_values` evaluates points of several clients in one call."""
 
     measures: tuple[str, ...] = ()
-    """What `measure` says beside "value", such as "accuracy"."""
+    """What `measure` says beside "value", such as "accuracy": all of it, and nothing else."""
 
     shared_measures: tuple[str, ...] = ()
     """Those of `measures` that are the same at every client, as of data that no client has: reports leave them
@@ -130,7 +130,7 @@ class Task(abc.ABC):
             client: Its number.
             x: One point, shape (dim,).
         """
-        return {"value": float(self.values(client, x[None], key=Key(0))[0])}
+        return {"value": float(row_of(self.values(client, x[None], key=Key(0)), 1)[0])}
 
     def value(self, x: Array) -> float:
         """Return F(x), as `measure` has it."""
@@ -146,3 +146,22 @@ class Task(abc.ABC):
         """
         own = type(self)
         return {**describe(self), **({} if is_of_others(own) else {"code": code_of(own)})}
+
+
+def row_of(values: Any, count: int) -> Any:
+    """Return values as they came, if there are as many as there are points.
+
+    Raises:
+        TypeError: There are not.
+    """
+    if values is None:
+        raise TypeError(f"`values` must return shape ({count},) for {count} points, got None.")
+    shape = tuple(getattr(values, "shape", np.shape(values)))
+    if shape != (count,):
+        instead = ""
+        if shape == (count, 1):
+            instead = ": leave out the last axis, as in values[:, 0]"
+        elif shape == ():
+            instead = ": x has shape (k, dim), a point in each row"
+        raise TypeError(f"`values` must return shape ({count},) for {count} points, got {shape}{instead}.")
+    return values

@@ -340,8 +340,10 @@ def _names(given: Sequence[str]) -> list[str]:
 
 def _labels(given: Sequence[str]) -> list[tuple[str, str]]:
     """Return labels and names of methods."""
+    from federated.methods import label_of
+
     parted = [name.rpartition("=") for name in _names(given)]
-    return [(label if equals else name, name) for label, equals, name in parted]
+    return [(label if equals else label_of(name), name) for label, equals, name in parted]
 
 
 def _entrants(labels: Sequence[tuple[str, str]], options: Sequence[str]) -> tuple[Entrant, ...]:

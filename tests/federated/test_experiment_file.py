@@ -236,3 +236,12 @@ def test_a_task_that_raises_is_said():
         SHORT.replace('"quadratic"', '"beside:broken"').replace("dim = 6", "").replace("num_clients = 3", "")
     )
     assert said(text) == ["bowl.toml, line 6: `name`: KeyError: 'data'"]
+
+
+def test_methods_of_your_own_by_module_and_name():
+    own = ("method.name=tests.federated.toys:Descent", "method.options.rate=0.2")
+    assert read(SHORT, *own).arguments()["method"] == "tests.federated.toys:Descent"
+    (entrant,) = read(SHORT, *own).contest().entrants
+    assert (entrant.label, entrant.options) == ("Descent", {"rate": 0.2})
+    assert "Did you mean 'Descent'?" in said(SHORT, "method.name=tests.federated.toys:Descend")[0]
+    assert "Did you mean `rate`?" in said(SHORT, own[0], "method.options.rat=0.2")[0]

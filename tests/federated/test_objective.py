@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+import federated
 from federated.objective import ClientObjective, ClientPoints, Look, Request
 from federated.task import Task
 from tests.federated.toys import Bowls, Together
+from zoo.core.errors import EvaluationError
 from zoo.core.objective import Objective
 from zoo.core.rng import Key
 from zoo.core.types import Rows
@@ -130,3 +133,75 @@ def test_whoever_does_not_say_is_nan(wrong: str) -> None:
 def test_what_tells_tasks_apart_is_what_tells_objectives_apart() -> None:
     assert ClientObjective(Bowls(4)).identity() == dict(Bowls(4).identity())
     assert ClientObjective(Bowls(4)).identity() != ClientObjective(Bowls(5)).identity()
+
+
+ROWS: dict[str, tuple[Any, str]] = {
+    "scalar": (lambda x: 1.0, "got (): x has shape (k, dim), a point in each row."),
+    "none": (lambda x: None, "got None."),
+    "a column": (lambda x: x[:, :1], "got (1, 1): leave out the last axis, as in values[:, 0]."),
+    "rows": (lambda x: x, "got (1, 3)."),
+    "too many": (lambda x: np.ones(2), "got (2,)."),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_what_is_no_row_of_values_is_told_alike_of_looks_and_answers(case: str) -> None:
+    function, message = ROWS[case]
+
+    class Odd(Task):
+        num_clients, dim = 2, 3
+
+        def start(self, key: Key) -> Any:
+            return np.zeros(3)
+
+        def values(self, client: int, x: Any, *, key: Key) -> Any:
+            return function(x)
+
+    expected = f"`values` must return shape (1,) for 1 points, {message}"
+    looked = evaluated(Odd(), Look(np.ones(3), 2))
+    asked = evaluated(Odd(), points(1))
+    assert [one.message for one in looked.failures] == [f"TypeError: {expected}"] * 2
+    assert [one.message for one in asked.failures] == [f"client 0: TypeError: {expected}"]
+    with pytest.raises(EvaluationError, match=re.escape(expected)):
+        federated.federate(Odd(), "fedzo", rounds=1, rng=0)
+
+
+MEASURED: dict[str, tuple[Any, str]] = {
+    "missing": ({"value": 1.0}, "`measure` must return 'value', 'acc', got 'value': 'acc' is missing."),
+    "no value": ({"acc": 1.0}, "`measure` must return 'value', 'acc', got 'acc': 'value' is missing."),
+    "extra": (
+        {"value": 1.0, "acc": 0.5, "f1": 0.5},
+        "all that `measure` returns: add 'f1', as in measures = ('acc', 'f1').",
+    ),
+    "a number": (1.0, '`measure` must return a dictionary with "value", got 1.0.'),
+    "an array": ({"value": 1.0, "acc": np.ones(2)}, "`measure` must return one number as 'acc', got array("),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MEASURED)
+def test_what_a_task_measures_is_what_it_says(case: str) -> None:
+    answer, message = MEASURED[case]
+
+    class Misfit(Bowls):
+        measures = ("acc",)
+
+        def measure(self, client: int, x: Any) -> Any:
+            return answer
+
+    with pytest.raises(EvaluationError, match="TypeError: .*" + re.escape(message)):
+        federated.federate(Misfit(3), "fedzo", rounds=1, rng=0)
+
+
+@pytest.mark.parametrize("name", ["num_clients", "dim"])
+def test_a_task_that_lacks_an_attribute(name: str) -> None:
+    class Bare(Task):
+        def start(self, key: Key) -> Any:
+            return np.zeros(2)
+
+        def values(self, client: int, x: Any, *, key: Key) -> Any:
+            return x.sum(1)
+
+    task = Bare()
+    setattr(task, {"num_clients": "dim", "dim": "num_clients"}[name], 2)
+    with pytest.raises(TypeError, match=f"Bare must have an attribute `{name}`"):
+        federated.federate(task, "fedzo", rounds=1, rng=0)
