@@ -239,6 +239,27 @@ def test_a_signal_between_two_trips(
         assert sorted(EVALUATED) == counted["evaluated"]
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_a_signal_in_a_round_that_comes_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """What the server was at the beginning of the round is in the checkpoint, and who is busy."""
+    network = {"dropout": 0.6, "latency": 1.0, "jitter": 1.0, "wait_for": 5, "min_replies": 4}
+    noted(tmp_path / "alone", network=network, rounds=12)
+    alone = outcome(tmp_path / "alone")
+    lines = [json.loads(line) for line in alone["metrics"].splitlines()]
+    begun = np.diff([0, *(line["up"] for line in lines)]) >= 4 * 24
+    assert (begun & (np.diff([0, *(line["void"] for line in lines)]) > 0)).sum() >= 3
+    with monkeypatch.context() as patched:
+        stops_between_trips(patched, number)
+        with pytest.raises(zoo.Interrupted) as stopped:
+            noted(tmp_path / "run", network=network, rounds=12)
+    saved = digest_of_run(tmp_path / "run")
+    assert saved.counters["nfev"] > stopped.value.result.queries
+    resumed(tmp_path / "run", workers=1 + number % 2)
+    assert outcome(tmp_path / "run") == alone
+
+
 @pytest.mark.parametrize("at", range(0, 80, 9))
 def test_a_signal_at_any_query(tmp_path: Path, counted: dict[str, Any], at: int) -> None:
     with pytest.raises(zoo.Interrupted):

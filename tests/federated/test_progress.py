@@ -87,7 +87,7 @@ def test_what_went_wrong_on_the_network_is_said():
     looking = Looking()
     found = watched(looking, network={"dropout": 0.5, "duplicates": 0.5, "latency": 1.0}, rounds=5)
     faults = {name: times for name, times in found.faults.items() if times}
-    assert faults.keys() >= {"absent", "stale"}
+    assert faults.keys() >= {"absent", "duplicates"}
     assert {name: looking.lines[-1][name] for name in faults} == faults
     assert f"{faults['absent']} absent" in row(looking.shown[-1], "round")
 
