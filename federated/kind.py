@@ -46,6 +46,10 @@ class FederatedKind(Kind):
     def options(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         return changed(config.get("network"))
 
+    def entries(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        names = {"fun": "value", "fun_best": "best", "nit": "rounds", "nfev": "queries"}
+        return {names.get(name, name): value for name, value in found.items()}
+
     def target(self, config: Mapping[str, Any]) -> float | None:
         target = config.get("target")
         return None if target is None else float(target)

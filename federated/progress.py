@@ -65,6 +65,7 @@ class FederatedTally(Tally):
         most_rounds: How many there may be, or None.
         value: F at the last look, NaN before there is one.
         worst: The highest f_i then.
+        said: Clients that F is over at the last look, None before there is one.
         answers: Clients that have answered the last round to the end, None before there is one.
         up: Bytes that clients have sent.
         down: Bytes that the server has sent.
@@ -92,6 +93,7 @@ class FederatedTally(Tally):
         self.value = self.worst = math.nan
         self.measured: dict[str, float] = {}
         self.answers: int | None = None
+        self.said: int | None = None
         self._take(state)
 
     def step(self, state: Any, metrics: Mapping[str, Any]) -> None:
@@ -125,6 +127,7 @@ class FederatedTally(Tally):
             self.answers = int(history["answers"][-1])
         if math.isfinite(history["value"][-1]):
             self.value, self.worst = float(history["value"][-1]), float(history["worst"][-1])
+            self.said = int(history["said"][-1])
             self.measured = {name: float(history[name][-1]) for name in self._measures}
 
     def left(self, now: float) -> float | None:
@@ -168,6 +171,7 @@ class FederatedTally(Tally):
             "best": self._said(self.best),
             "worst": self._said(self.worst),
             **{name: self._said(value) for name, value in self.measured.items()},
+            "said": self.said if self.said != self.num_clients else None,
             "queries": self.count,
             "up": self.up,
             "down": self.down,
@@ -247,6 +251,8 @@ class FederatedTally(Tally):
         parts = [(number(self.value, 6), "bold green")]
         if self.optimum is not None:
             parts.append((f"{number(self.value - self.optimum, 3)} above the optimum", ""))
+        if self.said is not None and self.said < self.num_clients:
+            parts.append((f"over {self.said:,} of {self.num_clients:,} clients", "yellow"))
         if self.best < self.value:
             parts.append((f"best {number(self.best, 5)}", ""))
         if math.isfinite(self.worst) and self.num_clients > 1:

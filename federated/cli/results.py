@@ -123,6 +123,7 @@ def entries(result: Federation) -> dict[str, Any]:
         "up": result.up,
         "down": result.down,
         "clock": result.clock,
+        "said": said_by(result),
         "faults": dict(result.faults),
         "num_failed": result.num_failed,
         "dim": len(result.x),
@@ -137,9 +138,16 @@ def entries(result: Federation) -> dict[str, Any]:
 def value_of(result: Federation) -> str:
     """Return what x is worth, in words."""
     if not math.isfinite(result.value):
-        return "not known: not every client could be asked"
+        return "not known: no client had a value"
+    known, count = said_by(result), len(result.clients["value"])
+    over = f", over the {known:,} of {count:,} clients that had a value" if known < count else ""
     best = f", {result.best:.6g} at best" if result.best < result.value else ""
-    return f"{result.value:.6g}{best}"
+    return f"{result.value:.6g}{best}{over}"
+
+
+def said_by(result: Federation) -> int:
+    """Return how many clients have said what x is worth to them."""
+    return sum(map(math.isfinite, result.clients["value"].tolist()))
 
 
 def costs_of(result: Federation) -> dict[str, str]:

@@ -46,6 +46,9 @@ def about(recording: Recording) -> About:
 def _numbers(recording: Recording, course: Course, result: Mapping[str, Any]) -> list[Row]:
     config, columns = recording.config, course.columns
     rows = [("F", f"{course.final:.6g}" if math.isfinite(course.final) else "none")]
+    known, count = course.told
+    if 0 < known < count:
+        rows.append(("F is over", f"{known:,} of {count:,} clients"))
     if course.optimum is not None and math.isfinite(course.final):
         rows.append(("Gap to the optimum", f"{course.final - course.optimum:.4g}"))
     for name in course.measures:
@@ -53,9 +56,9 @@ def _numbers(recording: Recording, course: Course, result: Mapping[str, Any]) ->
         if len(found):
             rows.append((text_of(name.replace("_", " ").capitalize()), f"{found[-1]:.6g}"))
     value = course.clients.get("value", np.empty(0))
-    if len(value) > 1 and np.isfinite(value).all():
-        rows.append((f"Worst client, {int(value.argmax())}", f"{value.max():.6g}"))
-        rows.append(("Spread over clients", f"{value.std():.3g}"))
+    if np.isfinite(value).sum() > 1:
+        rows.append((f"Worst client, {int(np.nanargmax(value))}", f"{np.nanmax(value):.6g}"))
+        rows.append(("Spread over clients", f"{np.nanstd(value):.3g}"))
     rows.append(("Rounds", number(recording.num_steps) + _of(config.get("rounds"))))
     queries = _whole(course.last("queries"))
     rows.append(("Queries", number(queries) + _of(config.get("budget"))))

@@ -257,7 +257,8 @@ def _known_last(name: str) -> Callable[[Course], float]:
 
 def _of_clients(course: Course, what: Callable[[Array], Any]) -> float:
     value = course.clients.get("value", np.empty(0))
-    return float(what(value)) if len(value) and np.isfinite(value).all() else math.nan
+    value = value[np.isfinite(value)]
+    return float(what(value)) if len(value) else math.nan
 
 
 def _sections(

@@ -33,7 +33,7 @@ FAULTS = {
 CLIENTS = ("queries", "sent", "received", "answered", "value")
 """What `result.json` says of each client, before what the task measures."""
 
-_COUNTED = ("hidden", "up", "down", "clock", "answers")
+_COUNTED = ("hidden", "up", "down", "clock", "answers", "said")
 _LOOKED = ("value", "worst", "spread")
 
 
@@ -44,8 +44,8 @@ class Course:
     Attributes:
         config: What it is.
         columns: By name, an entry for the start and one for each round that is on record: "round", "queries",
-            "hidden", "up", "down", "bytes" (both directions), "clock", "answers", "value", "worst", "spread",
-            and what the task measures; NaN where it is not known.
+            "hidden", "up", "down", "bytes" (both directions), "clock", "answers", "said" (how many clients
+            F is over), "value", "worst", "spread", and what the task measures; NaN where it is not known.
         clients: By name, an entry for each client: those of `CLIENTS`, and what the task measures. Empty
             where none of it is on record.
         as_of: The round that `clients` is of.
@@ -77,6 +77,16 @@ class Course:
     def optimum(self) -> float | None:
         """The least F there is, where that is known."""
         return optimum_of(self.config)
+
+    @property
+    def told(self) -> tuple[int, int]:
+        """How many clients F was over at the last look, and how many there are; 0 of 0 where nobody knows."""
+        looked = self.columns["said"][np.isfinite(self.columns["said"])]
+        value = self.clients.get("value", np.empty(0))
+        if not len(value) and not len(looked):
+            return 0, 0
+        known = int(np.isfinite(value).sum()) if len(value) else int(looked[-1])
+        return known, int(self.config.get("num_clients") or 0)
 
     def last(self, name: str) -> float:
         """Return the last entry of a column, NaN where there is none."""
@@ -112,7 +122,7 @@ def course_of(recording: Recording) -> Course:
     if start is not None and len(start) == len(_LOOKED) + len(measures):
         known = dict(zip((*_LOOKED, *measures), start, strict=True))
         columns = {
-            name: np.append(known.get(name, math.nan if name == "answers" else 0.0), column)
+            name: np.append(known.get(name, math.nan if name in ("answers", "said") else 0.0), column)
             for name, column in columns.items()
         }
     columns["bytes"] = columns["up"] + columns["down"]
@@ -122,7 +132,8 @@ def course_of(recording: Recording) -> Course:
     if final is not None and len(columns["value"]) and not math.isfinite(columns["value"][-1]):
         columns["value"] = np.append(columns["value"][:-1], final)
         at_clients = clients.get("value", nothing)
-        if np.isfinite(at_clients).all() and len(at_clients):
+        at_clients = at_clients[np.isfinite(at_clients)]
+        if len(at_clients):
             columns["worst"] = np.append(columns["worst"][:-1], at_clients.max())
             columns["spread"] = np.append(columns["spread"][:-1], at_clients.std())
     return Course(

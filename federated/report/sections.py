@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from federated.report import clients, curves
-from federated.report.material import FAULTS, course_of
+from federated.report.material import FAULTS, Course, course_of
 from zoo.report import figures
 from zoo.report.single import troubles
 from zoo.run.reading import Recording
 
-_SAID = (*FAULTS, "hidden", "up", "down", "clock", "answers", "worst", "spread", "start")
+_SAID = (*FAULTS, "hidden", "up", "down", "clock", "answers", "said", "worst", "spread", "start")
 
 
 def sections(recording: Recording) -> list[tuple[str, list[Any], str]]:
@@ -25,7 +25,7 @@ def sections(recording: Recording) -> list[tuple[str, list[Any], str]]:
     method = figures.diagnostics(recording, hidden, ("step", "rounds"))
     lost = list(curves.faults(recording))
     return [
-        ("How it went", list(curves.curves(course)), _unlooked(course.columns["value"])),
+        ("How it went", list(curves.curves(course)), _unlooked(course)),
         ("What the task measures", list(curves.measured(course)), ""),
         ("Clients", [one for one in shown if one is not None], ""),
         ("What the network did", lost, ""),
@@ -34,11 +34,15 @@ def sections(recording: Recording) -> list[tuple[str, list[Any], str]]:
     ]
 
 
-def _unlooked(value: np.ndarray[Any, Any]) -> str:
-    """Return what is to be said where F is not known everywhere."""
-    known = int(np.isfinite(value).sum())
-    if known == len(value):
-        return ""
+def _unlooked(course: Course) -> str:
+    """Return what is to be said where F is not known everywhere, or not over all clients."""
+    value, said = course.columns["value"], course.columns["said"]
+    known, count = int(np.isfinite(value).sum()), int(course.config.get("num_clients") or 0)
     if not known:
-        return "F is not known: it takes a value of each client."
-    return f"F is known at {known:,} of {len(value):,} places: where it was looked at, and no client failed."
+        return "F is not known: no client had a value."
+    least = int(said[np.isfinite(said)].min(initial=count))
+    few = f"F is the mean of those clients that had a value: at the least {least:,} of {count:,}."
+    words = [few] if least < count else []
+    if known < len(value):
+        words.insert(0, f"F is known at {known:,} of {len(value):,} places: where it was looked at.")
+    return " ".join(words)

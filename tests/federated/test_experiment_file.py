@@ -123,7 +123,7 @@ def test_the_resolved_file_is_the_same_experiment(text):
     assert again.arguments() == experiment.arguments()
     assert again.contest() == experiment.contest()
     assert tomllib.loads(again.toml()) == tomllib.loads(resolved)
-    assert "# num_directions = 20" in resolved
+    assert "# num_directions = 5" in resolved
     assert "# heterogeneity = 0.5" in resolved
     assert "# deadline: none" in resolved
 

@@ -275,13 +275,34 @@ def test_one_client_is_no_picture_and_has_no_spread(tmp_path):
     assert [line.get_label() for line in found["How it went"][0].figure.axes[0].lines] == ["F"]
 
 
-def test_a_client_without_a_value_leaves_f_unknown(tmp_path):
-    made(tmp_path / "run", Silent(**SMALL))
+def test_of_a_client_without_a_value_f_is_that_of_the_others(tmp_path):
+    result = made(tmp_path / "run", Silent(**SMALL))
     recording = read_recording(tmp_path / "run")
     found = {heading: (shown, note) for heading, shown, note in sections(recording)}
-    assert found["How it went"] == ([], "F is not known: it takes a value of each client.")
-    assert dict(about(recording).numbers)["F"] == "none"
+    words_of = "F is the mean of those clients that had a value: at the least 2 of 3."
+    assert found["How it went"][1] == words_of
+    told = dict(about(recording).numbers)
+    assert (told["F"], told["F is over"]) == (f"{result.value:.6g}", "2 of 3 clients")
+    values = result.clients["value"][[0, 2]]
+    assert told[f"Worst client, {2 * int(values.argmax())}"] == f"{values.max():.6g}"
     assert found["Clients"][0][-1].rows[1][-1] == "none"
+    (row,) = table([tmp_path / "run"])
+    assert (row["value"], row["worst"]) == (result.value, values.max())
+
+
+class Mute(Quadratic):
+    """A task of which those who look on never learn anything."""
+
+    def measure(self, client, x):
+        return {"value": float("nan")}
+
+
+def test_where_no_client_has_a_value_f_is_not_known(tmp_path):
+    made(tmp_path / "run", Mute(**SMALL))
+    recording = read_recording(tmp_path / "run")
+    found = {heading: (shown, note) for heading, shown, note in sections(recording)}
+    assert found["How it went"] == ([], "F is not known: no client had a value.")
+    assert dict(about(recording).numbers)["F"] == "none"
     page = write_comparison([tmp_path / "run"], tmp_path / "out")
     assert "F is not known of any run." in words(page)
     assert table([tmp_path / "run"])[0]["value"] is None

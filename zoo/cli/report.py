@@ -75,6 +75,8 @@ def _print_digest(directory: Path) -> None:
 
 def _print(recording: Recording) -> None:
     """Print the result, or how far a run came that has none yet."""
+    from zoo.run.kinds import kind_of
+
     counters = {
         "nit": recording.num_steps,
         "nfev": recording.last("nfev"),
@@ -82,7 +84,9 @@ def _print(recording: Recording) -> None:
     }
     so_far = {name: int(count) if count == count else 0 for name, count in counters.items()}
     content = recording.result or {**_best(recording), "message": "not finished"}
-    print_json({"directory": str(recording.path), **so_far, **content})
+    kind = kind_of(recording.config)
+    found = {**so_far, **content}
+    print_json({"directory": str(recording.path), **(found if kind is None else kind.entries(found))})
 
 
 def _best(recording: Recording) -> dict[str, Any]:

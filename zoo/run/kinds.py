@@ -132,6 +132,10 @@ class Kind(abc.ABC):
     def options(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what was set beside method and task; runs that differ in it are groups of their own."""
 
+    def entries(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what `result.json` holds under the names that commands have for it."""
+        return found
+
     @abc.abstractmethod
     def target(self, config: Mapping[str, Any]) -> float | None:
         """Return the value, of those that are minimised, at which a run is to end, or None."""
