@@ -169,14 +169,7 @@ class LeavesAll(Network):
 
 
 def test_a_round_that_fails_in_its_second_trip_changes_nothing() -> None:
-    seen = []
-
-    class Watched(Descent):
-        def recommend(self, server: Server) -> Any:
-            seen.append(server.x.tolist())
-            return super().recommend(server)
-
-    state, events = with_events(Watched(), Bowls(3), 3, network=LeavesAll())
+    state, events = with_events(Descent(), Bowls(3), 3, network=LeavesAll())
     assert (state.void, state.absent, state.nfev) == (2, 6, 2 * 3 * 3 + 3 * 4)
     assert state.optimizer.merged == 6  # of the round in between
     assert state.answered.tolist() == [1] * 3
