@@ -388,6 +388,12 @@ def as_partitioner(given: Any, **options: Any) -> Partition:
         if given is None:
             raise ValueError(f"`partition` must say its `name`, one of {listed(PARTITIONERS)}.")
     if not isinstance(given, str):
+        if isinstance(given, (list, tuple, np.ndarray)):
+            raise TypeError(
+                "`partition` must be a name or a function of labels, num_clients and key, got a "
+                f"{type(given).__name__}: indices of each client are given as partition=lambda labels, "
+                "num_clients, key: indices."
+            )
         if not callable(given) or isinstance(given, type):
             raise TypeError(
                 f"`partition` must be a name or a function of labels, num_clients and key, got {given!r}."
@@ -406,7 +412,15 @@ def as_partitioner(given: Any, **options: Any) -> Partition:
             options[known[0]] = _literal(first)
         return kind(**options)
     if colon:
-        found = named("partition", given)
+        try:
+            found = named("partition", given)
+        except ValueError:
+            if near := hint(name, PARTITIONERS):
+                raise ValueError(
+                    f"unknown partition {name!r}.{near} Valid: {listed(PARTITIONERS)}, or "
+                    '"module:name" of your own.'
+                ) from None
+            raise
         return as_partitioner(PARTITIONERS[found] if isinstance(found, str) else found, **options)
     raise ValueError(
         f"unknown partition {given!r}.{hint(given, PARTITIONERS)} Valid: {listed(PARTITIONERS)}, or "

@@ -41,6 +41,7 @@ class FunctionTask(Task):
             once.
         args: Further arguments of the functions, behind x.
         weights: What each client counts for, above 0; 1 by default.
+        spacing: See `Task.spacing`; that of `Task` by default.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -67,6 +68,7 @@ class FunctionTask(Task):
         noise: bool = False,
         args: tuple[Any, ...] = (),
         weights: Sequence[float] | None = None,
+        spacing: float | None = None,
     ) -> None:
         self._given, self._found = functions, None
         if num_clients is not None:
@@ -89,6 +91,8 @@ class FunctionTask(Task):
             raise TypeError(f"`args` must be a tuple, got {args!r}: write ({args!r},).")
         self.vectorized, self.noise = check_flag("vectorized", vectorized), check_flag("noise", noise)
         self.args, self.unit = args, None if vectorized else 1
+        if spacing is not None:
+            self.spacing = check_positive("spacing", spacing)
         region = as_region(x0, bounds, None)
         self._start, self.bounds = region["start"], region["bounds"]
         self.dim = len(self._start)

@@ -16,7 +16,7 @@ from zoo.core.device import Array, Like, to_numpy
 from zoo.core.fingerprint import describe, digest
 from zoo.core.named import named
 from zoo.core.rng import Key, keyed_generators
-from zoo.core.validation import check_count, check_flag
+from zoo.core.validation import check_count, check_flag, check_positive
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,6 +61,7 @@ class NetworkTask(Task):
             With a `batch_size` that no client falls short of, clients are evaluated together, too, and have
             dropout masks in common.
         key: Randomness of the partition; Key(0) by default.
+        spacing: See `Task.spacing`; that of `Task` by default.
 
     Raises:
         TypeError: An argument is none of these.
@@ -89,6 +90,7 @@ class NetworkTask(Task):
         device: str | None = None,
         vectorized: bool = False,
         key: Key | None = None,
+        spacing: float | None = None,
     ) -> None:
         import torch
         from torch import nn
@@ -106,6 +108,10 @@ class NetworkTask(Task):
         self.batch_size = None if batch_size is None else check_count("batch_size", batch_size)
         self.vectorized = check_flag("vectorized", vectorized)
         self.device = None if device is None else str(torch.device(device))
+        if self.device is not None and self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"`device` is {self.device!r}, and torch finds no CUDA here: leave it out.")
+        if spacing is not None:
+            self.spacing = check_positive("spacing", spacing)
         self._model, self._loss, self._key = model, loss, Key(0) if key is None else key
         self._partition, self._test = as_partitioner(partition), test
         self._data: Any = data
@@ -316,9 +322,10 @@ class NetworkTask(Task):
     def _losses(self, outputs: Any, targets: Any) -> Any:
         losses = self._loss(outputs, targets)
         if tuple(losses.shape) != (len(targets),):
+            instead = "" if len(losses.shape) else ': a loss of torch does so with reduction="none"'
             raise ValueError(
                 f"`loss` must return one number for each of {len(targets)} examples, got shape "
-                f"{tuple(losses.shape)}."
+                f"{tuple(losses.shape)}{instead}."
             )
         return losses
 
@@ -331,8 +338,20 @@ class NetworkTask(Task):
         with self._lock:
             model, parameters = self._network(placed=False)
             device = parameters.like.device
+            if self.vectorized:
+                _check_buffers(model)
             with evaluating(model), torch.no_grad():
-                self._losses(model(inputs[:2].to(device)), self._examples()[1][:2].to(device))
+                try:
+                    outputs = model(inputs[:2].to(device))
+                except RuntimeError as error:
+                    own = {str(tensor.dtype) for tensor in parameters.tensors}
+                    if inputs.is_floating_point() and str(inputs.dtype) not in own:
+                        raise TypeError(
+                            f"`data` must have inputs of {own.pop()}, as the network's parameters are, got "
+                            f"{inputs.dtype}: convert one of them, as by inputs.float() or model.float()."
+                        ) from error
+                    raise
+                self._losses(outputs, self._examples()[1][:2].to(device))
 
     def _batch(self, client: int, key: Key) -> tuple[Any, Any]:
         inputs, targets = self._of_client(client)
@@ -408,6 +427,17 @@ class NetworkTask(Task):
         return made
 
 
+def _check_buffers(model: nn.Module) -> None:
+    """Raise `ValueError` where a forward pass in training writes to buffers, which `vmap` cannot."""
+    for name, module in model.named_modules():
+        if module.training and getattr(module, "track_running_stats", False):
+            raise ValueError(
+                f"`vectorized` must be False for this network: {name or 'it'}, a {type(module).__name__}, "
+                "writes running statistics in training. GroupNorm and LayerNorm do not; model.eval() has it "
+                "keep to those it has."
+            )
+
+
 def _function(argument: str, spec: str) -> Callable[[], Any]:
     if not spec.endswith("()"):
         raise ValueError(f'`{argument}` must have the form "module:name()", got {spec!r}.')
@@ -429,9 +459,10 @@ def _examples(data: Any, test: Any) -> tuple[Any, ...]:
     if all(hasattr(data, name) for name in ("inputs", "targets", "test_inputs", "test_targets")):
         data = (data.inputs, data.targets, data.test_inputs, data.test_targets)
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 4):
+        instead = ": give its `tensors`" if hasattr(data, "tensors") else ""
         raise TypeError(
             "`data` must be inputs and targets, or these and others to test with, or a function that returns "
-            f"them, got {type(data).__name__}."
+            f"them, got {type(data).__name__}{instead}."
         )
     if len(data) == 4 and test is not None:
         raise ValueError("`test` must be left out where `data` has examples to test with.")

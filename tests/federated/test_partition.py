@@ -250,3 +250,24 @@ def test_partitions_of_the_user_are_looked_at(parts: list[list[float]], message:
         partitioned(lambda labels, num_clients, key: parts, np.zeros(4), 2, Key(0))
     good = partitioned(lambda labels, num_clients, key: [[3, 0], [2, 1]], np.zeros(4), 2, Key(0))
     assert [part.tolist() for part in good] == [[0, 3], [1, 2]]
+
+
+@pytest.mark.parametrize("name", ["dirchlet:0.3", "pathologic:2", "dirichlet_:alpha"])
+def test_a_misspelt_name_with_an_option_has_its_near_name(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"unknown partition '\w+'. Did you mean '(dirichlet|pathological)'\?"
+    ):
+        as_partitioner(name)
+
+
+def test_modules_that_are_not_there_are_told_as_such() -> None:
+    with pytest.raises(ValueError, match="there is no module 'nowhere'"):
+        as_partitioner("nowhere:mine")
+
+
+def test_indices_are_no_partition_but_a_function_of_them_is() -> None:
+    parts = [np.arange(0, 4), np.arange(4, 10)]
+    with pytest.raises(TypeError, match="got a list: indices of each client are given as partition=lambda"):
+        as_partitioner(parts)
+    found = partitioned(lambda labels, num_clients, key: parts, np.zeros(10), 2, Key(0))
+    assert [part.tolist() for part in found] == [part.tolist() for part in parts]

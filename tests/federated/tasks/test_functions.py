@@ -122,3 +122,11 @@ def test_identity_tells_functions_starts_and_bounds_apart() -> None:
 def test_wrong_arguments_are_refused(given: object, options: dict[str, object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         FunctionTask(given, **{"x0": np.zeros(2), **options})  # type: ignore[arg-type]
+
+
+def test_spacing_may_be_given() -> None:
+    given, plain = (FunctionTask(functions.ENDS, x0=np.zeros(2), **more) for more in ({"spacing": 0.5}, {}))
+    assert (given.spacing, plain.spacing) == (0.5, FunctionTask.spacing)
+    assert given.identity() != plain.identity()
+    with pytest.raises(ValueError, match="`spacing` must be a finite number above 0, got nan"):
+        FunctionTask(functions.ENDS, x0=np.zeros(2), spacing=float("nan"))

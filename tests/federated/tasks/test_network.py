@@ -12,7 +12,7 @@ from torch import nn
 from federated.partition import Pathological
 from federated.tasks.network import NetworkTask
 from tests.federated.functions import make_data, make_network
-from zoo.core.rng import Key
+from zoo.core.rng import Key, keyed_generators
 from zoo.nn.data import Data
 from zoo.nn.losses import cross_entropy, squared_error
 from zoo.nn.models.mlp import mlp
@@ -265,3 +265,53 @@ def test_on_a_device() -> None:
 def test_wrong_arguments_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         task(**options)
+
+
+def normalised() -> nn.Sequential:
+    with keyed_generators(Key(3)):
+        return nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 4))
+
+
+DATASET = torch.utils.data.TensorDataset(INPUTS, LABELS)
+SLIPS = {
+    "mean loss": ({"loss": nn.functional.cross_entropy}, ValueError, r'\(\): .* reduction="none"'),
+    "double data": ({"data": (INPUTS.double(), LABELS)}, TypeError, r"torch.float32, .* got torch.float64"),
+    "double network": ({"model": network().double()}, TypeError, r"torch.float64, .* got torch.float32"),
+    "normalised": (
+        {"model": normalised(), "vectorized": True},
+        ValueError,
+        r"`vectorized` must be False .*: 1, a BatchNorm1d, writes",
+    ),
+    "dataset": ({"data": DATASET}, TypeError, r"got TensorDataset: give its `tensors`"),
+    "indices": (
+        {"partition": [np.arange(20), np.arange(20, 40)]},
+        TypeError,
+        r"got a list: indices of each client are given as partition=lambda",
+    ),
+    "spacing": ({"spacing": 0.0}, ValueError, r"`spacing` must be a finite number above 0, got 0.0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_common_slips_are_told(slip: str) -> None:
+    options, kind, message = SLIPS[slip]
+    with pytest.raises(kind, match=message):
+        task(**options)
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="`device` is 'cuda:1', and torch finds no CUDA here"):
+        task(device="cuda:1")
+
+
+def test_networks_that_keep_to_their_statistics_may_be_vectorized() -> None:
+    model = normalised().eval()
+    both = [task(model=model, vectorized=vectorized) for vectorized in (False, True)]
+    x = torch.stack([both[0].start(Key(0))] * 2)
+    found = [one.values(0, x, key=Key(1)) for one in both]
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_spacing_may_be_given() -> None:
+    assert (task(spacing=0.5).spacing, task().spacing) == (0.5, NetworkTask.spacing)
