@@ -239,7 +239,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
     * clients send the gradient where it is shorter than the weights;
     * mean, variance and noise of the process are fitted, where there they are the lowest value, the range,
       and 1e-6. On functions without noise, fitting that changes nothing; with noise of deviation 0.003 to
-      0.03 on `federated.tasks.synthetic.Quadratic`, it left about 0.6 of the distance to the minimum;
+      0.03 on `federated.tasks.synthetic.Quadratic`, it mostly left 0.4 to 0.85 of the gap to the minimum;
     * gamma is adaptive, and Adam has a shorter memory;
     * the rate is multiplied by `decay` whenever the server turns back, that is, when its move has a negative
       inner product with the one before;

@@ -477,8 +477,8 @@ def test_memory_is_bounded_in_many_dimensions():
 
 
 def test_noise_is_found_and_a_noisy_function_goes_down_further_with_it():
-    task = Quadratic(100, 3, sigma=0.01)
-    states = [federated(FZooS(noise=noise), task, rounds=6) for noise in (None, 1e-6)]
+    task = Quadratic(20, 4, sigma=0.03)
+    states = [federated(FZooS(noise=noise), task, rounds=5) for noise in (None, 1e-6)]
     fitted, known = (values(state)[-1] - task.optimum for state in states)
     assert fitted < 0.8 * known
 

@@ -166,6 +166,16 @@ def test_frequencies_that_are_drawn_anew_are_those_that_are_kept(kind, monkeypat
     np.testing.assert_allclose(features.gradient(weights, points[0]), gradient, rtol=1e-10, atol=1e-12)
 
 
+def test_frequencies_are_kept_once_they_are_drawn():
+    sizes = (1024, 10_000)  # the variables of an image of 32 by 32 pixels, and the features of the paper
+    assert 8 * sizes[0] * sizes[1] <= module._CACHED
+    module._kept.cache_clear()
+    features = FourierFeatures(key=Key(7), dim=30, count=100)
+    for _ in range(3):
+        features.gradient(np.ones(100), np.zeros(30))
+    assert module._kept.cache_info()[:2] == (2, 1)
+
+
 @kinds
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
 def test_torch_finds_what_numpy_does(kind, dtype):
@@ -187,8 +197,13 @@ def test_torch_finds_what_numpy_does(kind, dtype):
 
 def test_one_point_and_equal_values_make_a_function_without_slope():
     features = FourierFeatures(key=Key(0), dim=3, count=20)
-    for points in (np.ones((1, 3)), near(5, 3)):
-        fit = features.solve(points, np.full(len(points), 4.0))
+    wide = np.array([-1.7e308, 0, 0, 0, 1.7e308])  # no number holds their range
+    for points, values in (
+        (np.ones((1, 3)), np.full(1, 4.0)),
+        (near(5, 3), np.full(5, 4.0)),
+        (near(5, 3), wide),
+    ):
+        fit = features.solve(points, values)
         assert fit.scale == 0.0
         assert fit.weights.tolist() == [0.0] * 20
         assert features.gradient(fit.weights, np.zeros(3)).tolist() == [0.0] * 3

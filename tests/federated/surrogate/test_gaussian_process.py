@@ -211,6 +211,16 @@ def test_noise_that_is_fitted_follows_that_of_the_values():
     assert np.abs(loud.gradient(np.full(2, 0.5)) - 1).max() < 0.5
 
 
+def test_noise_of_few_points_is_not_fitted():
+    points = Key(0).uniform(0, 20, 2)
+    noisy = 3.0 * Key(1).normal(0, 20, 1)[:, 0]
+    found = [
+        GaussianProcess(noise=None).fit(Window.empty(2, 100).add(points[:n], noisy[:n]), points[0])[1].noise
+        for n in (19, 20)
+    ]
+    assert found == [1e-6, 1e-2]
+
+
 def trajectory(process, rounds, resumed=(), torch_points=False):
     """Return what comes of rounds of a search, of which some begin with what was written down."""
     dim = 6
@@ -384,13 +394,18 @@ def test_values_whose_range_no_number_holds_have_no_gradient():
     assert fit.gradient(np.zeros(2)).tolist() == [0.0, 0.0]
 
 
-def test_values_of_any_size_are_scaled():
+@pytest.mark.parametrize("size", [2.0**200, 2.0**1015, 2.0**-200, 2.0**-950])
+def test_values_of_any_size_are_scaled(size):
     window, x = window_of(40, 6), np.full(6, 0.5)
-    huge = Window.empty(6, 100).add(window.points, window.values * 2.0**200)
-    tiny = Window.empty(6, 100).add(window.points, window.values * 2.0**-200)
+    other = Window.empty(6, 100).add(window.points, window.values * size)
     wanted = GaussianProcess().fit(window, x)[0].gradient(x)
-    np.testing.assert_array_equal(GaussianProcess().fit(huge, x)[0].gradient(x), wanted * 2.0**200)
-    np.testing.assert_array_equal(GaussianProcess().fit(tiny, x)[0].gradient(x), wanted * 2.0**-200)
+    np.testing.assert_array_equal(GaussianProcess().fit(other, x)[0].gradient(x), wanted * size)
+
+
+def test_a_gradient_that_single_precision_has_no_room_for_is_infinite():
+    window, x = window_of(40, 6), np.full(6, 0.5)
+    huge = Window.empty(6, 100).add(window.points, window.values * 1e60)
+    assert np.isinf(GaussianProcess().fit(huge, x)[0].gradient(x.astype(np.float32))).any()
 
 
 def test_lengths_of_all_sizes_are_compared_when_it_is_time():
