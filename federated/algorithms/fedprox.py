@@ -30,7 +30,7 @@ class FedProx(FedZO):
 
     Example:
         >>> FedProx(proximal=0.1).most_queries(300, True)
-        210
+        60
 
     References:
         Li, Sahu, Zaheer, Sanjabi, Talwalkar and Smith, "Federated optimization in heterogeneous networks",

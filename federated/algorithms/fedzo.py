@@ -8,7 +8,7 @@ from federated.algorithms.local_descent import Averaging, DescentClient, Descent
 
 
 @dataclass(frozen=True)
-class FedZO(Averaging, ZerothOrder[DescentServer, DescentClient]):
+class FedZO(ZerothOrder[DescentServer, DescentClient], Averaging):
     """Local steps along differences of values, and the mean of where they end; nothing is corrected.
 
         g_i(x) = dim / q sum_j (f_i(x + mu u_j) - f_i(x)) / mu u_j,    u_j perpendicular, of length 1

@@ -273,10 +273,17 @@ class ZerothOrder(LocalDescent[S, C], Generic[S, C]):
 
     A direction whose value is missing is left out of its estimate. Where all are, the step is.
 
-    The learning rate is the one of a grid under which all methods have come to less than 0.2 in the fewest
-    rounds, on `federated.tasks.synthetic.Quadratic` (dim 300, 5 clients, C of 0.5 and of 5, 3 seeds). There,
-    plain steps (`update="sgd"`, rates of 0.2) are quicker still; but their rate has the unit of x squared
-    over that of f, so that no one of them is right elsewhere.
+    The defaults of `learning_rate`, `restart` and `num_directions` are one setting for all methods, chosen
+    on `federated.tasks.synthetic.Quadratic` (dim 300, 5 clients, C of 0.5 and of 5, 3 seeds) from a grid of
+    seven rates from 0.02 to 0.1, both kinds of `restart`, and 5 or 20 directions, with Adam. Two things were
+    measured: how far F is from its minimum after 5400 queries, and after how many rounds it is 0.2. In the
+    geometric mean of all methods the defaults come to 1.2 times what each method does at its best in the
+    first, and to 2.3 times in the second; 20 directions with the same rate, to 6.5 and 1.02 times. So where
+    rounds cost more than queries, have 20.
+
+    Plain steps (`update="sgd"`) come about as far with rates that suit them, 0.05 to 0.4 there, and with 20
+    directions to 0.2 a round sooner; but their rate has the unit of x squared over that of f, so that no one
+    of them is right elsewhere.
 
     Args:
         num_steps: See `LocalDescent`, likewise the next ones.
@@ -302,7 +309,9 @@ class ZerothOrder(LocalDescent[S, C], Generic[S, C]):
         ValueError: An argument is outside its range.
     """
 
-    num_directions: int = 20
+    learning_rate: Any = 0.05
+    restart: bool = False
+    num_directions: int = 5
     smoothing: float | str | None = None
     directions: str | Directions = "orthonormal"
     stencil: str = "forward"
