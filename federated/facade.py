@@ -127,15 +127,16 @@ def federate(
 
     The same arguments and the same `rng` give the same bytes, whatever the number of workers, also when
     workers die and when the run is killed and resumed (on one model of processor and one build of the
-    numerical libraries). Clients live in blocks of fixed membership on the workers, whose states stay there;
-    one that hangs or ends its workers again and again is absent from the trip, along with its block.
+    numerical libraries). Clients live in up to 16 blocks of fixed membership on the workers, whose states
+    stay there. Where a client hangs or ends its worker again and again, those of its block are visited one by
+    one, and it alone is left out, for the rest of the run; what it has asked for in that trip is not counted.
 
     Where a task has finite bounds, methods see it in shares of their width: rates and distances among the
     options are in these. Without bounds, they are in units of x.
 
     Args:
         task: A name of `federated.list_tasks()`, "module:name" of your own, or a `Task`.
-        method: A name of `federated.list_methods()`, or a `FederatedAlgorithm`.
+        method: A name of `federated.list_methods()`, "module:name" of your own, or a `FederatedAlgorithm`.
         options: Options of a method that is named.
         task_options: Options of a task that is named, such as {"num_clients": 10}.
         task_seed: Seed of the task's own randomness, such as its data's and its start's; by default it
@@ -154,7 +155,8 @@ def federate(
         callback: A function, called with a `Round` after each round, `StopIteration` ending the run; a
             `zoo.Watcher`; or a list of these.
         on_error: What an exception of a client's function does after the first success and one retry: "raise"
-            ends the run, with a checkpoint, "nan" makes the query a failed one.
+            ends the run, with a checkpoint, "nan" makes the query a failed one. What a client raises beside
+            it, as it works, ends the run too, or leaves that client out of the trip.
         out: Directory to keep the run in. One that holds this very run is resumed, wherever it was stopped or
             killed; any other is refused.
 

@@ -54,6 +54,9 @@ def as_callbacks(callback: Any) -> tuple[list[Callable[[Any], None]], list[Watch
     return [one for one in given if not isinstance(one, Watcher)], watchers
 
 
+_LIMITS = ("rounds", "generations", "budget", "traffic")
+
+
 def directory_of(
     path: Path,
     config: Mapping[str, Any],
@@ -86,6 +89,12 @@ def directory_of(
         differ = differences((config, arrays), (directory.config, directory.start))
         if directory.config["objective"] != config["objective"]:
             differ = differ or [f"the code of {code} differs"]
+        limits = [one for one in differ if one.split("'")[1] in _LIMITS]
+        if differ and len(limits) == len(differ):
+            raise RunDirectoryError(
+                f"{path} holds another run: {', '.join(differ)}. What a run is limited to is part of it, so "
+                "none can be lengthened: choose another directory for a longer one."
+            )
         if differ:
             raise RunDirectoryError(
                 f"{path} holds another run: {', '.join(differ)}. Choose another directory; an existing "
