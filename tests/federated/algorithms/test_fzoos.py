@@ -492,7 +492,7 @@ def test_it_is_far_ahead_where_clients_differ():
 
     task = Quadratic(100, 5, heterogeneity=5.0)
     ours = values(federated(FZooS(), task, rounds=6)) - task.optimum
-    theirs = values(federated(FedZO(), task, rounds=3)) - task.optimum
-    assert 5 * FZooS().most_queries(100, True) + 25 * FZooS().most_queries(100, False) == 3040
-    assert 3 * 5 * FedZO().most_queries(100, True) == 3150
-    assert ours[-1] <= theirs[-1] / 3
+    asked = 5 * (FZooS().most_queries(100, True) + 5 * FZooS().most_queries(100, False))
+    rounds = math.ceil(asked / (5 * FedZO().most_queries(100, True)))
+    theirs = values(federated(FedZO(), task, rounds=rounds)) - task.optimum
+    assert ours[-1] <= theirs.min() / 3
