@@ -331,7 +331,7 @@ def _taken(rows: Sequence[Mapping[str, Any]], ending: str) -> Table:
         "down": ("Sent by the server", amount),
         "clock": ("Virtual time", duration),
         "seconds": ("Time at work", duration),
-        "cpu": ("Of processors", duration),
+        "cpu": ("CPU time", duration),
     }
     for name in ("hidden", "clock", "cpu"):
         if not any(row[name] for row in rows):

@@ -284,7 +284,7 @@ def test_labels_tell_two_forms_of_a_method_apart(zoo):
     for heading in ("ours", "theirs"):
         assert f'<th scope="row">{heading}</th>' in page
     assert "fedzo (" not in page
-    assert ">Of processors</th>" in page
+    assert ">CPU time</th>" in page
 
 
 def test_all_that_federate_takes_can_be_said(zoo):
