@@ -64,8 +64,8 @@ class Task(abc.ABC):
     """What `measure` says beside "value", such as "accuracy": all of it, and nothing else."""
 
     shared_measures: tuple[str, ...] = ()
-    """Those of `measures` that are the same at every client, as of data that no client has: reports leave them
-    out of what they say client by client."""
+    """Those of `measures` that are the same at every client, as of data that no client has: reports leave
+    them out of what they say client by client."""
 
     optimum: float | None = None
     """The least F, where it is known."""
