@@ -472,7 +472,7 @@ class FZooS(LocalDescent[FZooSServer, FZooSClient]):
         return most + (self._count(self._started_with(dim), dim) if first else 0)
 
     def diagnostics(self, server: FZooSServer) -> dict[str, Any]:
-        return {"rate": server.rate}
+        return {"share of the rate": server.rate}
 
     def undone(self, server: FZooSServer, before: FZooSServer) -> FZooSServer:
         """Return the server as it was, but that clients may have said what they know of a number since."""

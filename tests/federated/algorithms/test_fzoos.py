@@ -288,7 +288,7 @@ def test_the_rate_falls_when_the_server_turns_back():
         server = method._moved(server, [Answer(0, Point(np.array(x)), 1.0)])
         rates.append(server.rate)
     assert rates == [1, 1, 0.5, 0.5]
-    assert method.diagnostics(server) == {"rate": 0.5}
+    assert method.diagnostics(server) == {"share of the rate": 0.5}
 
 
 def test_a_move_that_does_not_pay_is_taken_back():
