@@ -128,7 +128,7 @@ OUTCOMES: dict[str, tuple[dict[str, Any], Callable[[Any], bool]]] = {
         lambda shown: (
             all(found.history["value"][0] > found.value + 0.5 for found in shown.values())
             and shown["for six of eight"].clock < shown["for everybody"].clock / 2
-            and shown["for six of eight"].faults["late"] > 5
+            and shown["for six of eight"].faults["late"] > 2
             and shown["for six of eight"].clients["answered"][5] < 3
         ),
     ),
